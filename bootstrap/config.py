@@ -1,0 +1,255 @@
+"""Settings: read from flags and environment, checked, frozen. Whatever is wrong is said at once, each with its name.
+
+A setting is declared once, as a field of `Settings`; its variable, its flag and its line in `--help` follow from it.
+An empty variable counts as unset, so that a ConfigMap can name a setting and leave it alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from bootstrap.errors import Misconfigured, Reason
+from bootstrap.model import Address, Desired
+
+PREFIX = "BOOTSTRAP_"
+NODES_MAX = 1000
+"""Redis's own advice for the size of one cluster."""
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+
+
+class Secret(str):
+    """A text that no log, exception or `repr` shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
+    return field(default=default, metadata={"read": read, "help": help_text, "shown": shown})
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError("is no DNS label (lower-case letters, digits and '-', at most 63)")
+    return text
+
+
+def _optional_label(text: str) -> str:
+    return "" if text == "none" else _label(text)
+
+
+def _domain(text: str) -> str:
+    return ".".join(_label(part) for part in text.rstrip(".").split("."))
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,9}", text, re.ASCII):
+            raise ValueError(f"is no whole number from {low} to {high}")
+        if not low <= int(text) <= high:
+            raise ValueError(f"is not between {low} and {high}")
+        return int(text)
+
+    return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f"is not a number of seconds between {low:g} and {high:g}")
+        return number
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _nameserver(text: str) -> Address:
+    """`ip`, `ip:port` or `[ip]:port`; a name will not do, since the name server is what turns names into addresses."""
+    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
+    if bracketed:
+        host, port = bracketed[1], bracketed[2]
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    else:
+        host, port = text, None
+    try:
+        return Address(str(ip_address(host)), _whole(1, 65535)(port) if port is not None else 53)
+    except ValueError:
+        raise ValueError("is no address of the form ip, ip:port or [ip]:port") from None
+
+
+def _text(text: str) -> str:
+    if any(ord(character) < 32 for character in text):
+        raise ValueError("holds a control character")
+    return text
+
+
+def _file(text: str) -> Path:
+    try:
+        with Path(text).open("rb"):
+            return Path(text)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that a run can be told. Units are in the names."""
+
+    service: str = _setting("redis-service", _label, "headless Service whose DNS lists the peers")
+    namespace: str = _setting("default", _label, "its namespace", shown="the pod's own, else default")
+    cluster_domain: str = _setting("cluster.local", _domain, "cluster DNS domain")
+    port_name: str = _setting("redis-port", _label, "named port for the SRV lookup")
+    statefulset: str = _setting(
+        "redis-app", _label, "StatefulSet whose pods are asked for by name where SRV gives nothing"
+    )
+    port: int = _setting(6379, _whole(1, 65535), "port of those pods; where SRV answers, its port counts")
+    nameserver: Address | None = _setting(
+        None, _nameserver, "ip[:port] of the DNS server to ask", shown="from resolv.conf"
+    )
+    access_service: str = _setting(
+        "gold-redis",
+        _optional_label,
+        "Service through which clients come, for the final probe; none: straight to the peers",
+    )
+    shards: int = _setting(3, _whole(3, NODES_MAX), "masters wanted")
+    replicas_per_shard: int = _setting(1, _whole(0, NODES_MAX), "replicas wanted for each master")
+    deadline_s: float = _setting(300.0, _seconds(1, 86400), "limit of the whole run, seconds")
+    node_timeout_ms: int | None = _setting(
+        None,
+        _whole(100, 3_600_000),
+        "the declared cluster-node-timeout, milliseconds",
+        shown="none: leave timeouts alone",
+    )
+    kubernetes: str = _setting("auto", _one_of("auto", "on", "off"), "use the Kubernetes API: auto, on or off")
+    log: str = _setting(
+        "auto", _one_of("auto", "json", "console"), "auto, json or console; auto: console on a terminal"
+    )
+    termination_message_file: str = _setting(
+        "/dev/termination-log", _text, "where the outcome goes for Kubernetes to show; written only where it exists"
+    )
+    username: str = _setting("", _text, "Redis ACL user", shown="none")
+    password_file: Path | None = _setting(None, _file, "file that holds the password", shown="none")
+    tls_ca_file: Path | None = _setting(None, _file, "certificates to trust; setting it turns TLS on", shown="none")
+    tls_cert_file: Path | None = _setting(None, _file, "own certificate, for mutual TLS", shown="none")
+    tls_key_file: Path | None = _setting(None, _file, "key of that certificate", shown="none")
+    password: Secret | None = field(default=None, repr=False)
+
+    @property
+    def desired(self) -> Desired:
+        """The declared shape, as the planner takes it."""
+        return Desired(shards=self.shards, replicas_per_shard=self.replicas_per_shard, timeout_ms=self.node_timeout_ms)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
+        """The settings, flags before variables before defaults. Raises Misconfigured with every fault at once."""
+        given: dict[str, Any] = {"namespace": _own_namespace()}
+        reasons: list[Reason] = []
+        for name, setting in declared().items():
+            source, text = flag_of(name), (flags or {}).get(name)
+            if text is None:
+                source, text = variable_of(name), environ.get(variable_of(name), "")
+            if not text:
+                continue
+            try:
+                given[name] = setting["read"](text)
+            except ValueError as error:
+                reasons.append(_fault(source, f"{text!r} {error}"))
+        if not reasons:
+            _read_password(given, reasons)
+            _check_together(given, reasons)
+        if reasons:
+            raise Misconfigured("; ".join(reason.message for reason in reasons), reasons=tuple(reasons))
+        return cls(**given)
+
+
+def declared() -> Mapping[str, Mapping[str, Any]]:
+    """Every setting by its field name: how it is read, its help text, and its default as a person reads it."""
+    return {
+        item.name: {**item.metadata, "shown": item.metadata["shown"] or str(item.default)}
+        for item in fields(Settings)
+        if item.metadata
+    }
+
+
+def variable_of(name: str) -> str:
+    """`node_timeout_ms` → `BOOTSTRAP_NODE_TIMEOUT_MS`."""
+    return PREFIX + name.upper()
+
+
+def flag_of(name: str) -> str:
+    """`node_timeout_ms` → `--node-timeout-ms`."""
+    return "--" + name.replace("_", "-")
+
+
+def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that look like settings and are none: most likely a slip of the pen, so they are told, not ignored."""
+    known = {variable_of(name) for name in declared()}
+    return tuple(sorted(name for name in environ if name.startswith(PREFIX) and name not in known))
+
+
+def _read_password(given: dict[str, Any], reasons: list[Reason]) -> None:
+    path = given.get("password_file")
+    if path is None:
+        if given.get("username"):
+            reasons.append(_fault(variable_of("username"), "is set without BOOTSTRAP_PASSWORD_FILE"))
+        return
+    try:
+        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        reasons.append(_fault(variable_of("password_file"), f"{str(path)!r} cannot be read: {why}"))
+        return
+    if not password:
+        reasons.append(_fault(variable_of("password_file"), f"{str(path)!r} is empty"))
+    given["password"] = Secret(password)
+
+
+def _check_together(given: dict[str, Any], reasons: list[Reason]) -> None:
+    """Rules that need more than one setting."""
+    default = {item.name: item.default for item in fields(Settings)}
+    nodes = given.get("shards", default["shards"]) * (
+        1 + given.get("replicas_per_shard", default["replicas_per_shard"])
+    )
+    if nodes > NODES_MAX:
+        reasons.append(
+            _fault("BOOTSTRAP_SHARDS", f"with BOOTSTRAP_REPLICAS_PER_SHARD makes {nodes} nodes, over {NODES_MAX}")
+        )
+    certificate, key, authority = (given.get(f"tls_{name}_file") for name in ("cert", "key", "ca"))
+    if (certificate is None) != (key is None):
+        lacking = "tls_key_file" if key is None else "tls_cert_file"
+        reasons.append(_fault(variable_of(lacking), "is not set: mutual TLS needs the certificate and its key"))
+    if (certificate or key) and not authority:
+        reasons.append(_fault(variable_of("tls_ca_file"), "is not set: TLS needs to know whom to trust"))
+
+
+def _fault(source: str, what: str) -> Reason:
+    return Reason(code="setting", message=f"{source} {what}", remedy=f"set {source} right; --help lists every setting")
+
+
+def _own_namespace() -> str:
+    try:
+        return _label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return "default"

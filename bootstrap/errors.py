@@ -1,0 +1,69 @@
+"""Every way in which a run can end badly. The class decides the exit code, and the exit code is the Job's retry policy.
+
+BootstrapError
+├── NotYet          1   unreachable, timed out, interrupted: the same run may succeed later
+├── WrongUsage      2   the command line makes no sense
+├── Refused         3   going on would risk data: a person decides
+├── Misconfigured   4   a setting is wrong: trying again cannot help
+└── WireError       1   a server's answer could not be understood (raised by `wire` alone)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason why a run cannot go on: what is wrong, where, and what a person can do about it."""
+
+    code: str
+    message: str
+    remedy: str
+    node: str | None = None
+
+    def as_fields(self) -> dict[str, str]:
+        """The reason as the outcome line shows it; `node` only where there is one."""
+        fields = {"code": self.code, "message": self.message, "remedy": self.remedy}
+        return fields if self.node is None else {**fields, "node": self.node}
+
+
+class BootstrapError(Exception):
+    """A run that could not reach its goal; `reasons` says why, one entry for each thing that is wrong."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, reasons: tuple[Reason, ...] = ()) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
+class NotYet(BootstrapError):
+    """Not yet: something is unreachable or took too long. Running again is the remedy."""
+
+    exit_code = 1
+
+
+class WrongUsage(BootstrapError):
+    """The command line makes no sense."""
+
+    exit_code = 2
+
+
+class Refused(BootstrapError):
+    """Going on would risk data; nothing was written."""
+
+    exit_code = 3
+
+
+class Misconfigured(BootstrapError):
+    """A setting, a file or a server is set up so that no retry can succeed."""
+
+    exit_code = 4
+
+
+class WireError(BootstrapError):
+    """The text that a server sent is not what its protocol promises."""
+
+    exit_code = 1

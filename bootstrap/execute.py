@@ -1,0 +1,218 @@
+"""One phase at a time: tell, watch until it is settled, look again, plan again.
+
+Gossip moves the world under a long plan, so only the first phase of any plan is ever done. A phase that does not settle
+is no error: the next plan says what is left of it. A killed run is the same thing seen from the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bootstrap.clock import Clock, Deadline
+from bootstrap.errors import NotYet, Reason, Refused
+from bootstrap.model import ClusterView, Desired, NodeId
+from bootstrap.plan import Phase, Plan, Refusal, plan
+from bootstrap.steps import SetTimeout, Step, Write, sentence, settled
+from bootstrap.verify import violations
+
+SETTLE_LIMIT_S = 3.0
+"""How long a phase may take to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
+SETTLE_LIMIT_A_NODE_S = 0.05
+REFUSAL_LIMIT_S = 5.0
+"""After the first write, gossip may show for a moment what would be a reason to refuse; it gets this long to pass."""
+TELL_EVERY_S = 5.0
+GLANCE_EVERY_S = 0.02
+
+
+class World(Protocol):
+    """The cluster as a run sees and changes it; the tests have one of their own."""
+
+    def look(self) -> ClusterView:
+        """Who is there, and what each says."""
+        ...
+
+    def glance(self) -> ClusterView:
+        """What those who were there at the last look say now."""
+        ...
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+        """Sends each write once; returns those that were not accepted and why."""
+        ...
+
+
+class Log(Protocol):
+    """Where a run says what happened; structlog's loggers fit."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Something happened as it should."""
+        ...
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Something happened that a person may want to know."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run towards a desired shape: `converge` is all of it."""
+
+    world: World
+    desired: Desired
+    deadline: Deadline
+    clock: Clock
+    log: Log
+    describe: Callable[[ClusterView], str]
+    """The absent peers of a view in words."""
+    steps_done: int = 0
+    lowered: set[NodeId] = field(default_factory=set)
+    """Nodes whose timeout this run has lowered and not yet put back."""
+    view: ClusterView = field(default_factory=ClusterView)
+    """The latest view, for whoever has to report after a failure."""
+    first_view: ClusterView | None = None
+    """The first view with every peer in it: what the run was started on."""
+
+    def converge(self) -> ClusterView:
+        """Brings the cluster to the desired shape; returns the view that proves it.
+
+        Raises Refused (with every reason) or NotYet (deadline). Whatever ends it, a lowered timeout is put back.
+        """
+        try:
+            return self._converge()
+        finally:
+            self._put_timeouts_back()
+
+    def _converge(self) -> ClusterView:
+        patience = Pacer(self)
+        while True:
+            view = self.wait_for_peers()
+            self.first_view = self.first_view or view
+            decision = plan(view, self.desired)
+            match decision:
+                case Refusal():
+                    self._refuse(decision)
+                case Plan(phases=()):
+                    bad = violations(view, self.desired)
+                    if not bad:
+                        return view
+                    patience.wait("not_yet_good", tuple(reason.message for reason in bad), bad)
+                case Plan():
+                    self._do(decision.phases[0], view)
+
+    def wait_for_peers(self) -> ClusterView:
+        """Looks until every wanted peer answers, saying every few seconds whom it waits for and why."""
+        patience = Pacer(self)
+        while True:
+            self.view = view = self.world.look()
+            if not view.absent:
+                return view
+            patience.wait("waiting_for_peers", (self.describe(view),), tuple(_absence_reasons(view)))
+
+    def _do(self, phase: Phase, view: ClusterView) -> None:
+        writes = [step for step in phase.steps if isinstance(step, Write)]
+        started = self.clock.now()
+        if writes:
+            self._write(writes, view)
+        limit = SETTLE_LIMIT_S + SETTLE_LIMIT_A_NODE_S * len(view.nodes)
+        unsettled = self._watch(phase.steps, self.deadline.sooner(limit))
+        took_s = round(self.clock.now() - started, 2)
+        if not unsettled:
+            self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
+            return
+        open_steps = [sentence(step, self.view) for step in unsettled]
+        if self.deadline.passed:
+            raise NotYet(
+                "the deadline passed before this was settled: " + "; ".join(open_steps[:5]),
+                reasons=_reasons(open_steps),
+            )
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
+
+    def _write(self, writes: list[Write], view: ClusterView) -> None:
+        declared = self.desired.timeout_ms or 0
+        # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
+        self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
+        rejected = self.world.tell(writes, view)
+        self.steps_done += len(writes) - len(rejected)
+        for write, why in rejected:
+            self.log.warning("step_rejected", step=sentence(write, view), why=why)
+        failed = {id(write) for write, _ in rejected}
+        for write in writes:
+            if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
+                self.lowered.discard(write.node)
+
+    def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
+        """Glances until every step is settled, a peer is lost or the limit has passed; returns what is unsettled."""
+        while True:
+            began = self.clock.now()
+            self.view = self.world.glance()
+            unsettled = [step for step in steps if not settled(step, self.view)]
+            if not unsettled or self.view.absent or limit.passed:
+                return unsettled
+            # In a big cluster a glance costs the servers' own time, so the pause grows with it.
+            self.clock.sleep(min(limit.left_s, max(GLANCE_EVERY_S, self.clock.now() - began)))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self.steps_done:
+            patience = Pacer(self, self.deadline.sooner(REFUSAL_LIMIT_S))
+            while isinstance(again := plan(self.wait_for_peers(), self.desired), Refusal):
+                refusal = again
+                if patience.deadline.passed:
+                    break
+                patience.wait("looking_again", tuple(reason.message for reason in refusal.reasons), refusal.reasons)
+            else:
+                return
+        raise Refused("; ".join(reason.message for reason in refusal.reasons), reasons=refusal.reasons)
+
+    def _put_timeouts_back(self) -> None:
+        """One try, on every way out. What it does not reach is drift that the next run finds."""
+        if not (self.lowered and self.desired.timeout_ms):
+            return
+        here = self.lowered & self.view.by_id.keys()
+        writes = [SetTimeout(node=node, timeout_ms=self.desired.timeout_ms) for node in sorted(here)]
+        rejected = self.world.tell(writes, self.view)
+        self.steps_done += len(writes) - len(rejected)
+        self.log.info(
+            "timeouts_put_back",
+            nodes=len(writes) - len(rejected),
+            failed=len(self.lowered) - len(writes) + len(rejected),
+        )
+
+
+class Pacer:
+    """Waits between looks, a little longer each time, and says every few seconds what is waited for."""
+
+    def __init__(self, run: Run, deadline: Deadline | None = None) -> None:
+        self._run = run
+        self.deadline = deadline or run.deadline
+        self._pause_s = 0.05
+        self._say_at = run.clock.now() + 1.0
+
+    def wait(self, event: str, messages: tuple[str, ...], reasons: tuple[Reason, ...]) -> None:
+        """Lets a moment pass. Raises NotYet with `reasons` once the run's deadline has passed."""
+        if self._run.deadline.passed:
+            raise NotYet("the deadline passed: " + "; ".join(messages[:8]), reasons=reasons)
+        if self._run.clock.now() >= self._say_at:
+            left_s = round(self._run.deadline.left_s)
+            self._run.log.info(event, why="; ".join(messages[:8]), left_s=left_s)
+            self._say_at = self._run.clock.now() + TELL_EVERY_S
+        self._run.clock.sleep(min(self._pause_s, self.deadline.left_s))
+        self._pause_s = min(1.0, self._pause_s * 1.5)
+
+
+def _absence_reasons(view: ClusterView) -> Iterable[Reason]:
+    for absent in view.absent:
+        remedy = (
+            "change the setting that this names"
+            if absent.why.permanent
+            else "see why the pod does not answer, then run again"
+        )
+        yield Reason(
+            code=absent.why.name.lower().replace("_", "-"), message=str(absent), remedy=remedy, node=absent.pod
+        )
+
+
+def _reasons(open_steps: list[str]) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(code="not-settled", message=step, remedy="run again: it goes on from here") for step in open_steps
+    )

@@ -1,0 +1,29 @@
+"""The log: facts in the past tense, one line each, to standard output. JSON for machines, plain for a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO, cast
+
+import structlog
+
+from bootstrap.execute import Log
+
+
+def is_console(choice: str, out: TextIO) -> bool:
+    """`console` and `json` mean themselves; `auto` is console on a terminal and JSON otherwise."""
+    return choice == "console" or (choice == "auto" and out.isatty())
+
+
+def logger(*, console: bool, out: TextIO = sys.stdout) -> Log:
+    """A logger that writes whole lines to `out`, and flushes them: a killed run has said what it did."""
+    stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=20, sort_keys=False)
+        if console
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    wrapped = structlog.wrap_logger(
+        structlog.PrintLogger(out), processors=[structlog.processors.add_log_level, stamp, renderer]
+    )
+    return cast("Log", wrapped.bind())

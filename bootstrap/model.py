@@ -1,0 +1,249 @@
+"""The nouns: what a node says of itself and its peers, the cluster as all of them tell it, the shape it should have.
+
+Everything here was observed or declared, is frozen, and holds no socket: the same facts give the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from bootstrap.slots import SlotSet
+
+NodeId = str
+"""Redis's name for a node: 40 hexadecimal digits, kept in nodes.conf. A pod without its old disk has a new one."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """Where a server listens: an IP address and the port for clients. The bus port is a fact of its own (`Link`)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Peer:
+    """A pod that the headless Service lists. Sorted by ordinal: that order breaks every tie in this program."""
+
+    ordinal: int
+    pod: str
+    addresses: tuple[Address, ...] = ()
+    """Every address the DNS gave, sorted; stale and doubled answers are normal, so each is only a candidate."""
+
+
+class Role(StrEnum):
+    """Redis's words for what a node is."""
+
+    MASTER = "master"
+    REPLICA = "replica"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One line of CLUSTER NODES: what a node says of a member of its cluster, or of itself (`flags` has `myself`)."""
+
+    node_id: NodeId
+    address: Address | None
+    """None while the teller does not know where the member is (Redis prints `:0`)."""
+    bus_port: int
+    flags: frozenset[str]
+    master_id: NodeId | None
+    config_epoch: int
+    connected: bool
+    slots: SlotSet = field(default_factory=SlotSet)
+    migrating: tuple[tuple[int, NodeId], ...] = ()
+    importing: tuple[tuple[int, NodeId], ...] = ()
+
+    @property
+    def role(self) -> Role:
+        """What the teller takes the member for. A node in handshake has no role yet; it counts as master."""
+        return Role.REPLICA if "slave" in self.flags else Role.MASTER
+
+    @property
+    def in_handshake(self) -> bool:
+        """True while the id is temporary and random: such a line names nobody."""
+        return "handshake" in self.flags
+
+    @property
+    def suspected(self) -> bool:
+        """True when the teller cannot reach the member. After a move of all, `fail?` may never become `fail`."""
+        return "fail" in self.flags or "fail?" in self.flags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replication:
+    """The replication part of INFO: how a replica stands to its master, and whom a master feeds."""
+
+    role: Role
+    link_up: bool
+    """On a replica: the link to its master is up and the first copy is complete. On a master: True."""
+    master: Address | None = None
+    offset: int = 0
+    online_replicas: tuple[Address, ...] = ()
+    """On a master: the replicas that it reports as online."""
+
+
+@dataclass(frozen=True, kw_only=True)  # no slots: what is derived below is kept, since plans ask for it often
+class Node:
+    """What one reachable Redis node said of itself in a single look."""
+
+    pod: str
+    ordinal: int
+    address: Address
+    """Where it answered."""
+    members: tuple[Member, ...]
+    """Its CLUSTER NODES, itself included."""
+    serving: bool
+    """Its own `cluster_state:ok`."""
+    current_epoch: int
+    replication: Replication
+    keys: int
+    """Keys in all of its databases."""
+    timeout_ms: int | None
+    """Its cluster-node-timeout, milliseconds; None where CONFIG is denied."""
+    version: str
+    """For people: `redis 7.0.15`, `valkey 9.1.2`."""
+
+    @cached_property
+    def myself(self) -> Member:
+        """The line with which it describes itself."""
+        return next(member for member in self.members if "myself" in member.flags)
+
+    @property
+    def node_id(self) -> NodeId:
+        """Its own id."""
+        return self.myself.node_id
+
+    @property
+    def role(self) -> Role:
+        """What it takes itself for."""
+        return self.myself.role
+
+    @property
+    def slots(self) -> SlotSet:
+        """The slots it claims."""
+        return self.myself.slots
+
+    @property
+    def bus_port(self) -> int:
+        """The port of the cluster bus."""
+        return self.myself.bus_port
+
+    @cached_property
+    def others(self) -> Mapping[NodeId, Member]:
+        """Every other member it knows by its real id."""
+        return {m.node_id: m for m in self.members if "myself" not in m.flags and not m.in_handshake}
+
+    @property
+    def blank(self) -> bool:
+        """True for a node as it comes from an empty disk: knows nobody, owns nothing, holds nothing, follows nobody.
+
+        A handshake in flight does not count: it may die, and its id means nothing.
+        """
+        return not (self.others or self.slots or self.keys) and self.role is Role.MASTER
+
+
+class Absence(StrEnum):
+    """Why a peer does not answer as a cluster node should; the value is what a person reads."""
+
+    NO_RECORD = "no DNS record"
+    REFUSED = "connection refused"
+    TIMEOUT = "no answer in time"
+    UNREACHABLE = "not reachable"
+    LOADING = "loading its data"
+    BUSY = "busy with a script"
+    CLUSTER_OFF = "cluster mode is off"
+    NEEDS_PASSWORD = "wants a password, and none is set"  # noqa: S105 - a reason, not a secret
+    WRONG_PASSWORD = "does not accept the user or password"  # noqa: S105 - a reason, not a secret
+    DENIED = "the user may not run a command that is needed"
+    SENTINEL = "is a Sentinel, not a Redis node"
+    NOT_REDIS = "does not speak Redis's protocol"
+    TLS = "the TLS handshake failed"
+    AMBIGUOUS = "more than one node answers at its addresses"
+
+    @property
+    def permanent(self) -> bool:
+        """True where waiting alone cannot help: somebody has to change a setting."""
+        return self in _PERMANENT
+
+
+_PERMANENT = frozenset(
+    {
+        Absence.CLUSTER_OFF,
+        Absence.NEEDS_PASSWORD,
+        Absence.WRONG_PASSWORD,
+        Absence.DENIED,
+        Absence.SENTINEL,
+        Absence.NOT_REDIS,
+        Absence.TLS,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A peer that is wanted and does not answer as it should. A fact of the view, not an exception."""
+
+    pod: str
+    ordinal: int
+    why: Absence
+    address: Address | None = None
+    detail: str = ""
+    """The server's or the system's own words, without secrets."""
+
+    def __str__(self) -> str:
+        where = f" at {self.address}" if self.address else ""
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.pod}{where}: {self.why.value}{detail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """All nodes at one look, sorted by pod ordinal, and the peers that did not answer."""
+
+    nodes: tuple[Node, ...] = ()
+    absent: tuple[Absent, ...] = ()
+
+    @cached_property
+    def by_id(self) -> Mapping[NodeId, Node]:
+        """The reachable nodes by their ids."""
+        return {node.node_id: node for node in self.nodes}
+
+    def name(self, node_id: NodeId) -> str:
+        """The pod that carries an id, or the id's beginning where no reachable pod does."""
+        node = self.by_id.get(node_id)
+        return node.pod if node else f"{node_id[:8]}…"
+
+    def unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
+        """Ids that some node knows and no reachable pod carries, with the nodes that know them."""
+        here = self.by_id.keys()
+        strangers: dict[NodeId, list[Node]] = {}
+        for node in self.nodes:
+            for node_id in node.others.keys() - here:
+                strangers.setdefault(node_id, []).append(node)
+        return {node_id: tuple(strangers[node_id]) for node_id in sorted(strangers)}
+
+    def claimed(self) -> SlotSet:
+        """Slots that at least one reachable node says are its own."""
+        return SlotSet.union_of(node.slots for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """The declared shape."""
+
+    shards: int
+    replicas_per_shard: int
+    timeout_ms: int | None = None
+    """The declared cluster-node-timeout, milliseconds; None: leave timeouts alone."""
+
+    @property
+    def nodes(self) -> int:
+        """How many pods the shape takes."""
+        return self.shards * (1 + self.replicas_per_shard)

@@ -1,0 +1,113 @@
+"""DNS and every node → one `ClusterView`. An unreachable peer is a fact in the view, not an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+
+from bootstrap.discover import Listing, Names, Resolver, discover
+from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
+from bootstrap.nodes import Nodes, Silence
+from bootstrap.steps import Write, told_to
+
+
+class Observer:
+    """The eyes and the one hand of a run: `look` and `glance` see, `tell` writes."""
+
+    def __init__(self, *, resolver: Resolver, nodes: Nodes, names: Names, wanted: int) -> None:
+        self._resolver = resolver
+        self._nodes = nodes
+        self._names = names
+        self._wanted = wanted
+        self._listing = Listing()
+
+    @property
+    def strays(self) -> tuple[str, ...]:
+        """Names under the Service that are no pod of the StatefulSet, at the last look."""
+        return self._listing.strays
+
+    def look(self) -> ClusterView:
+        """Asks the DNS who is there, then asks each of them."""
+        self._listing = discover(self._resolver, self._names, self._wanted)
+        return self.glance()
+
+    def glance(self) -> ClusterView:
+        """Asks the peers of the last look again, without the DNS: for watching something come true."""
+        peers = self._listing.peers
+        answers = self._nodes.look((peer.pod, peer.ordinal, address) for peer in peers for address in peer.addresses)
+        chosen = choose({peer: {a: answers[peer.pod, a] for a in peer.addresses} for peer in peers})
+        nodes = tuple(answer for answer in chosen.values() if isinstance(answer, Node))
+        silent = tuple(
+            answer for answer in chosen.values() if isinstance(answer, Absent) and answer.ordinal < self._wanted
+        )
+        missing = tuple(self._missing({peer.ordinal for peer in peers}))
+        return ClusterView(nodes=nodes, absent=tuple(sorted((*silent, *missing), key=lambda absent: absent.ordinal)))
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+        """Sends every write to its node, each once. Returns those that were not accepted and why."""
+        by_address: dict[Address, list[Write]] = {}
+        for write in writes:
+            by_address.setdefault(view.by_id[told_to(write)].address, []).append(write)
+        return list(self._nodes.tell(by_address))
+
+    def _missing(self, listed: set[int]) -> Iterator[Absent]:
+        for ordinal in range(self._wanted):
+            if ordinal not in listed:
+                pod = f"{self._names.statefulset}-{ordinal}"
+                yield Absent(pod=pod, ordinal=ordinal, why=Absence.NO_RECORD, detail=self._listing.trouble)
+
+
+def choose(answers: Mapping[Peer, Mapping[Address, Node | Silence]]) -> Mapping[Peer, Node | Absent]:
+    """For each peer the one node that is it, or why there is none; in ordinal order.
+
+    A record may be stale and its address already another pod's. So an id that is the only answer of one peer is not
+    taken for another's, and what is left unclear waits for the DNS.
+    """
+    alive = {
+        peer: _by_id(answer for answer in by_address.values() if isinstance(answer, Node))
+        for peer, by_address in answers.items()
+    }
+    sure: dict[NodeId, list[Peer]] = {}
+    for peer, nodes in alive.items():
+        if len(nodes) == 1:
+            sure.setdefault(next(iter(nodes)), []).append(peer)
+    chosen: dict[Peer, Node | Absent] = {}
+    for peer in sorted(answers):
+        mine = [node for node_id, node in alive[peer].items() if sure.get(node_id, [peer]) == [peer]]
+        if len(mine) == 1:
+            chosen[peer] = mine[0]
+        elif alive[peer]:
+            detail = "stale DNS records, or an address that two pods share"
+            chosen[peer] = Absent(pod=peer.pod, ordinal=peer.ordinal, why=Absence.AMBIGUOUS, detail=detail)
+        else:
+            chosen[peer] = _absent(peer, answers[peer])
+    return chosen
+
+
+def _by_id(nodes: Iterable[Node]) -> Mapping[NodeId, Node]:
+    """A dual-stack pod answers at two addresses: the one that it announces is taken, else the lowest."""
+    found: dict[NodeId, Node] = {}
+    for node in sorted(nodes, key=lambda node: (node.myself.address != node.address, node.address)):
+        found.setdefault(node.node_id, node)
+    return found
+
+
+def _absent(peer: Peer, by_address: Mapping[Address, Node | Silence]) -> Absent:
+    """The most telling of several silences: a server's own word before a network's."""
+    silences = [(address, answer) for address, answer in by_address.items() if isinstance(answer, Silence)]
+    if not silences:
+        return Absent(pod=peer.pod, ordinal=peer.ordinal, why=Absence.NO_RECORD)
+    network = (Absence.REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE)
+    address, silence = min(silences, key=lambda pair: (pair[1].why in network, pair[0]))
+    return Absent(pod=peer.pod, ordinal=peer.ordinal, why=silence.why, address=address, detail=silence.detail)
+
+
+def grouped(absent: Iterable[Absent]) -> Iterator[str]:
+    """One line a reason, with the pods it holds for: what a waiting message shows."""
+
+    def reason(one: Absent) -> tuple[str, str]:
+        return (one.why.value, one.detail)
+
+    for (why, detail), several in groupby(sorted(absent, key=lambda one: (reason(one), one.ordinal)), key=reason):
+        pods = ", ".join(one.pod for one in several)
+        yield f"{pods}: {why}" + (f" ({detail})" if detail else "")

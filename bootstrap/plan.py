@@ -1,0 +1,205 @@
+"""From what is to what should be: `plan(view, desired)` names what it found and the phases that mend it, or refuses.
+
+The order of the phases is the heart of it:
+
+1. *prepare*: config epochs, while no node knows another (the server takes them only then).
+2. *meet*: the full mesh before anything is owned. A run that dies here has claimed nothing, and with the mesh up every
+   later fact reaches all nodes in one hop.
+3. *shape*: slots and roles, both at once, since neither needs the other.
+4. *serve*: nothing is written; the servers' own rejoin delay passes.
+5. *settings*: what drifted from the declared configuration.
+
+While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
+is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
+the two leaves a drift that the next run finds and mends.
+
+The core is blind and deaf: no socket, clock, logger or environment. The same view gives the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bootstrap.errors import Reason
+from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.refusals import reasons_to_refuse
+from bootstrap.steps import (
+    AddSlots,
+    AwaitAgreement,
+    AwaitEpochs,
+    AwaitMesh,
+    AwaitReplication,
+    AwaitServing,
+    Meet,
+    Replicate,
+    SetEpoch,
+    SetTimeout,
+    Step,
+    Wait,
+    settled,
+    unlinked_pairs,
+)
+from bootstrap.topology import Shard, layout
+
+QUICK_TIMEOUT_MS = 1000
+"""cluster-node-timeout while forming. Lower, and a handshake (which lives at least 1 s) gains nothing."""
+
+INTRODUCERS_MAX = 16
+"""Nodes that introduce others at once. All pairs are quickest in a small cluster and a storm in a big one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as declared, in words for a person."""
+
+    code: str
+    message: str
+    node: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Steps that may be done in any order, all at once; the next phase waits until all of them are settled."""
+
+    name: str
+    why: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was found and what is to be done about it, in order. No phases is health."""
+
+    findings: tuple[Finding, ...] = ()
+    phases: tuple[Phase, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.phases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why nothing may be done, every reason at once."""
+
+    reasons: tuple[Reason, ...]
+
+
+def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
+    """The way from `view` to `desired`. Every peer must be in the view: waiting for them comes before planning."""
+    shards = layout(view, desired)
+    if reasons := tuple(reasons_to_refuse(view, desired, shards)):
+        return Refusal(reasons=reasons)
+    forming = _forming(view)
+    settings = tuple(_settings(view, desired))
+    phases = [
+        Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
+        Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
+        Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=tuple(_shape(view, shards))),
+        Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view))),
+    ]
+    drift = Phase(name="settings", why="the declared configuration holds", steps=settings)
+    # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
+    # keys deserve the failure detection that was declared.
+    ordered = [*phases, drift] if forming else [drift, *phases]
+    return Plan(
+        findings=tuple(_findings(view, desired, shards)),
+        phases=tuple(phase for phase in ordered if phase.steps),
+    )
+
+
+def _forming(view: ClusterView) -> bool:
+    """No key anywhere and not yet serving: nothing can be lost by what is done now."""
+    return not any(node.keys for node in view.nodes) and not all(node.serving for node in view.nodes)
+
+
+def _prepare(view: ClusterView, desired: Desired) -> Iterator[Step]:
+    if desired.timeout_ms and _forming(view) and not any(node.serving for node in view.nodes):
+        for node in view.nodes:
+            if node.timeout_ms and node.timeout_ms > QUICK_TIMEOUT_MS:
+                yield SetTimeout(node=node.node_id, timeout_ms=min(desired.timeout_ms, QUICK_TIMEOUT_MS))
+    if not view.claimed().complement():
+        return  # a blank node that joins an owner's cluster takes its epochs from it
+    used = {member.config_epoch for node in view.nodes for member in node.members}
+    free = (epoch for epoch in range(1, 2 * len(view.nodes) + len(used) + 1) if epoch not in used)
+    for node in view.nodes:
+        if len(node.members) == 1 and node.myself.config_epoch == 0:
+            yield SetEpoch(node=node.node_id, epoch=next(free))
+
+
+def _meet(view: ClusterView) -> Iterator[Step]:
+    """Each introducer meets every later node it lacks a link with. One packet carries the introducer's id and address,
+    so it also tells a node that knew this pod by an old address where it is now.
+    """
+    pairs = tuple(unlinked_pairs(view))
+    if not pairs:
+        return
+    introducers = {node.node_id for node in view.nodes[:INTRODUCERS_MAX]}
+    by_introducers = tuple(pair for pair in pairs if pair[0].node_id in introducers)
+    for one, other in by_introducers or pairs:
+        yield Meet(introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port)
+    yield AwaitMesh()
+
+
+def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
+    owned = {node.node_id: node.slots for node in view.nodes}
+    for shard in shards:
+        if missing := shard.slots - owned[shard.master]:
+            yield AddSlots(node=shard.master, slots=missing)
+    for shard in shards:
+        for replica in shard.replicas:
+            if view.by_id[replica].myself.master_id != shard.master:
+                yield Replicate(replica=replica, master=shard.master)
+
+
+def _serve(view: ClusterView) -> Iterator[Step]:
+    """What has to come true by itself once the shape is right."""
+    waits: tuple[Wait, ...] = (AwaitAgreement(), AwaitReplication(), AwaitEpochs(), AwaitServing())
+    return (wait for wait in waits if not settled(wait, view))
+
+
+def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:
+    """Timeouts that differ from the declared one, or that *prepare* is about to change."""
+    if desired.timeout_ms is None:
+        return
+    lowered = {step.node for step in _prepare(view, desired) if isinstance(step, SetTimeout)}
+    for node in view.nodes:
+        if node.timeout_ms is not None and (node.timeout_ms != desired.timeout_ms or node.node_id in lowered):
+            yield SetTimeout(node=node.node_id, timeout_ms=desired.timeout_ms)
+
+
+def _findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Finding]:
+    for node in view.nodes:
+        if node.blank:
+            yield Finding(code="blank-node", message=f"{node.pod} is blank: it knows no other node", node=node.pod)
+    if free := view.claimed().complement():
+        yield Finding(code="slots-uncovered", message=f"{len(free)} slots have no owner: {free}")
+    pairs = sum(1 for _ in unlinked_pairs(view))
+    if pairs:
+        yield Finding(code="not-linked", message=f"{pairs} pairs of nodes are not linked in both directions")
+    named = view.by_id
+    for shard in shards:
+        for replica in shard.replicas:
+            if finding := _replica_finding(named[replica], named[shard.master]):
+                yield finding
+    if not settled(AwaitServing(), view):
+        waiting = ", ".join(node.pod for node in view.nodes if not node.serving)
+        yield Finding(code="not-serving", message=f"cluster_state is not ok on {waiting}")
+    if not settled(AwaitEpochs(), view):
+        yield Finding(code="equal-epochs", message="two masters have the same config epoch")
+    for node in view.nodes:
+        if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
+            message = (
+                f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
+            )
+            yield Finding(code="timeout-drift", message=message, node=node.pod)
+
+
+def _replica_finding(replica: Node, master: Node) -> Finding | None:
+    if replica.myself.master_id != master.node_id:
+        message = f"{replica.pod} is not yet a replica of {master.pod}"
+    elif not replica.replication.link_up:
+        message = f"the link of {replica.pod} to its master {master.pod} is down"
+    else:
+        return None
+    return Finding(code="replica-missing", message=message, node=replica.pod)

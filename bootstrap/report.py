@@ -1,0 +1,147 @@
+"""What a run says at its end: one JSON line, a table for a person, the termination message."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bootstrap.errors import Reason
+from bootstrap.model import Absent, ClusterView, Node, Role
+from bootstrap.plan import Plan
+from bootstrap.steps import Wait, sentence
+
+TERMINATION_MESSAGE_MAX = 4096
+"""Bytes; the kubelet cuts at this, and half a JSON object is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The contract's last line. `outcome` is formed, repaired, unchanged, planned, refused or failed."""
+
+    outcome: str
+    exit_code: int
+    cluster: str
+    shards: int
+    nodes: int
+    slots_covered: int
+    steps: int
+    took_s: float
+    reasons: tuple[Reason, ...] = ()
+
+    def as_fields(self) -> dict[str, Any]:
+        """The fields of the JSON object, without its `event`."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "reasons"}
+        return {**fields, "reasons": [reason.as_fields() for reason in self.reasons]}
+
+    def as_termination_message(self) -> str:
+        """The JSON object in at most 4096 bytes: reasons are dropped from the end until it fits, and that is said."""
+        fields = {"event": "outcome", **self.as_fields()}
+        text = json.dumps(fields, ensure_ascii=False)
+        while len(text.encode()) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
+            fields["reasons"] = fields["reasons"][:-1]
+            fields["reasons_dropped"] = len(self.reasons) - len(fields["reasons"])
+            text = json.dumps(fields, ensure_ascii=False)
+        return text
+
+
+def fingerprint(view: ClusterView) -> str:
+    """A short name for a cluster as it stands: 12 hexadecimal digits over its masters' ids and slots; "" for none."""
+    owned = sorted(f"{node.node_id} {node.slots}" for node in view.nodes if node.slots)
+    return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
+
+
+def outcome_of(
+    outcome: str, view: ClusterView, *, exit_code: int, steps: int, took_s: float, reasons: Sequence[Reason] = ()
+) -> Outcome:
+    """The outcome with what the view says of the cluster."""
+    return Outcome(
+        outcome=outcome,
+        exit_code=exit_code,
+        cluster=fingerprint(view),
+        shards=sum(1 for node in view.nodes if node.slots),
+        nodes=len(view.nodes),
+        slots_covered=len(view.claimed()),
+        steps=steps,
+        took_s=round(took_s, 2),
+        reasons=tuple(reasons),
+    )
+
+
+def table(view: ClusterView) -> str:
+    """The cluster for a person: a line a pod, shard by shard, each master before its replicas."""
+    shard_of = {node.node_id: number for number, node in enumerate(n for n in view.nodes if n.slots)}
+
+    def shard(node: Node) -> int | None:
+        return shard_of.get(node.node_id if node.slots else node.myself.master_id or "")
+
+    def order(node: Node) -> tuple[int, bool, int]:
+        number = shard(node)
+        return (len(shard_of) if number is None else number, node.role is Role.REPLICA, node.ordinal)
+
+    rows: list[tuple[str, ...]] = [("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "STATE", "LINK", "ADDRESS", "VERSION")]
+    rows += [_row(node, shard(node), view) for node in sorted(view.nodes, key=order)]
+    rows += [_absent_row(absent) for absent in view.absent]
+    return aligned(rows)
+
+
+def plan_text(plan: Plan, view: ClusterView) -> str:
+    """The findings, and the steps with the reason for their order. Many alike are told by their number."""
+    lines = [f"found: {finding.message}" for finding in plan.findings] or ["found: nothing to mend"]
+    for number, phase in enumerate(plan.phases, 1):
+        lines.append(f"{number}. {phase.name}: {phase.why}")
+        words = [("wait: " if isinstance(step, Wait) else "") + sentence(step, view) for step in phase.steps]
+        lines += [f"   - {word.removeprefix('wait: ')}" for word in _shortened(words)]
+    return "\n".join(lines)
+
+
+def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
+    """The plan for a machine: findings, and phases with their steps in words."""
+    return {
+        "findings": [
+            {"code": f.code, "message": f.message} | ({"node": f.node} if f.node else {}) for f in plan.findings
+        ],
+        "phases": [
+            {"phase": phase.name, "why": phase.why, "steps": [sentence(step, view) for step in phase.steps]}
+            for phase in plan.phases
+        ],
+    }
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as columns of equal width, two blanks apart."""
+    rows = [tuple(row) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
+    if node.role is Role.REPLICA:
+        master = view.name(node.myself.master_id or "")
+        link = f"{master} {'up' if node.replication.link_up else 'DOWN'}"
+    else:
+        link = "-"
+    return (
+        node.pod,
+        node.role.value,
+        "-" if shard is None else str(shard),
+        str(node.slots) or "-",
+        str(node.keys),
+        "ok" if node.serving else "FAIL",
+        link,
+        str(node.address),
+        node.version,
+    )
+
+
+def _absent_row(absent: Absent) -> tuple[str, ...]:
+    return (absent.pod, "-", "-", "-", "-", absent.why.value, "-", str(absent.address or "-"), "-")
+
+
+def _shortened(words: list[str]) -> list[str]:
+    shown = 12
+    return words if len(words) <= shown + 1 else [*words[:shown], f"… and {len(words) - shown} more"]

@@ -1,0 +1,212 @@
+"""The verbs, put together: `apply`, `plan` and `verify` are each a way through the same rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from bootstrap.clock import Clock, Deadline
+from bootstrap.config import Settings
+from bootstrap.discover import Names, NoAnswer, Resolver, system_nameservers
+from bootstrap.errors import BootstrapError, NotYet, Reason
+from bootstrap.execute import Log, Pacer, Run
+from bootstrap.model import Address, ClusterView
+from bootstrap.nodes import Credentials, Nodes
+from bootstrap.observe import Observer, grouped
+from bootstrap.plan import Refusal, plan
+from bootstrap.probe import ProbeFailed, probe
+from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
+from bootstrap.slots import ALL_SLOTS
+from bootstrap.verify import violations
+
+VERIFY_LIMIT_S = 3.0
+"""How long `verify` looks again when something is not right: one lost packet is not a broken cluster."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One run of the program: its settings, its ways out, and the run itself."""
+
+    settings: Settings
+    clock: Clock
+    log: Log
+    out: TextIO
+    console: bool
+    run: Run
+    resolver: Resolver
+    started_at: float
+
+    def apply(self) -> Outcome:
+        """Brings the cluster to the declared shape and proves that it serves."""
+        view = self.run.converge()
+        if not self.run.steps_done:
+            return self._outcome("unchanged", 0)
+        self._prove(view)
+        was_whole = self.run.first_view is not None and self.run.first_view.claimed() == ALL_SLOTS
+        return self._outcome("repaired" if was_whole else "formed", 0)
+
+    def plan(self) -> Outcome:
+        """Says what `apply` would do, and does nothing."""
+        view = self.run.wait_for_peers()
+        decision = plan(view, self.settings.desired)
+        if isinstance(decision, Refusal):
+            return self._outcome("refused", 3, decision.reasons)
+        if self.console:
+            print(plan_text(decision, view), file=self.out)
+        else:
+            self.log.info("plan", **plan_fields(decision, view))
+        return self._outcome("planned" if decision else "unchanged", 0)
+
+    def verify(self) -> Outcome:
+        """Looks, and says whether every invariant holds."""
+        limit = self.run.deadline.sooner(VERIFY_LIMIT_S)
+        while True:
+            self.run.view = self.run.world.look()
+            bad = violations(self.run.view, self.settings.desired)
+            if not bad:
+                return self._outcome("unchanged", 0)
+            if limit.passed:
+                return self._outcome("failed", 1, bad)
+            self.clock.sleep(min(0.3, limit.left_s))
+
+    def attempt(self, verb: Callable[[], Outcome]) -> Outcome:
+        """A verb's outcome, or that of the error that ended it."""
+        try:
+            return verb()
+        except BootstrapError as error:
+            reasons = error.reasons or (Reason(code="failed", message=str(error), remedy="run again"),)
+            return self._outcome("refused" if error.exit_code == 3 else "failed", error.exit_code, reasons)
+
+    def report(self, outcome: Outcome) -> None:
+        """The table for a person, then the outcome as the last line, and as the container's termination message."""
+        if self.run.view.nodes or self.run.view.absent:
+            print(table(self.run.view), file=self.out)
+        say(outcome, console=self.console, log=self.log, out=self.out)
+        leave_termination_message(outcome, self.settings.termination_message_file)
+
+    def _prove(self, view: ClusterView) -> None:
+        """Probes as a client until it works: the access Service learns of ready pods only some seconds after them."""
+        patience = Pacer(self.run)
+        while True:
+            doors, through = self._doors(view)
+            try:
+                shards = probe(view, doors, self.run_credentials)
+            except ProbeFailed as error:
+                reason = Reason(
+                    code="probe",
+                    message=str(error),
+                    remedy="see whether the access Service has endpoints and pods are ready",
+                )
+                patience.wait("probe_waits", (str(error),), (reason,))
+            else:
+                self.log.info("probe_done", shards=shards, through=through)
+                return
+
+    @property
+    def run_credentials(self) -> Credentials:
+        """How to get in, for the client's probe."""
+        return credentials(self.settings)
+
+    def _doors(self, view: ClusterView) -> tuple[list[Address], str]:
+        """Where a client enters: the access Service where the DNS knows one, else the peers themselves."""
+        if self.settings.access_service:
+            name = f"{self.settings.access_service}.{self.settings.namespace}.svc.{self.settings.cluster_domain}."
+            try:
+                if hosts := self.resolver.hosts(name):
+                    return [Address(host, self.settings.port) for host in hosts], self.settings.access_service
+            except NoAnswer as error:
+                self.log.warning("access_service_not_asked", why=str(error))
+        return [node.address for node in view.nodes], "the peers"
+
+    def _outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:
+        took_s = self.clock.now() - self.started_at
+        return outcome_of(
+            word, self.run.view, exit_code=exit_code, steps=self.run.steps_done, took_s=took_s, reasons=reasons
+        )
+
+
+@contextmanager
+def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console: bool) -> Iterator[Session]:
+    """A session with its connections; they are closed at its end."""
+    started_at = clock.now()
+    nameservers = (settings.nameserver,) if settings.nameserver else system_nameservers()
+    resolver = Resolver(nameservers)
+    names = Names(
+        service=settings.service,
+        namespace=settings.namespace,
+        cluster_domain=settings.cluster_domain,
+        port_name=settings.port_name,
+        statefulset=settings.statefulset,
+        port=settings.port,
+    )
+    nodes = Nodes(credentials(settings))
+    try:
+        observer = Observer(resolver=resolver, nodes=nodes, names=names, wanted=settings.desired.nodes)
+
+        def describe(view: ClusterView) -> str:
+            strays = (
+                f"; listed, but no pod of {settings.statefulset}: {', '.join(observer.strays)}"
+                if observer.strays
+                else ""
+            )
+            return "; ".join(grouped(view.absent)) + strays
+
+        run = Run(
+            world=observer,
+            desired=settings.desired,
+            deadline=Deadline.after(settings.deadline_s, clock),
+            clock=clock,
+            log=log,
+            describe=describe,
+        )
+        yield Session(
+            settings=settings,
+            clock=clock,
+            log=log,
+            out=out,
+            console=console,
+            run=run,
+            resolver=resolver,
+            started_at=started_at,
+        )
+    finally:
+        nodes.close()
+
+
+def credentials(settings: Settings) -> Credentials:
+    """The part of the settings that opens doors."""
+    return Credentials(
+        username=settings.username,
+        password=settings.password,
+        ca_file=settings.tls_ca_file,
+        cert_file=settings.tls_cert_file,
+        key_file=settings.tls_key_file,
+    )
+
+
+def say(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
+    """The outcome as the last line: JSON for machines; in words, with every reason and remedy, on a console."""
+    if not console:
+        (log.info if outcome.exit_code == 0 else log.warning)("outcome", **outcome.as_fields())
+        return
+    for reason in outcome.reasons:
+        print(f"{reason.code}: {reason.message}\n    → {reason.remedy}", file=out)
+    print(
+        f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
+        f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})",
+        file=out,
+        flush=True,
+    )
+
+
+def leave_termination_message(outcome: Outcome, path: str) -> None:
+    """Where Kubernetes looks for a container's last words. Elsewhere there is no such file, and none is made."""
+    file = Path(path)
+    if path and file.is_file():
+        try:
+            file.write_text(outcome.as_termination_message(), encoding="utf-8")
+        except OSError as error:
+            raise NotYet(f"the termination message could not be written: {error.strerror}") from error

@@ -1,0 +1,192 @@
+"""The verbs, as data. A step is one small thing to tell one node, or a condition to wait for; it acts on nothing.
+
+`settled(step, view)` says when a step has come true. It is defined once and used three times: the planner skips with
+it, the executor waits with it, and the tests' fake cluster is checked against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import assert_never
+
+from bootstrap.model import Address, ClusterView, Node, NodeId, Role
+from bootstrap.slots import SlotSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetTimeout:
+    """CONFIG SET cluster-node-timeout, milliseconds."""
+
+    node: NodeId
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetEpoch:
+    """CLUSTER SET-CONFIG-EPOCH. The server takes it only while the node knows nobody and has epoch 0."""
+
+    node: NodeId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meet:
+    """CLUSTER MEET, told to the introducer. The address is an IP: the server resolves no names."""
+
+    introducer: NodeId
+    newcomer: NodeId
+    address: Address
+    bus_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddSlots:
+    """CLUSTER ADDSLOTS: gives slots that nobody owns to a master."""
+
+    node: NodeId
+    slots: SlotSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicate:
+    """CLUSTER REPLICATE: makes a node that holds nothing of its own the replica of a master."""
+
+    replica: NodeId
+    master: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitMesh:
+    """Wait until every node is linked to every other, in both directions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitAgreement:
+    """Wait until every node names the same owner for every slot that a master claims."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitEpochs:
+    """Wait until no two masters have the same config epoch; the servers settle that among themselves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitReplication:
+    """Wait until every replica's link to its master is up and its first copy complete. It may take minutes: sending
+    REPLICATE again would start the copy anew.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitServing:
+    """Wait until every node says `cluster_state:ok`."""
+
+
+Write = SetTimeout | SetEpoch | Meet | AddSlots | Replicate
+Wait = AwaitMesh | AwaitAgreement | AwaitEpochs | AwaitReplication | AwaitServing
+Step = Write | Wait
+
+
+def told_to(step: Write) -> NodeId:
+    """The node that a write is sent to."""
+    match step:
+        case SetTimeout() | SetEpoch() | AddSlots():
+            return step.node
+        case Meet():
+            return step.introducer
+        case Replicate():
+            return step.replica
+        case _:
+            assert_never(step)
+
+
+def settled(step: Step, view: ClusterView) -> bool:
+    """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
+    nodes = view.by_id
+    match step:
+        case SetTimeout():
+            return step.node in nodes and nodes[step.node].timeout_ms == step.timeout_ms
+        case SetEpoch():
+            return step.node in nodes and nodes[step.node].myself.config_epoch >= step.epoch
+        case Meet():
+            known = step.introducer in nodes and step.newcomer in nodes
+            return known and linked(nodes[step.introducer], nodes[step.newcomer])
+        case AddSlots():
+            return all(not step.slots - told.slots for told in _tellings(step.node, view))
+        case Replicate():
+            return all(told.master_id == step.master for told in _tellings(step.replica, view))
+        case AwaitMesh():
+            return not any(unlinked_pairs(view))
+        case AwaitAgreement():
+            return all(
+                told.slots == owner.slots
+                for owner in view.nodes
+                if owner.slots
+                for told in _tellings(owner.node_id, view)
+            )
+        case AwaitEpochs():
+            epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
+            return len(set(epochs)) == len(epochs)
+        case AwaitReplication():
+            return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
+        case AwaitServing():
+            return not view.absent and all(node.serving for node in view.nodes)
+        case _:
+            assert_never(step)
+
+
+def linked(one: Node, other: Node) -> bool:
+    """True when each of two nodes knows the other by its id, is connected to it, and does not suspect it."""
+    return _reaches(one, other) and _reaches(other, one)
+
+
+def unlinked_pairs(view: ClusterView) -> Iterator[tuple[Node, Node]]:
+    """Pairs of nodes that lack a link in some direction, lower ordinals first."""
+    return ((one, other) for one, other in combinations(view.nodes, 2) if not linked(one, other))
+
+
+def sentence(step: Step, view: ClusterView) -> str:
+    """The step in words, with pods in place of ids."""
+    match step:
+        case SetTimeout():
+            return f"set cluster-node-timeout of {view.name(step.node)} to {step.timeout_ms} ms"
+        case SetEpoch():
+            return f"give {view.name(step.node)} the config epoch {step.epoch}"
+        case Meet():
+            return f"introduce {view.name(step.newcomer)} at {step.address} to {view.name(step.introducer)}"
+        case AddSlots():
+            return f"assign slots {step.slots} to {view.name(step.node)}"
+        case Replicate():
+            return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
+        case AwaitMesh():
+            return "wait until every node is linked to every other"
+        case AwaitAgreement():
+            return "wait until all nodes agree who owns which slots"
+        case AwaitEpochs():
+            return "wait until the masters' config epochs differ"
+        case AwaitReplication():
+            return "wait until every replica has a copy and its link is up"
+        case AwaitServing():
+            return "wait until every node says cluster_state:ok"
+        case _:
+            assert_never(step)
+
+
+def _reaches(one: Node, other: Node) -> bool:
+    told = one.others.get(other.node_id)
+    return told is not None and told.connected and not told.suspected
+
+
+def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:
+    """What each node says of `node_id`, the node itself included; one that does not know it says nothing of worth."""
+    for node in view.nodes:
+        told = node.myself if node.node_id == node_id else node.others.get(node_id)
+        yield _Telling(told.slots, told.master_id) if told else _Telling(SlotSet(), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    slots: SlotSet
+    master_id: NodeId | None

@@ -1,0 +1,100 @@
+"""What the cluster should be: who is master of which slots, and who copies whom.
+
+What exists is kept; what is missing is filled in by pod ordinal. With nothing there, ordinals 0…S-1 become masters and
+the rest their replicas in order: with three shards 3→0, 4→1, 5→2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+
+from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
+from bootstrap.slots import SlotSet, even_split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One master, the slots it should own, and the replicas that should follow it, in ordinal order."""
+
+    master: NodeId
+    slots: SlotSet
+    replicas: tuple[NodeId, ...]
+
+
+def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
+    """The shards, sorted by their master's ordinal.
+
+    More masters that own slots than `desired.shards` are all kept: taking slots from a master is never a side effect.
+    A node that fits nowhere is left out; the planner says what that means.
+    """
+    masters = _masters(view, desired)
+    slots = _slots(masters, view)
+    replicas = _replicas(masters, view, desired)
+    return tuple(
+        Shard(master=master.node_id, slots=slots[master.node_id], replicas=replicas[master.node_id])
+        for master in masters
+    )
+
+
+def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
+    """Every owner of slots; then nodes that others already follow; then the lowest ordinals that follow nobody."""
+    followed = {node.myself.master_id for node in view.nodes}
+
+    def preference(node: Node) -> tuple[bool, bool, int]:
+        return (not node.slots, node.node_id not in followed, node.ordinal)
+
+    candidates = sorted((node for node in view.nodes if node.role is Role.MASTER), key=preference)
+    owners = sum(1 for node in candidates if node.slots)
+    return tuple(sorted(candidates[: max(owners, desired.shards)], key=lambda node: node.ordinal))
+
+
+def _slots(masters: tuple[Node, ...], view: ClusterView) -> Mapping[NodeId, SlotSet]:
+    """Each master keeps what it has. A slot without an owner goes to the master whose even share it is, if that one has
+    none yet, and else to the master that has least.
+    """
+    target = {master.node_id: master.slots for master in masters}
+    free = view.claimed().complement()
+    if not masters:
+        return target
+    for master, share in zip(masters, even_split(len(masters)), strict=True):
+        if not master.slots:
+            target[master.node_id] = share & free
+            free -= share
+    while free:
+        smallest = min(masters, key=lambda master: (len(target[master.node_id]), master.ordinal))
+        piece = free.lowest(free.ranges[0][1] - free.ranges[0][0] + 1)
+        target[smallest.node_id] |= piece
+        free -= piece
+    return target
+
+
+def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, tuple[NodeId, ...]]:
+    """A replica stays where it is while its shard wants it; the others fill the gaps, one for each shard in turn."""
+    following: dict[NodeId, list[NodeId]] = {master.node_id: [] for master in masters}
+    spare: list[Node] = []
+    for node in view.nodes:
+        master = node.myself.master_id
+        if node.node_id in following:
+            continue
+        if master in following and len(following[master]) < desired.replicas_per_shard:
+            following[master].append(node.node_id)
+        else:
+            spare.append(node)
+    for node, master in zip(spare, _gaps(following, desired.replicas_per_shard), strict=False):
+        following[master].append(node.node_id)
+    ordinal = {node.node_id: node.ordinal for node in view.nodes}
+    return {master: tuple(sorted(replicas, key=ordinal.__getitem__)) for master, replicas in following.items()}
+
+
+def _gaps(following: Mapping[NodeId, list[NodeId]], wanted: int) -> Iterator[NodeId]:
+    """Masters that lack replicas, in rounds: each gets its first before any gets its second."""
+    lacking = {master: wanted - len(replicas) for master, replicas in following.items()}
+    for master in cycle(following) if following else ():
+        if not any(count > 0 for count in lacking.values()):
+            return
+        # A shard is served in the round in which it is as poor as the poorest.
+        if lacking[master] > 0 and lacking[master] == max(lacking.values()):
+            lacking[master] -= 1
+            yield master

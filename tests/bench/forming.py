@@ -1,0 +1,183 @@
+"""`make bench`: forming a cluster, by this program and by `redis-cli --cluster create`, on the same servers in one run.
+
+Each figure counts from the start of the tool's process until every node says `cluster_state:ok`, all agree, and every
+replica is linked, as an observer of its own sees it. Between runs the servers are reset; the order alternates. What is
+compared is the ratio of medians: seconds differ from machine to machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from bootstrap.local.cluster import LocalCluster, settings
+from bootstrap.local.programs import find_program
+from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.nodes import Credentials, Nodes
+from bootstrap.report import aligned
+from bootstrap.verify import violations
+
+LIMIT_S = 120.0
+NODE_TIMEOUT_MS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Medians, seconds."""
+
+    nodes: int
+    redis_cli: float
+    quick: float
+    plain: float
+    healthy: float
+
+
+class Bench:
+    """The servers of one size, and the ways to form a cluster of them."""
+
+    def __init__(self, cluster: LocalCluster, shards: int, replicas: int) -> None:
+        self._cluster = cluster
+        self._shards = shards
+        self._desired = Desired(shards=shards, replicas_per_shard=replicas)
+        self._environment = settings(nameserver=cluster.nameserver.address, shards=shards, replicas=replicas)
+
+    def redis_cli(self) -> subprocess.Popen[bytes]:
+        """`redis-cli --cluster create`, as a person types it."""
+        addresses = [str(server.address) for server in self._cluster.servers]
+        replicas = str(self._desired.replicas_per_shard)
+        return _start("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", replicas, "--cluster-yes")
+
+    def quick(self) -> subprocess.Popen[bytes]:
+        """`apply` with the node timeout declared."""
+        return _start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment)
+
+    def plain(self) -> subprocess.Popen[bytes]:
+        """`apply` that leaves timeouts alone."""
+        environment = {**self._environment, "BOOTSTRAP_NODE_TIMEOUT_MS": ""}
+        return _start(sys.executable, "-m", "bootstrap", "apply", environment=environment)
+
+    def time(self, tool: Callable[[], subprocess.Popen[bytes]]) -> float:
+        """Seconds from the start of the tool until the cluster is good."""
+        self._reset()
+        began = time.monotonic()
+        process = tool()
+        try:
+            took = self._until_good(began)
+            process.wait(LIMIT_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if process.returncode != 0:
+            raise SystemExit(f"{tool.__name__} ended with {process.returncode}")
+        return took
+
+    def healthy(self) -> float:
+        """Seconds that a run on the healthy cluster takes, from the start of its process to its end."""
+        began = time.monotonic()
+        process = self.quick()
+        process.wait(LIMIT_S)
+        return time.monotonic() - began
+
+    def _until_good(self, began: float) -> float:
+        nodes = Nodes(Credentials())
+        try:
+            while time.monotonic() - began < LIMIT_S:
+                view = self._view(nodes)
+                if not violations(view, self._desired):
+                    return time.monotonic() - began
+                time.sleep(0.03)
+        finally:
+            nodes.close()
+        raise SystemExit("the cluster did not become good: " + str(violations(self._view(nodes), self._desired)[:3]))
+
+    def _view(self, nodes: Nodes) -> ClusterView:
+        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self._cluster.servers)]
+        answers = nodes.look(places)
+        found = [answers[pod, address] for pod, _, address in places]
+        return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+
+    def _reset(self) -> None:
+        """All nodes blank again, with the declared timeout."""
+        for command in (("FLUSHALL",), ("CLUSTER", "RESET", "HARD"), ("CONFIG", "SET", "cluster-node-timeout", "5000")):
+            for server in self._cluster.servers:
+                client = Redis(server.address.host, server.address.port, socket_timeout=10)
+                try:
+                    client.execute_command(*command)
+                except RedisError as error:  # a replica refuses FLUSHALL, and RESET empties it
+                    if "READONLY" not in str(error) and command[0] == "CONFIG":
+                        raise
+                finally:
+                    client.close()
+
+
+def _start(*words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def measure(nodes: int, rounds: int, server: str | None) -> Timing:
+    """One row: every tool `rounds` times on the same `nodes` servers."""
+    shards = nodes // 2
+    with tempfile.TemporaryDirectory() as directory:
+        config = ("repl-diskless-sync-delay 0",)
+        with LocalCluster(find_program(server), Path(directory), nodes=2 * shards, config=config) as cluster:
+            bench = Bench(cluster, shards, 1)
+            time.sleep(2.5)  # the servers' own delay after a start must not be counted for whoever comes first
+            times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": []}
+            for _ in range(rounds):
+                for tool in (bench.redis_cli, bench.quick, bench.plain):
+                    times[tool.__name__].append(bench.time(tool))
+                    if tool == bench.quick:
+                        times["healthy"].append(bench.healthy())
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return Timing(2 * shards, medians["redis_cli"], medians["quick"], medians["plain"], medians["healthy"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table of ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", default="6,30,60,100", help="sizes, comma-separated")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--server", help="server program; default: as `local` finds it")
+    options = parser.parse_args(arguments)
+    if shutil.which("redis-cli") is None:
+        raise SystemExit("redis-cli is not on PATH: there is nothing to compare with")
+    print(f"servers: {find_program(options.server)}")
+    rows = [("NODES", "redis-cli s", "apply s", "ratio", "apply, timeouts left alone s", "ratio", "healthy run s")]
+    for size in (int(text) for text in options.nodes.split(",")):
+        row = measure(size, options.rounds, options.server)
+        ratios = (row.quick / row.redis_cli, row.plain / row.redis_cli)
+        rows.append(
+            (
+                str(row.nodes),
+                f"{row.redis_cli:.2f}",
+                f"{row.quick:.2f}",
+                f"{ratios[0]:.2f}",
+                f"{row.plain:.2f}",
+                f"{ratios[1]:.2f}",
+                f"{row.healthy:.2f}",
+            )
+        )
+        print(aligned(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
