@@ -30,7 +30,8 @@ VERBS: Mapping[str, str] = {
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, out: TextIO | None = None) -> int:
     """Runs one command; returns its exit code. argparse itself exits with 2 on wrong usage."""
-    arguments = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parser(local="local" in argv).parse_args(argv)
     environ = os.environ if environ is None else environ
     out = sys.stdout if out is None else out
     if arguments.verb == "local":
@@ -89,7 +90,8 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextI
         return error.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, local: bool) -> argparse.ArgumentParser:
+    """`local` asks for that verb's own arguments too: their module is slow to load, and a Job never needs it."""
     parser = argparse.ArgumentParser(
         prog="python -m bootstrap",
         description="Forms and keeps a Redis Cluster: looks at every node, decides, does one safe thing at a time.",
@@ -100,10 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     settings = _settings_parser()
     for verb, words in VERBS.items():
         verbs.add_parser(verb, help=words, description=words, parents=[settings])
-    local = verbs.add_parser("local", help="a real cluster on this machine, without Kubernetes")
-    from bootstrap.local import command
+    local_parser = verbs.add_parser("local", help="a real cluster on this machine, without Kubernetes")
+    if local:
+        from bootstrap.local import command
 
-    command.add_arguments(local)
+        command.add_arguments(local_parser)
     return parser
 
 

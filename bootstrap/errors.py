@@ -10,8 +10,9 @@ BootstrapError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,11 @@ class BootstrapError(Exception):
     def __init__(self, message: str, *, reasons: tuple[Reason, ...] = ()) -> None:
         super().__init__(message)
         self.reasons = reasons
+
+    @classmethod
+    def because(cls, reasons: Sequence[Reason]) -> Self:
+        """The error whose message is that of its reasons."""
+        return cls("; ".join(reason.message for reason in reasons), reasons=tuple(reasons))
 
 
 class NotYet(BootstrapError):

@@ -6,12 +6,13 @@ is no error: the next plan says what is left of it. A killed run is the same thi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from bootstrap.clock import Clock, Deadline
-from bootstrap.errors import NotYet, Reason, Refused
+from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
 from bootstrap.model import ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
 from bootstrap.steps import SetTimeout, Step, Write, sentence, settled
@@ -24,6 +25,7 @@ REFUSAL_LIMIT_S = 5.0
 """After the first write, gossip may show for a moment what would be a reason to refuse; it gets this long to pass."""
 TELL_EVERY_S = 5.0
 GLANCE_EVERY_S = 0.02
+REASONS_SHOWN = 8
 
 
 class World(Protocol):
@@ -96,7 +98,7 @@ class Run:
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
-                    patience.wait("not_yet_good", tuple(reason.message for reason in bad), bad)
+                    patience.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad))
                 case Plan():
                     self._do(decision.phases[0], view)
 
@@ -107,7 +109,7 @@ class Run:
             self.view = view = self.world.look()
             if not view.absent:
                 return view
-            patience.wait("waiting_for_peers", (self.describe(view),), tuple(_absence_reasons(view)))
+            patience.wait("waiting_for_peers", partial(self.describe, view), partial(_given_up, view))
 
     def _do(self, phase: Phase, view: ClusterView) -> None:
         writes = [step for step in phase.steps if isinstance(step, Write)]
@@ -122,10 +124,7 @@ class Run:
             return
         open_steps = [sentence(step, self.view) for step in unsettled]
         if self.deadline.passed:
-            raise NotYet(
-                "the deadline passed before this was settled: " + "; ".join(open_steps[:5]),
-                reasons=_reasons(open_steps),
-            )
+            raise NotYet.because(_not_settled(open_steps))
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
@@ -159,10 +158,10 @@ class Run:
                 refusal = again
                 if patience.deadline.passed:
                     break
-                patience.wait("looking_again", tuple(reason.message for reason in refusal.reasons), refusal.reasons)
+                patience.wait("looking_again", partial(in_words, refusal.reasons), partial(_refused, refusal))
             else:
                 return
-        raise Refused("; ".join(reason.message for reason in refusal.reasons), reasons=refusal.reasons)
+        raise _refused(refusal)
 
     def _put_timeouts_back(self) -> None:
         """One try, on every way out. What it does not reach is drift that the next run finds."""
@@ -188,31 +187,37 @@ class Pacer:
         self._pause_s = 0.05
         self._say_at = run.clock.now() + 1.0
 
-    def wait(self, event: str, messages: tuple[str, ...], reasons: tuple[Reason, ...]) -> None:
-        """Lets a moment pass. Raises NotYet with `reasons` once the run's deadline has passed."""
+    def wait(self, event: str, words: Callable[[], str], given_up: Callable[[], BootstrapError]) -> None:
+        """Lets a moment pass; every few seconds logs `event` with `words`. Raises `given_up` at the run's deadline."""
         if self._run.deadline.passed:
-            raise NotYet("the deadline passed: " + "; ".join(messages[:8]), reasons=reasons)
+            raise given_up()
         if self._run.clock.now() >= self._say_at:
-            left_s = round(self._run.deadline.left_s)
-            self._run.log.info(event, why="; ".join(messages[:8]), left_s=left_s)
+            self._run.log.info(event, why=words(), left_s=round(self._run.deadline.left_s))
             self._say_at = self._run.clock.now() + TELL_EVERY_S
         self._run.clock.sleep(min(self._pause_s, self.deadline.left_s))
         self._pause_s = min(1.0, self._pause_s * 1.5)
 
 
-def _absence_reasons(view: ClusterView) -> Iterable[Reason]:
-    for absent in view.absent:
-        remedy = (
-            "change the setting that this names"
-            if absent.why.permanent
-            else "see why the pod does not answer, then run again"
-        )
-        yield Reason(
-            code=absent.why.name.lower().replace("_", "-"), message=str(absent), remedy=remedy, node=absent.pod
-        )
+def in_words(reasons: Sequence[Reason]) -> str:
+    """Reasons on one line, as long as a line in a log may be."""
+    shown = "; ".join(reason.message for reason in reasons[:REASONS_SHOWN])
+    return shown if len(reasons) <= REASONS_SHOWN else f"{shown}; and {len(reasons) - REASONS_SHOWN} more"
 
 
-def _reasons(open_steps: list[str]) -> tuple[Reason, ...]:
-    return tuple(
-        Reason(code="not-settled", message=step, remedy="run again: it goes on from here") for step in open_steps
+def _given_up(view: ClusterView) -> BootstrapError:
+    """Peers that did not come. Where a setting keeps them away, trying again cannot help: that is another exit code."""
+    reasons = tuple(
+        Reason(code=absent.why.code, message=str(absent), remedy=absent.why.remedy, node=absent.pod)
+        for absent in view.absent
     )
+    kind = Misconfigured if any(absent.why.permanent for absent in view.absent) else NotYet
+    return kind.because(reasons)
+
+
+def _refused(refusal: Refusal) -> Refused:
+    return Refused.because(refusal.reasons)
+
+
+def _not_settled(open_steps: list[str]) -> tuple[Reason, ...]:
+    remedy = "run again: it goes on from here"
+    return tuple(Reason(code="not-settled", message=f"not done in time: {step}", remedy=remedy) for step in open_steps)

@@ -168,22 +168,30 @@ class Absence(StrEnum):
     AMBIGUOUS = "more than one node answers at its addresses"
 
     @property
+    def code(self) -> str:
+        """The word for machines: `no-record`, `wrong-password`."""
+        return self.name.lower().replace("_", "-")
+
+    @property
     def permanent(self) -> bool:
         """True where waiting alone cannot help: somebody has to change a setting."""
-        return self in _PERMANENT
+        return self in _SETTING_TO_CHANGE
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it."""
+        return _SETTING_TO_CHANGE.get(self, "see why with kubectl describe pod and kubectl logs, then run again")
 
 
-_PERMANENT = frozenset(
-    {
-        Absence.CLUSTER_OFF,
-        Absence.NEEDS_PASSWORD,
-        Absence.WRONG_PASSWORD,
-        Absence.DENIED,
-        Absence.SENTINEL,
-        Absence.NOT_REDIS,
-        Absence.TLS,
-    }
-)
+_SETTING_TO_CHANGE = {
+    Absence.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
+    Absence.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",
+    Absence.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD_FILE with the server's",
+    Absence.DENIED: "let the user run CLUSTER, INFO and CONFIG; set protected-mode no where no password is set",
+    Absence.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: let it select the cluster's pods",
+    Absence.NOT_REDIS: "see what listens on that port, and whether BOOTSTRAP_PORT_NAME names the right one",
+    Absence.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's; is its port a TLS port?",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

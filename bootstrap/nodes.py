@@ -8,7 +8,6 @@ themselves. RESP2 is asked for, which every server from Redis 5.0 on speaks.
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -17,19 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 from redis.connection import Connection, SSLConnection
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    InvalidResponse,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ResponseError
 
 from bootstrap import wire
 from bootstrap.errors import WireError
 from bootstrap.model import Absence, Address, Member, Node, Replication
+from bootstrap.silence import NotANode, Silence, silence_of
 from bootstrap.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Write
 
 ANSWER_LIMIT_S = 2.0
@@ -75,14 +67,6 @@ class Credentials:
         if self.cert_file and self.key_file:
             options |= {"ssl_certfile": str(self.cert_file), "ssl_keyfile": str(self.key_file)}
         return options
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """No usable answer from an address: why, and in whose words."""
-
-    why: Absence
-    detail: str = ""
 
 
 class Nodes:
@@ -152,7 +136,7 @@ class Nodes:
         except Exception as error:  # noqa: BLE001 - whatever a stranger on that port makes redis-py raise
             if address in self._open:
                 self._open.pop(address).disconnect()
-            return _silence(error)
+            return silence_of(error)
 
     def _connection(self, address: Address) -> Connection:
         if address not in self._open:
@@ -206,9 +190,9 @@ class _Facts:
         # A Sentinel answers INFO though it knows no CLUSTER: its own word comes before that error.
         identity = wire.parse_info(server) if isinstance(server, str) else {}
         if identity.get("redis_mode") == "sentinel":
-            raise _NotANode(Absence.SENTINEL)
+            raise NotANode(Absence.SENTINEL)
         if identity.get("redis_mode") == "standalone":
-            raise _NotANode(Absence.CLUSTER_OFF)
+            raise NotANode(Absence.CLUSTER_OFF)
         for reply in (nodes, cluster, replication, keyspace, server):
             if isinstance(reply, Exception):
                 raise reply
@@ -240,14 +224,6 @@ class _Facts:
         )
 
 
-class _NotANode(Exception):
-    """The server answers, and its answer says that it is no cluster node."""
-
-    def __init__(self, why: Absence) -> None:
-        super().__init__(why.value)
-        self.why = why
-
-
 def _timeout_ms(reply: Any) -> int | None:
     """CONFIG GET's reply is `[name, value]`; an error (CONFIG denied or renamed) leaves the timeout unknown."""
     if isinstance(reply, list) and len(reply) == 2 and str(reply[1]).isdecimal():
@@ -269,48 +245,3 @@ def _hang_up(connection: Connection) -> None:
     if raw is not None:
         with suppress(OSError):
             raw.shutdown(socket.SHUT_RDWR)
-
-
-def _silence(error: BaseException) -> Silence:
-    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    detail = " ".join(str(error).split())[:200]
-    for link in chain:
-        match link:
-            case _NotANode():
-                return Silence(link.why)
-            case ssl.SSLError():
-                return Silence(Absence.TLS, link.reason or detail)
-            case BusyLoadingError():
-                return Silence(Absence.LOADING)
-            case NoPermissionError():
-                return Silence(Absence.DENIED, detail)
-            case AuthenticationError():
-                wanted = "NOAUTH" in (link.status_code or "") or "required" in detail
-                return Silence(Absence.NEEDS_PASSWORD if wanted else Absence.WRONG_PASSWORD, detail)
-            case ConnectionRefusedError():
-                return Silence(Absence.REFUSED)
-            case TimeoutError() | RedisTimeoutError():
-                return Silence(Absence.TIMEOUT)
-    return _silence_by_words(error, detail)
-
-
-def _silence_by_words(error: BaseException, detail: str) -> Silence:
-    """Errors that only their text tells apart."""
-    if isinstance(error, ResponseError):
-        if "cluster support disabled" in detail:
-            return Silence(Absence.CLUSTER_OFF)
-        if "AUTH" in detail:
-            return Silence(Absence.WRONG_PASSWORD, detail)
-        if detail.startswith("BUSY"):
-            return Silence(Absence.BUSY)
-        if "protected mode" in detail:
-            return Silence(Absence.DENIED, "it is in protected mode")
-        return Silence(Absence.NOT_REDIS, detail)
-    if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
-        return Silence(Absence.NOT_REDIS, detail)
-    if isinstance(error, RedisError | OSError):
-        return Silence(Absence.UNREACHABLE, detail)
-    return Silence(Absence.NOT_REDIS, detail)

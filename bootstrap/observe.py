@@ -7,7 +7,8 @@ from itertools import groupby
 
 from bootstrap.discover import Listing, Names, Resolver, discover
 from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
-from bootstrap.nodes import Nodes, Silence
+from bootstrap.nodes import Nodes
+from bootstrap.silence import Silence
 from bootstrap.steps import Write, told_to
 
 

@@ -127,7 +127,7 @@ def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...
     if len(owners) > desired.shards:
         yield Reason(
             code="too-many-masters",
-            message=f"{len(owners)} masters own slots, declared are {desired.shards}: {', '.join(n.pod for n in owners)}",
+            message=f"{len(owners)} masters own slots, not {desired.shards}: {', '.join(n.pod for n in owners)}",
             remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move the slots off the masters that are too many",
         )
     for shard in shards:

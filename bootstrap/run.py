@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +18,7 @@ from bootstrap.model import Address, ClusterView
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.observe import Observer, grouped
 from bootstrap.plan import Refusal, plan
+from bootstrap.pods import Pods
 from bootstrap.probe import ProbeFailed, probe
 from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
 from bootstrap.slots import ALL_SLOTS
@@ -100,7 +102,7 @@ class Session:
                     message=str(error),
                     remedy="see whether the access Service has endpoints and pods are ready",
                 )
-                patience.wait("probe_waits", (str(error),), (reason,))
+                patience.wait("probe_waits", partial(str, error), partial(NotYet.because, (reason,)))
             else:
                 self.log.info("probe_done", shards=shards, through=through)
                 return
@@ -146,13 +148,14 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
     try:
         observer = Observer(resolver=resolver, nodes=nodes, names=names, wanted=settings.desired.nodes)
 
+        pods = Pods.where_usable(settings.kubernetes, settings.namespace)
+
         def describe(view: ClusterView) -> str:
-            strays = (
-                f"; listed, but no pod of {settings.statefulset}: {', '.join(observer.strays)}"
-                if observer.strays
-                else ""
-            )
-            return "; ".join(grouped(view.absent)) + strays
+            troubles = pods.troubles({absent.pod for absent in view.absent}) if pods else {}
+            lines = [*grouped(view.absent), *(f"{pod}: {trouble}" for pod, trouble in troubles.items())]
+            if observer.strays:
+                lines.append(f"listed, but no pod of {settings.statefulset}: {', '.join(observer.strays)}")
+            return "; ".join(lines)
 
         run = Run(
             world=observer,

@@ -1,0 +1,80 @@
+"""What an exception says about the server that caused it: the many ways of no answer, as one `Absence` each."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bootstrap.errors import WireError
+from bootstrap.model import Absence
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No usable answer from an address: why, and in whose words."""
+
+    why: Absence
+    detail: str = ""
+
+
+class NotANode(Exception):
+    """The server answers, and its answer says that it is no cluster node."""
+
+    def __init__(self, why: Absence) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+def silence_of(error: BaseException) -> Silence:
+    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    detail = " ".join(str(error).split())[:200]
+    for link in chain:
+        match link:
+            case NotANode():
+                return Silence(link.why)
+            case ssl.SSLError():
+                return Silence(Absence.TLS, link.reason or detail)
+            case BusyLoadingError():
+                return Silence(Absence.LOADING)
+            case NoPermissionError():
+                return Silence(Absence.DENIED, detail)
+            case AuthenticationError():
+                wanted = "NOAUTH" in (link.status_code or "") or "required" in detail
+                return Silence(Absence.NEEDS_PASSWORD if wanted else Absence.WRONG_PASSWORD, detail)
+            case ConnectionRefusedError():
+                return Silence(Absence.REFUSED)
+            case TimeoutError() | RedisTimeoutError():
+                return Silence(Absence.TIMEOUT)
+    return _silence_by_words(error, detail)
+
+
+def _silence_by_words(error: BaseException, detail: str) -> Silence:
+    """Errors that only their text tells apart."""
+    if isinstance(error, ResponseError):
+        if "cluster support disabled" in detail:
+            return Silence(Absence.CLUSTER_OFF)
+        if "AUTH" in detail:
+            return Silence(Absence.WRONG_PASSWORD, detail)
+        if detail.startswith("BUSY"):
+            return Silence(Absence.BUSY)
+        if "protected mode" in detail:
+            return Silence(Absence.DENIED, "it is in protected mode")
+        return Silence(Absence.NOT_REDIS, detail)
+    if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
+        return Silence(Absence.NOT_REDIS, detail)
+    if isinstance(error, RedisError | OSError):
+        return Silence(Absence.UNREACHABLE, detail)
+    return Silence(Absence.NOT_REDIS, detail)

@@ -1,0 +1,287 @@
+"""A cluster in memory that keeps the servers' rules and gossips as slowly as it is told to.
+
+Not a mock: it accepts and rejects the same commands as a server, nodes learn only what a packet brought them, packets
+get lost, a MEET may reach one side only, a master waits out its rejoin delay, and a replica's copy takes its time. Time
+passes only in `sleep`, in ticks of 0.1 s, as in the servers' own cron. It is `World` and `Clock` in one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
+from bootstrap.slots import ALL_SLOTS, SlotSet
+from bootstrap.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Write
+
+TICK_S = 0.1
+REJOIN_DELAY_MAX_MS = 5000
+
+
+@dataclass
+class Known:
+    """What one node believes of another."""
+
+    address: Address
+    slots: SlotSet = field(default_factory=SlotSet)
+    master: NodeId | None = None
+    epoch: int = 0
+    connected: bool = False
+
+
+@dataclass
+class FakeNode:
+    """One server: its own facts and its beliefs."""
+
+    pod: str
+    ordinal: int
+    address: Address
+    node_id: NodeId
+    slots: SlotSet = field(default_factory=SlotSet)
+    master: NodeId | None = None
+    epoch: int = 0
+    keys: int = 0
+    timeout_ms: int = 5000
+    serving: bool = False
+    link_up: bool = True
+    copy_ticks: int = 0
+    minority_at: float = 0.0
+    alive: bool = True
+    known: dict[NodeId, Known] = field(default_factory=dict)
+    handshakes: dict[Address, float] = field(default_factory=dict)
+
+
+class Killed(BaseException):
+    """The run was killed at this write; not an Exception, so that nothing on the way can swallow it."""
+
+
+class FakeCluster:
+    """Nodes and the packets between them. `loss` is the share of packets that never arrive."""
+
+    def __init__(self, nodes: int, *, seed: int = 0, loss: float = 0.0, timeout_ms: int = 5000) -> None:
+        self.random = random.Random(seed)
+        self.loss = loss
+        self.time = 100.0
+        self.nodes = [self._blank(ordinal, timeout_ms) for ordinal in range(nodes)]
+        self.written: list[Write] = []
+        self.rejected: list[tuple[Write, str]] = []
+        self.lowest_timeout_ms = timeout_ms
+        self.kill_at: int | None = None
+        """Number of the write at which the run is killed; negative numbers never come."""
+        self.kill_before = True
+
+    def _blank(self, ordinal: int, timeout_ms: int = 5000) -> FakeNode:
+        return FakeNode(
+            pod=f"redis-app-{ordinal}",
+            ordinal=ordinal,
+            address=Address(f"10.0.0.{ordinal + 1}", 6379),
+            node_id=f"{ordinal:02x}" + f"{self.random.getrandbits(152):038x}",
+            timeout_ms=timeout_ms,
+        )
+
+    def __getitem__(self, ordinal: int) -> FakeNode:
+        return self.nodes[ordinal]
+
+    # Clock
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        """At least one tick: a caller who sleeps too shortly must still see time pass."""
+        for _ in range(max(1, round(seconds / TICK_S))):
+            self.time += TICK_S
+            self._tick()
+
+    # World
+
+    def look(self) -> ClusterView:
+        alive = [node for node in self.nodes if node.alive]
+        dead = [node for node in self.nodes if not node.alive]
+        return ClusterView(
+            nodes=tuple(self._facts(node) for node in alive),
+            absent=tuple(Absent(pod=n.pod, ordinal=n.ordinal, why=Absence.REFUSED, address=n.address) for n in dead),
+        )
+
+    def glance(self) -> ClusterView:
+        return self.look()
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+        rejected = []
+        for write in writes:
+            if self.kill_at == len(self.written) and self.kill_before:
+                raise Killed
+            if why := self._take(write):
+                rejected.append((write, why))
+            self.written.append(write)
+            if self.kill_at == len(self.written) - 1:
+                raise Killed
+        self.rejected += rejected
+        return rejected
+
+    # The servers' rules
+
+    def _take(self, write: Write) -> str:
+        by_id = {node.node_id: node for node in self.nodes}
+        match write:
+            case SetTimeout():
+                by_id[write.node].timeout_ms = write.timeout_ms
+                self.lowest_timeout_ms = min(self.lowest_timeout_ms, write.timeout_ms)
+            case SetEpoch():
+                node = by_id[write.node]
+                if node.known or node.handshakes:
+                    return "ERR The user can assign a config epoch only when the node does not know any other node."
+                if node.epoch:
+                    return "ERR Node config epoch is already non-zero"
+                node.epoch = write.epoch
+            case Meet():
+                # A packet carries the sender's id and address, so an old entry is rebound.
+                by_id[write.introducer].handshakes[write.address] = self.time
+            case AddSlots():
+                return self._add_slots(by_id[write.node], write.slots)
+            case Replicate():
+                return self._replicate(by_id[write.replica], write.master)
+        return ""
+
+    def _add_slots(self, node: FakeNode, slots: SlotSet) -> str:
+        owned = SlotSet.union_of([node.slots, *(known.slots for known in node.known.values())])
+        if busy := owned & slots:
+            return f"ERR Slot {busy.ranges[0][0]} is already busy"
+        node.slots |= slots
+        return ""
+
+    def _replicate(self, node: FakeNode, master: NodeId) -> str:
+        if master not in node.known:
+            return f"ERR Unknown node {master}"
+        if node.known[master].master:
+            return "ERR I can only replicate a master, not a replica."
+        if node.master is None and (node.slots or node.keys):
+            return "ERR To set a master the node must be empty and without assigned slots."
+        node.master, node.link_up, node.copy_ticks = master, False, self.random.randint(1, 8)
+        return ""
+
+    # Time
+
+    def _tick(self) -> None:
+        for node in self.nodes:
+            if node.alive:
+                self._shake_hands(node)
+        for sender in self.random.sample(self.nodes, len(self.nodes)):
+            for receiver in self.nodes:
+                if sender.alive and receiver.alive and receiver.node_id in sender.known and self._arrives():
+                    self._packet(sender, receiver)
+        for node in self.nodes:
+            if node.alive:
+                self._cron(node)
+
+    def _arrives(self) -> bool:
+        return self.random.random() >= self.loss
+
+    def _shake_hands(self, node: FakeNode) -> None:
+        for address, since in list(node.handshakes.items()):
+            peer = next((other for other in self.nodes if other.alive and other.address == address), None)
+            if self.time - since > max(node.timeout_ms / 1000, 1.0):
+                del node.handshakes[address]
+            elif peer is not None and peer is not node and self._arrives():
+                del node.handshakes[address]
+                node.known.setdefault(peer.node_id, Known(address)).address = address
+                if self._arrives():  # else the introducer knows the newcomer, and not the other way round
+                    peer.known.setdefault(node.node_id, Known(node.address)).address = node.address
+
+    def _packet(self, sender: FakeNode, receiver: FakeNode) -> None:
+        """The header tells the sender's own facts; the gossip section tells of two others whom it knows."""
+        sender.known[receiver.node_id].connected = sender.known[receiver.node_id].address == receiver.address
+        belief = receiver.known.get(sender.node_id)
+        if belief is None:
+            return
+        belief.address, belief.master, belief.epoch, belief.slots = (
+            sender.address,
+            sender.master,
+            sender.epoch,
+            sender.slots,
+        )
+        if (
+            sender.epoch == receiver.epoch
+            and not (sender.master or receiver.master)
+            and sender.node_id > receiver.node_id
+        ):
+            receiver.epoch = 1 + max(node.epoch for node in self.nodes)
+        for told in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
+            if told != receiver.node_id and told not in receiver.known:
+                receiver.handshakes.setdefault(sender.known[told].address, self.time)
+
+    def _cron(self, node: FakeNode) -> None:
+        if node.copy_ticks:
+            node.copy_ticks -= 1
+            node.link_up = node.copy_ticks == 0
+        covered = SlotSet.union_of([node.slots, *(known.slots for known in node.known.values())]) == ALL_SLOTS
+        owners = [known for known in node.known.values() if known.slots]
+        size = len(owners) + bool(node.slots)
+        reachable = sum(1 for known in owners if known.connected) + bool(node.slots)
+        if reachable < size // 2 + 1:
+            node.minority_at = self.time
+        quorum = reachable >= size // 2 + 1
+        delay_s = max(500, min(node.timeout_ms, REJOIN_DELAY_MAX_MS)) / 1000
+        waited = node.master is not None or self.time - node.minority_at >= delay_s
+        node.serving = covered and quorum and (node.serving or waited)
+
+    # What a look finds
+
+    def _facts(self, node: FakeNode) -> Node:
+        by_id = {other.node_id: other for other in self.nodes}
+        myself = Member(
+            node_id=node.node_id,
+            address=node.address,
+            bus_port=node.address.port + 10000,
+            flags=frozenset({"myself", "slave" if node.master else "master"}),
+            master_id=node.master,
+            config_epoch=node.epoch,
+            connected=True,
+            slots=node.slots,
+        )
+        handshakes = (self._handshake(address) for address in node.handshakes)
+        master = by_id.get(node.master) if node.master else None
+        followers = [other for other in self.nodes if other.master == node.node_id and other.link_up]
+        return Node(
+            pod=node.pod,
+            ordinal=node.ordinal,
+            address=node.address,
+            members=(myself, *(_member(node_id, known) for node_id, known in node.known.items()), *handshakes),
+            serving=node.serving,
+            current_epoch=max([node.epoch, *(known.epoch for known in node.known.values())]),
+            replication=Replication(
+                role=Role.REPLICA if node.master else Role.MASTER,
+                link_up=node.link_up,
+                master=master.address if master else None,
+                online_replicas=tuple(sorted(other.address for other in followers)),
+            ),
+            keys=node.keys,
+            timeout_ms=node.timeout_ms,
+            version="fake 1.0",
+        )
+
+    def _handshake(self, address: Address) -> Member:
+        """A handshake's id is random and another one at each look: whoever acts on it is found out."""
+        return Member(
+            node_id=f"{self.random.getrandbits(160):040x}",
+            address=address,
+            bus_port=address.port + 10000,
+            flags=frozenset({"handshake"}),
+            master_id=None,
+            config_epoch=0,
+            connected=False,
+        )
+
+
+def _member(node_id: NodeId, known: Known) -> Member:
+    return Member(
+        node_id=node_id,
+        address=known.address,
+        bus_port=known.address.port + 10000,
+        flags=frozenset({"slave" if known.master else "master"}),
+        master_id=known.master,
+        config_epoch=known.epoch,
+        connected=known.connected,
+        slots=known.slots,
+    )

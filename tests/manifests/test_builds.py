@@ -1,0 +1,172 @@
+"""What holds for every kustomization of the repository: the root, the base, each overlay, each component."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+
+from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, name_of
+from .pod_security import violations
+
+KUBERNETES = kubernetes_validate.latest_version()
+
+
+def test_kubectl_builds_it_without_a_warning(built: Build) -> None:
+    """A deprecated field still builds today; the warning is how it announces that it will not tomorrow."""
+    assert built.manifests
+    assert built.warnings == ""
+
+
+def test_current_kubernetes_knows_every_field(built: Build) -> None:
+    """Strict validation: a misspelt or vanished field is an error, not a silent nothing."""
+    for manifest in built.manifests:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+
+
+def test_no_namespace_is_named(built: Build) -> None:
+    """`kubectl -n` decides; a namespace of ours in the output would override it."""
+    assert [name_of(manifest) for manifest in built.manifests if "namespace" in manifest["metadata"]] == []
+
+
+def test_every_object_has_the_recommended_labels(built: Build) -> None:
+    """`kubectl get -l app.kubernetes.io/part-of=redis-cluster` finds all of it, the generated ones too."""
+    for manifest in built.manifests:
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "redis-cluster", name_of(manifest)
+
+
+def test_the_servers_selector_never_varies(built: Build) -> None:
+    """Selectors of a StatefulSet are immutable: a label that crept in would break every later `kubectl apply`."""
+    stateful_set = built.one("StatefulSet", "redis-app")
+    assert stateful_set["spec"]["selector"] == {"matchLabels": {"app.kubernetes.io/name": "redis-app"}}
+
+
+def test_every_service_finds_the_servers_and_only_them(built: Build) -> None:
+    """The Job's own pod carries no label that a Service selects, or it would appear among its peers."""
+    services = built.of_kind("Service")
+    assert {"redis-service", "gold-redis"} <= {name_of(service) for service in services}
+    for service in services:
+        selector = service["spec"]["selector"].items()
+        for owner, template in built.templates():
+            selected = selector <= template["metadata"]["labels"].items()
+            assert selected == (owner == "StatefulSet redis-app"), f"{name_of(service)} and {owner}"
+
+
+def test_every_service_port_is_a_port_of_the_servers(built: Build) -> None:
+    """A named target port that no container has leads nowhere, in silence."""
+    offered = {
+        port["name"]: port["containerPort"]
+        for container in built.one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
+        for port in container["ports"]
+    }
+    for service in built.of_kind("Service"):
+        for port in service["spec"]["ports"]:
+            # A headless Service maps no ports, so the numbers must agree as well.
+            assert offered[port["targetPort"]] == port["port"], name_of(service)
+
+
+def test_the_shape_is_the_number_of_servers(built: Build) -> None:
+    """The Job waits for exactly shards × (1 + replicas) peers: one too few and it waits for ever."""
+    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    wanted = int(settings["BOOTSTRAP_SHARDS"]) * (1 + int(settings["BOOTSTRAP_REPLICAS_PER_SHARD"]))
+    assert built.one("StatefulSet", "redis-app")["spec"]["replicas"] == wanted
+
+
+def test_the_declared_node_timeout_is_the_servers_own(built: Build) -> None:
+    """Otherwise every run of the Job would find drift and mend it, and every restart would bring it back."""
+    declared = built.one("ConfigMap", "redis-bootstrap-settings")["data"]["BOOTSTRAP_NODE_TIMEOUT_MS"]
+    lines = built.one("ConfigMap", "redis-config")["data"]["redis.conf"].splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("cluster-node-timeout ")] == [declared]
+
+
+def test_settings_name_what_is_there(built: Build) -> None:
+    """The names in the settings are plain text to kustomize; nothing else notices when one of them goes stale."""
+    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    peers = built.one("Service", settings["BOOTSTRAP_SERVICE"])
+    stateful_set = built.one("StatefulSet", settings["BOOTSTRAP_STATEFULSET"])
+    assert stateful_set["spec"]["serviceName"] == name_of(peers)
+    assert settings["BOOTSTRAP_PORT_NAME"] in {port["name"] for port in peers["spec"]["ports"]}
+    assert built.one("Service", settings["BOOTSTRAP_ACCESS_SERVICE"])["spec"].get("clusterIP") != "None"
+
+
+def test_pods_name_only_what_is_there(built: Build) -> None:
+    """Each ConfigMap and ServiceAccount that a pod refers to is in the build, each mount has its volume."""
+    config_maps = {name_of(manifest) for manifest in built.of_kind("ConfigMap")}
+    accounts = {name_of(manifest) for manifest in built.of_kind("ServiceAccount")} | {"default"}
+    claims = {name_of(each) for each in built.one("StatefulSet", "redis-app")["spec"].get("volumeClaimTemplates", [])}
+    for owner, template in built.templates():
+        pod = template["spec"]
+        assert pod.get("serviceAccountName", "default") in accounts, owner
+        assert set(config_maps_named_by(pod)) <= config_maps, owner
+        mounts = {mount["name"] for container in pod["containers"] for mount in container.get("volumeMounts", [])}
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        assert mounts == volumes | (claims if owner.startswith("StatefulSet") else set()), owner
+
+
+def test_roles_are_bound_to_accounts_that_are_there(built: Build) -> None:
+    """A binding to a name that does not exist is accepted by Kubernetes and grants nothing."""
+    accounts = {name_of(manifest) for manifest in built.of_kind("ServiceAccount")}
+    for suffix in ("", "Cluster"):
+        roles = {name_of(manifest) for manifest in built.of_kind(f"{suffix}Role")}
+        for binding in built.of_kind(f"{suffix}RoleBinding"):
+            assert binding["roleRef"]["name"] in roles
+            assert {subject["name"] for subject in binding["subjects"]} <= accounts
+
+
+def test_every_pod_may_run_in_a_restricted_namespace(built: Build) -> None:
+    """Nothing less than the restricted Pod Security Standard, with no exception for anyone."""
+    assert {owner: violations(template["spec"]) for owner, template in built.templates()} == {
+        owner: () for owner, _ in built.templates()
+    }
+
+
+def test_every_container_is_tighter_than_the_standard(built: Build) -> None:
+    """A user by number (kubelet cannot check a name), a root file system that is read-only, and stated requests."""
+    for owner, template in built.templates():
+        for container in template["spec"]["containers"]:
+            merged = {**template["spec"]["securityContext"], **container["securityContext"]}
+            assert merged["runAsUser"] > 0, owner
+            assert merged["runAsGroup"] > 0, owner
+            assert merged["readOnlyRootFilesystem"] is True, owner
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), owner
+
+
+def test_only_the_job_gets_a_token(built: Build) -> None:
+    """A server has no business with the Kubernetes API, so there is no token in it to steal."""
+    tokens = {owner: template["spec"]["automountServiceAccountToken"] for owner, template in built.templates()}
+    assert tokens == {owner: "redis-bootstrap" in owner for owner in tokens}
+
+
+def test_no_role_is_wider_than_a_list_of_names(built: Build) -> None:
+    """No wildcard, and no way to raise the own rights."""
+    for role in (*built.of_kind("Role"), *built.of_kind("ClusterRole")):
+        for rule in role["rules"]:
+            assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
+            assert {"escalate", "bind", "impersonate"}.isdisjoint(rule["verbs"])
+
+
+def test_a_namespace_reaches_every_reference() -> None:
+    """With `namespace:` in somebody's overlay, the binding's subject follows; without one it is the binding's own."""
+    named = build_text(resources=[ROOT], namespace="elsewhere")
+    assert {manifest["metadata"]["namespace"] for manifest in named.manifests} == {"elsewhere"}
+    assert named.one("RoleBinding", "redis-bootstrap")["subjects"] == [
+        {"kind": "ServiceAccount", "name": "redis-bootstrap", "namespace": "elsewhere"}
+    ]
+
+
+def test_the_root_is_the_base() -> None:
+    """Whoever takes the repository as a remote base gets the base, and no image or storage of somebody's overlay."""
+    assert build(ROOT) == build(BASE)
+
+
+def config_maps_named_by(pod: Manifest) -> Iterator[str]:
+    """Names of the ConfigMaps that a pod spec refers to, by volume, by variable, or all at once."""
+    for volume in pod.get("volumes", []):
+        sources: list[dict[str, Any]] = [volume, *volume.get("projected", {}).get("sources", [])]
+        yield from (source["configMap"]["name"] for source in sources if "configMap" in source)
+    for container in pod["containers"]:
+        yield from (each["configMapRef"]["name"] for each in container.get("envFrom", []) if "configMapRef" in each)
+        for variable in container.get("env", []):
+            if "configMapKeyRef" in variable.get("valueFrom", {}):
+                yield variable["valueFrom"]["configMapKeyRef"]["name"]

@@ -1,0 +1,97 @@
+"""The Job: its retry policy, its limits, and that it never stands in the way of the next `kubectl apply -k`."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from bootstrap.config import Settings, unknown_variables
+from bootstrap.errors import Misconfigured, NotYet, Refused, WrongUsage
+
+from .kustomize import BASE, Build, Manifest, build, build_text
+
+FIRST_BACKOFF_S = 10
+"""Kubernetes waits 10 s before the second try and twice as long before each further one."""
+PULL_AND_START_S = 120
+
+
+@pytest.fixture
+def job(built: Build) -> Manifest:
+    """The spec of the Job in it."""
+    spec: Manifest = built.one("Job", "redis-bootstrap")["spec"]
+    return spec
+
+
+def test_what_no_retry_can_cure_fails_the_job_at_once(job: Manifest) -> None:
+    """The exit codes are the retry policy, so they are the program's own; `not yet` is left to backoffLimit."""
+    (rule,) = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
+    assert rule["onExitCodes"]["operator"] == "In"
+    assert set(rule["onExitCodes"]["values"]) == {each.exit_code for each in (WrongUsage, Refused, Misconfigured)}
+    assert NotYet.exit_code not in rule["onExitCodes"]["values"]
+    # The rule names a container; a rule for one that does not exist would never match.
+    assert rule["onExitCodes"]["containerName"] in [each["name"] for each in job["template"]["spec"]["containers"]]
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+
+
+def test_a_disrupted_pod_does_not_count_as_a_try(job: Manifest) -> None:
+    """Draining a machine may not use up the tries."""
+    (rule,) = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "Ignore"]
+    assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+def test_every_try_has_its_time(built: Build, job: Manifest) -> None:
+    """The Job's own deadline ends it only after each try had the whole of its own, the last one included."""
+    deadline_s = float(built.one("ConfigMap", "redis-bootstrap-settings")["data"]["BOOTSTRAP_DEADLINE_S"])
+    tries = job["backoffLimit"] + 1
+    backoffs_s = FIRST_BACKOFF_S * (2 ** job["backoffLimit"] - 1)
+    assert job["activeDeadlineSeconds"] >= tries * deadline_s + backoffs_s + PULL_AND_START_S
+
+
+def test_a_finished_job_goes_away_after_its_log_could_be_read(job: Manifest) -> None:
+    """Not before a person could read why; not so late that the next `kubectl apply -k` runs nothing."""
+    assert 120 <= job["ttlSecondsAfterFinished"] <= 600
+
+
+def test_the_job_runs_apply_with_limits_of_its_own(job: Manifest) -> None:
+    """A runaway run takes nothing from the servers next to it."""
+    (container,) = job["template"]["spec"]["containers"]
+    assert container["args"] == ["apply"]
+    assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+
+
+def test_the_program_understands_every_setting(built: Build) -> None:
+    """The ConfigMap is read by the program's own reader: no unknown name, no value out of range."""
+    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    assert unknown_variables(settings) == ()
+    desired = Settings.from_env(settings).desired
+    assert desired.shards == int(settings["BOOTSTRAP_SHARDS"])
+    assert desired.timeout_ms == int(settings["BOOTSTRAP_NODE_TIMEOUT_MS"])
+
+
+def test_the_namespace_is_the_pods_own(job: Manifest) -> None:
+    """By the downward API, since no file can know where it is applied."""
+    (container,) = job["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert variables["BOOTSTRAP_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
+
+
+def test_no_change_of_settings_or_redis_conf_touches_the_job() -> None:
+    """A Job's template is immutable: if a setting reached it, `kubectl apply -k` would fail while the Job is there."""
+    before = build(BASE)
+    settings = before.one("ConfigMap", "redis-bootstrap-settings")
+    after = build_text(
+        resources=[BASE],
+        patches=[{"patch": yaml.safe_dump({**settings, "data": dict.fromkeys(settings["data"], "7")})}],
+        configMapGenerator=[{"name": "redis-config", "behavior": "merge", "literals": ["redis.conf=port 7"]}],
+    )
+    assert set(after.one("ConfigMap", "redis-bootstrap-settings")["data"].values()) == {"7"}
+    assert after.one("Job", "redis-bootstrap") == before.one("Job", "redis-bootstrap")
+    # The servers, on the other hand, are rolled by a new redis.conf: their template names the new hash.
+    assert after.one("StatefulSet", "redis-app") != before.one("StatefulSet", "redis-app")
+
+
+def test_the_job_may_list_pods_and_nothing_else() -> None:
+    """The base asks for the one right that it uses; a component that needs more brings it along."""
+    (role,) = build(BASE).of_kind("Role")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    assert build(BASE).of_kind("ClusterRole") == ()

