@@ -65,8 +65,8 @@ class Run:
     deadline: Deadline
     clock: Clock
     log: Log
-    describe: Callable[[ClusterView], str]
-    """The absent peers of a view in words."""
+    explain: Callable[[ClusterView], ClusterView] = lambda view: view
+    """Adds to the absent peers of a view what else is known of them; asked only when somebody is to be told."""
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
@@ -89,8 +89,9 @@ class Run:
         patience = Pacer(self)
         while True:
             view = self.wait_for_peers()
-            self.first_view = self.first_view or view
             decision = plan(view, self.desired)
+            if self.first_view is None:
+                self._say_what_was_found(view, decision)
             match decision:
                 case Refusal():
                     self._refuse(decision)
@@ -102,6 +103,15 @@ class Run:
                 case Plan():
                     self._do(decision.phases[0], view)
 
+    def _say_what_was_found(self, view: ClusterView, decision: Plan | Refusal) -> None:
+        self.first_view = view
+        self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
+        if isinstance(decision, Plan) and decision:
+            found = [finding.message for finding in decision.findings]
+            more = [f"and {len(found) - REASONS_SHOWN} more"] if len(found) > REASONS_SHOWN else []
+            phases = [phase.name for phase in decision.phases]
+            self.log.info("planned", found=found[:REASONS_SHOWN] + more, phases=phases)
+
     def wait_for_peers(self) -> ClusterView:
         """Looks until every wanted peer answers, saying every few seconds whom it waits for and why."""
         patience = Pacer(self)
@@ -109,7 +119,18 @@ class Run:
             self.view = view = self.world.look()
             if not view.absent:
                 return view
-            patience.wait("waiting_for_peers", partial(self.describe, view), partial(_given_up, view))
+            patience.wait("waiting_for_peers", self._who_is_absent, self._given_up)
+
+    def _who_is_absent(self) -> str:
+        return self.explain(self.view).absences()
+
+    def _given_up(self) -> BootstrapError:
+        """Peers that did not come. Where a setting keeps them away, trying again cannot help: another exit code."""
+        absent = self.explain(self.view).absent
+        kind = Misconfigured if any(each.why.permanent for each in absent) else NotYet
+        return kind.because(
+            [Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod) for each in absent]
+        )
 
     def _do(self, phase: Phase, view: ClusterView) -> None:
         writes = [step for step in phase.steps if isinstance(step, Write)]
@@ -202,16 +223,6 @@ def in_words(reasons: Sequence[Reason]) -> str:
     """Reasons on one line, as long as a line in a log may be."""
     shown = "; ".join(reason.message for reason in reasons[:REASONS_SHOWN])
     return shown if len(reasons) <= REASONS_SHOWN else f"{shown}; and {len(reasons) - REASONS_SHOWN} more"
-
-
-def _given_up(view: ClusterView) -> BootstrapError:
-    """Peers that did not come. Where a setting keeps them away, trying again cannot help: that is another exit code."""
-    reasons = tuple(
-        Reason(code=absent.why.code, message=str(absent), remedy=absent.why.remedy, node=absent.pod)
-        for absent in view.absent
-    )
-    kind = Misconfigured if any(absent.why.permanent for absent in view.absent) else NotYet
-    return kind.because(reasons)
 
 
 def _refused(refusal: Refusal) -> Refused:

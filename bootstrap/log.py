@@ -23,7 +23,10 @@ def logger(*, console: bool, out: TextIO = sys.stdout) -> Log:
         if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    wrapped = structlog.wrap_logger(
-        structlog.PrintLogger(out), processors=[structlog.processors.add_log_level, stamp, renderer]
-    )
-    return cast("Log", wrapped.bind())
+    processors: list[structlog.typing.Processor] = [structlog.processors.add_log_level, stamp, _head_first, renderer]
+    return cast("Log", structlog.wrap_logger(structlog.PrintLogger(out), processors=processors).bind())
+
+
+def _head_first(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """When, how bad and what come first on every line: that is where eyes look."""
+    return {name: fields[name] for name in ("timestamp", "level", "event")} | dict(fields)

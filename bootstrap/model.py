@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import groupby
 
 from bootstrap.slots import SlotSet
 
@@ -153,7 +154,7 @@ class Absence(StrEnum):
     """Why a peer does not answer as a cluster node should; the value is what a person reads."""
 
     NO_RECORD = "no DNS record"
-    REFUSED = "connection refused"
+    CONNECTION_REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "not reachable"
     LOADING = "loading its data"
@@ -236,6 +237,18 @@ class ClusterView:
             for node_id in node.others.keys() - here:
                 strangers.setdefault(node_id, []).append(node)
         return {node_id: tuple(strangers[node_id]) for node_id in sorted(strangers)}
+
+    def absences(self) -> str:
+        """Who does not answer and why, on one line; pods with the same reason are told together."""
+
+        def reason(absent: Absent) -> tuple[str, str]:
+            return (absent.why.value, absent.detail)
+
+        lines = []
+        for (why, detail), several in groupby(sorted(self.absent, key=lambda a: (reason(a), a.ordinal)), key=reason):
+            pods = ", ".join(absent.pod for absent in several)
+            lines.append(f"{pods}: {why}" + (f" ({detail})" if detail else ""))
+        return "; ".join(lines)
 
     def claimed(self) -> SlotSet:
         """Slots that at least one reachable node says are its own."""

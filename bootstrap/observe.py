@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 
 from bootstrap.discover import Listing, Names, Resolver, discover
 from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
@@ -21,11 +20,6 @@ class Observer:
         self._names = names
         self._wanted = wanted
         self._listing = Listing()
-
-    @property
-    def strays(self) -> tuple[str, ...]:
-        """Names under the Service that are no pod of the StatefulSet, at the last look."""
-        return self._listing.strays
 
     def look(self) -> ClusterView:
         """Asks the DNS who is there, then asks each of them."""
@@ -52,10 +46,13 @@ class Observer:
         return list(self._nodes.tell(by_address))
 
     def _missing(self, listed: set[int]) -> Iterator[Absent]:
+        detail = self._listing.trouble
+        if self._listing.strays:
+            detail = f"{self._names.service} lists other names: {', '.join(self._listing.strays)}"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
                 pod = f"{self._names.statefulset}-{ordinal}"
-                yield Absent(pod=pod, ordinal=ordinal, why=Absence.NO_RECORD, detail=self._listing.trouble)
+                yield Absent(pod=pod, ordinal=ordinal, why=Absence.NO_RECORD, detail=detail)
 
 
 def choose(answers: Mapping[Peer, Mapping[Address, Node | Silence]]) -> Mapping[Peer, Node | Absent]:
@@ -98,17 +95,6 @@ def _absent(peer: Peer, by_address: Mapping[Address, Node | Silence]) -> Absent:
     silences = [(address, answer) for address, answer in by_address.items() if isinstance(answer, Silence)]
     if not silences:
         return Absent(pod=peer.pod, ordinal=peer.ordinal, why=Absence.NO_RECORD)
-    network = (Absence.REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE)
+    network = (Absence.CONNECTION_REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE)
     address, silence = min(silences, key=lambda pair: (pair[1].why in network, pair[0]))
     return Absent(pod=peer.pod, ordinal=peer.ordinal, why=silence.why, address=address, detail=silence.detail)
-
-
-def grouped(absent: Iterable[Absent]) -> Iterator[str]:
-    """One line a reason, with the pods it holds for: what a waiting message shows."""
-
-    def reason(one: Absent) -> tuple[str, str]:
-        return (one.why.value, one.detail)
-
-    for (why, detail), several in groupby(sorted(absent, key=lambda one: (reason(one), one.ordinal)), key=reason):
-        pods = ", ".join(one.pod for one in several)
-        yield f"{pods}: {why}" + (f" ({detail})" if detail else "")

@@ -6,13 +6,16 @@ The client library takes a second and 67 MB to load, so it is loaded only once s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import Misconfigured, Reason
+from bootstrap.model import ClusterView
 
 REQUEST_LIMIT_S = 3.0
+TROUBLE_MAX = 200
+"""Characters of what Kubernetes says of one pod."""
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
@@ -36,19 +39,18 @@ class Pods:
             raise Misconfigured.because((reason,))
         return cls(namespace) if inside and choice != "off" else None
 
-    def troubles(self, pods: set[str]) -> Mapping[str, str]:
-        """Why each of the given pods does not run, in Kubernetes's words; those that run have no entry.
-
-        An API that does not answer is a trouble too, told under the name `kubernetes`.
-        """
+    def explain(self, view: ClusterView) -> ClusterView:
+        """The view, with Kubernetes's own words for each absent pod that it does not simply call running."""
         try:
-            items = self._list()
+            pods = {item.metadata.name: item for item in self._list()}
         except Exception as error:  # noqa: BLE001 - the client raises its own, urllib3's and the system's
             status = getattr(error, "status", None)
-            return {"kubernetes": f"the API does not list pods: {f'HTTP {status}' if status else type(error).__name__}"}
-        found = {item.metadata.name: item for item in items}
-        told = {name: _trouble(found[name]) if name in found else "no such pod" for name in sorted(pods)}
-        return {name: trouble for name, trouble in told.items() if trouble}
+            said = f"Kubernetes does not list pods: {f'HTTP {status}' if status else type(error).__name__}"
+            troubles = dict.fromkeys((absent.pod for absent in view.absent), said)
+        else:
+            troubles = {a.pod: _trouble(pods[a.pod]) if a.pod in pods else "no such pod" for a in view.absent}
+        absent = tuple(replace(a, detail=troubles[a.pod][:TROUBLE_MAX] or a.detail) for a in view.absent)
+        return replace(view, absent=absent)
 
     def _list(self) -> list[Any]:
         if self._api is None:

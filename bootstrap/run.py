@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+from bootstrap import __version__
 from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
 from bootstrap.discover import Names, NoAnswer, Resolver, system_nameservers
@@ -16,7 +17,7 @@ from bootstrap.errors import BootstrapError, NotYet, Reason
 from bootstrap.execute import Log, Pacer, Run
 from bootstrap.model import Address, ClusterView
 from bootstrap.nodes import Credentials, Nodes
-from bootstrap.observe import Observer, grouped
+from bootstrap.observe import Observer
 from bootstrap.plan import Refusal, plan
 from bootstrap.pods import Pods
 from bootstrap.probe import ProbeFailed, probe
@@ -43,6 +44,15 @@ class Session:
 
     def apply(self) -> Outcome:
         """Brings the cluster to the declared shape and proves that it serves."""
+        told = self.settings
+        self.log.info(
+            "run_started",
+            service=f"{told.service}.{told.namespace}",
+            shards=told.shards,
+            replicas_per_shard=told.replicas_per_shard,
+            deadline_s=told.deadline_s,
+            program=__version__,
+        )
         view = self.run.converge()
         if not self.run.steps_done:
             return self._outcome("unchanged", 0)
@@ -150,20 +160,13 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
 
         pods = Pods.where_usable(settings.kubernetes, settings.namespace)
 
-        def describe(view: ClusterView) -> str:
-            troubles = pods.troubles({absent.pod for absent in view.absent}) if pods else {}
-            lines = [*grouped(view.absent), *(f"{pod}: {trouble}" for pod, trouble in troubles.items())]
-            if observer.strays:
-                lines.append(f"listed, but no pod of {settings.statefulset}: {', '.join(observer.strays)}")
-            return "; ".join(lines)
-
         run = Run(
             world=observer,
             desired=settings.desired,
             deadline=Deadline.after(settings.deadline_s, clock),
             clock=clock,
             log=log,
-            describe=describe,
+            explain=pods.explain if pods else lambda view: view,
         )
         yield Session(
             settings=settings,

@@ -55,7 +55,7 @@ def silence_of(error: BaseException) -> Silence:
                 wanted = "NOAUTH" in (link.status_code or "") or "required" in detail
                 return Silence(Absence.NEEDS_PASSWORD if wanted else Absence.WRONG_PASSWORD, detail)
             case ConnectionRefusedError():
-                return Silence(Absence.REFUSED)
+                return Silence(Absence.CONNECTION_REFUSED)
             case TimeoutError() | RedisTimeoutError():
                 return Silence(Absence.TIMEOUT)
     return _silence_by_words(error, detail)

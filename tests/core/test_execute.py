@@ -39,7 +39,6 @@ def run_on(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float 
         deadline=Deadline.after(deadline_s, cluster),
         clock=cluster,
         log=Notes(),
-        describe=lambda view: "; ".join(map(str, view.absent)),
     )
 
 
