@@ -132,7 +132,11 @@ def _entry() -> int:
     if len(sys.argv) > 1 and sys.argv[1] in VERBS:  # `local` has its own way with signals
         signal.signal(signal.SIGTERM, _stop)
         signal.signal(signal.SIGINT, _stop)
-    return main()
+    try:
+        return main()
+    except BrokenPipeError:  # whoever read this has gone (`| head`): no reason to complain, nor to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

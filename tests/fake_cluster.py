@@ -101,7 +101,9 @@ class FakeCluster:
         dead = [node for node in self.nodes if not node.alive]
         return ClusterView(
             nodes=tuple(self._facts(node) for node in alive),
-            absent=tuple(Absent(pod=n.pod, ordinal=n.ordinal, why=Absence.CONNECTION_REFUSED, address=n.address) for n in dead),
+            absent=tuple(
+                Absent(pod=n.pod, ordinal=n.ordinal, why=Absence.CONNECTION_REFUSED, address=n.address) for n in dead
+            ),
         )
 
     def glance(self) -> ClusterView:

@@ -136,17 +136,18 @@ def _start(*words: str, environment: dict[str, str] | None = None) -> subprocess
 def measure(nodes: int, rounds: int, server: str | None) -> Timing:
     """One row: every tool `rounds` times on the same `nodes` servers."""
     shards = nodes // 2
-    with tempfile.TemporaryDirectory() as directory:
-        config = ("repl-diskless-sync-delay 0",)
-        with LocalCluster(find_program(server), Path(directory), nodes=2 * shards, config=config) as cluster:
-            bench = Bench(cluster, shards, 1)
-            time.sleep(2.5)  # the servers' own delay after a start must not be counted for whoever comes first
-            times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": []}
-            for _ in range(rounds):
-                for tool in (bench.redis_cli, bench.quick, bench.plain):
-                    times[tool.__name__].append(bench.time(tool))
-                    if tool == bench.quick:
-                        times["healthy"].append(bench.healthy())
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(find_program(server), Path(directory), nodes=2 * shards) as cluster,
+    ):
+        bench = Bench(cluster, shards, 1)
+        time.sleep(2.5)  # the servers' own delay after a start must not be counted for whoever comes first
+        times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": []}
+        for _ in range(rounds):
+            for tool in (bench.redis_cli, bench.quick, bench.plain):
+                times[tool.__name__].append(bench.time(tool))
+                if tool == bench.quick:
+                    times["healthy"].append(bench.healthy())
     medians = {name: statistics.median(values) for name, values in times.items()}
     return Timing(2 * shards, medians["redis_cli"], medians["quick"], medians["plain"], medians["healthy"])
 

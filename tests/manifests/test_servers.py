@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from .kustomize import BASE, build
-from .servers import Server, client_programs, eventually, programs, running
+from tests.at_hand import CLIENTS, SERVERS
 
-PROGRAMS = programs()
-CLIENTS = client_programs()
-every_server = pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+from .kustomize import BASE, build
+from .servers import Server, eventually, running
+
+every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 every_client = pytest.mark.parametrize("cli", CLIENTS.values(), ids=CLIENTS.keys())
-a_server = next(iter(PROGRAMS.values()), Path("redis-server"))
+a_server = next(iter(SERVERS.values()), Path("redis-server"))
 a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
 REDIS_5_0 = {
     "appendonly",
@@ -34,12 +34,6 @@ REDIS_5_0 = {
 KEYS = 40_000
 KEY_LOAD_DELAY_US = "50"
 """A node that loads for some 4 s, and answers every 0.1 s meanwhile."""
-
-
-def test_there_is_a_server_and_a_client_to_test_with() -> None:
-    """Without one, every test below would vanish in silence."""
-    assert PROGRAMS
-    assert CLIENTS
 
 
 @every_server
@@ -70,7 +64,7 @@ def test_an_unformed_node_is_alive_but_not_ready(program: Path, tmp_path: Path) 
 def test_a_master_of_a_whole_cluster_is_ready(tmp_path: Path) -> None:
     """A cluster of one will do: all slots, state ok. All servers at a time, for each needs 2 s to become ok."""
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(running(program, tmp_path / name)) for name, program in PROGRAMS.items()}
+        servers = {name: stack.enter_context(running(program, tmp_path / name)) for name, program in SERVERS.items()}
         for server in servers.values():
             take_all_slots(server)
         for server in servers.values():

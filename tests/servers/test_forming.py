@@ -99,7 +99,7 @@ def test_ports_come_from_srv_where_all_share_one_address(any_program: Program, t
     """On a machine with 127.0.0.1 alone the ports differ, and the SRV records carry them."""
     from bootstrap.local.cluster import LocalCluster
 
-    with LocalCluster(any_program, tmp_path, nodes=6, one_address=True, config=("repl-diskless-sync-delay 0",)) as cluster:
+    with LocalCluster(any_program, tmp_path, nodes=6, one_address=True) as cluster:
         assert {server.address.host for server in cluster.servers} == {"127.0.0.1"}
         shared = Lab(cluster)
         said = shared.run("apply")
@@ -202,7 +202,7 @@ def test_a_killed_run_leaves_drift_that_the_next_run_mends(
 
 
 def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, lab: Labs) -> None:
-    """Slots assigned, nobody met: so a killed `redis-cli --cluster create` leaves it, and cannot be run again itself."""
+    """Slots assigned, nobody met: so a killed `redis-cli --cluster create` leaves it, and cannot go on by itself."""
     six = lab(any_program)
     for ordinal, slots in enumerate(even_split(3)):
         redis_of(six, ordinal).execute_command("CLUSTER", "ADDSLOTS", *slots)

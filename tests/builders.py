@@ -1,0 +1,291 @@
+"""Clusters to start a test from, built on the fake cluster's state: whole, half-there, or as a scenario file says.
+
+Nothing here gossips by itself: `share` is the one gossip there is, and it is perfect. When the planner's words change,
+`python -m tests.builders` writes them into the scenario files.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, assert_never
+
+from hypothesis import strategies as st
+
+from bootstrap.model import Address, ClusterView, Desired
+from bootstrap.plan import Plan, Refusal, plan
+from bootstrap.report import plan_text
+from bootstrap.slots import SlotSet, even_split
+from bootstrap.steps import (
+    AddSlots,
+    AwaitAgreement,
+    AwaitEpochs,
+    AwaitMesh,
+    AwaitReplication,
+    AwaitServing,
+    Meet,
+    Replicate,
+    SetEpoch,
+    SetTimeout,
+    Step,
+    Write,
+)
+from tests.fake_cluster import FakeCluster, FakeNode, Known
+
+
+def shape(shards: int = 3, replicas: int = 1, timeout_ms: int | None = 5000) -> Desired:
+    return Desired(shards=shards, replicas_per_shard=replicas, timeout_ms=timeout_ms)
+
+
+def formed(desired: Desired) -> FakeCluster:
+    """A good cluster of that shape, as a forming leaves it."""
+    cluster = FakeCluster(desired.nodes, timeout_ms=desired.timeout_ms or 5000)
+    for node, slots in zip(cluster.nodes, even_split(desired.shards), strict=False):
+        node.slots = slots
+    for node in cluster.nodes:
+        node.epoch = node.ordinal + 1
+        node.serving = True
+        if not node.slots:
+            node.master = cluster[node.ordinal % desired.shards].node_id
+    introduce(cluster.nodes)
+    share(cluster)
+    return cluster
+
+
+def introduce(nodes: Iterable[FakeNode]) -> None:
+    """Each of `nodes` knows each other and has a link to it."""
+    for one, other in combinations(tuple(nodes), 2):
+        one.known[other.node_id] = Known(other.address, connected=True)
+        other.known[one.node_id] = Known(one.address, connected=True)
+
+
+def part(one: FakeNode, other: FakeNode) -> None:
+    """Neither knows the other."""
+    one.known.pop(other.node_id, None)
+    other.known.pop(one.node_id, None)
+
+
+def share(cluster: FakeCluster) -> None:
+    """Perfect gossip: what a node says of itself reaches everyone who knows it."""
+    by_id = {node.node_id: node for node in cluster.nodes}
+    for node in cluster.nodes:
+        node.handshakes.clear()
+        for node_id, known in node.known.items():
+            if truth := by_id.get(node_id):
+                known.slots, known.master, known.epoch = truth.slots, truth.master, truth.epoch
+
+
+def come_true(step: Step, cluster: FakeCluster) -> None:
+    """The step is done and everyone has heard of it. Raises AssertionError when the servers would not take it."""
+    by_id = {node.node_id: node for node in cluster.nodes}
+    match step:
+        case SetTimeout() | SetEpoch() | AddSlots() | Replicate():
+            assert cluster.tell([step], cluster.look()) == []
+        case Meet():
+            introduce([by_id[step.introducer], by_id[step.newcomer]])
+        case AwaitMesh():
+            introduce(cluster.nodes)
+        case AwaitAgreement():
+            pass
+        case AwaitEpochs():
+            for node in cluster.nodes:
+                node.epoch = node.ordinal + 1
+        case AwaitReplication():
+            for node in cluster.nodes:
+                node.link_up, node.copy_ticks = True, 0
+        case AwaitServing():
+            for node in cluster.nodes:
+                node.serving = True
+        case _:
+            assert_never(step)
+    share(cluster)
+
+
+def with_node(view: ClusterView, ordinal: int, **changes: Any) -> ClusterView:
+    """The view with facts of one node changed."""
+    return replace(
+        view, nodes=tuple(replace(node, **changes) if node.ordinal == ordinal else node for node in view.nodes)
+    )
+
+
+def with_line(view: ClusterView, teller: int, about: int, **changes: Any) -> ClusterView:
+    """The view with one line of one node's CLUSTER NODES changed."""
+    node_id = view.nodes[about].node_id
+    members = (replace(m, **changes) if m.node_id == node_id else m for m in view.nodes[teller].members)
+    return with_node(view, teller, members=tuple(members))
+
+
+@dataclass
+class Scenario:
+    """A state of a cluster, the shape that is wanted, and what the planner says to it.
+
+    The file: a sentence, the state, a line `=>`, the expected words. The state's lines are `shape: S R [timeout]`, one
+    line a pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1`, `open=93<1`), and
+    who knows whom (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). `serving: all` and
+    `stranger: 10.0.0.99 slots=0-99` (a member that no pod carries) are optional.
+    """
+
+    name: str
+    expected: str
+    desired: Desired = field(default_factory=shape)
+    cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
+    open_slots: dict[int, tuple[int, str, int]] = field(default_factory=dict)
+
+    def view(self) -> ClusterView:
+        view = self.cluster.look()
+        for ordinal, (slot, direction, other) in self.open_slots.items():
+            side = "migrating" if direction == ">" else "importing"
+            view = with_line(view, ordinal, ordinal, **{side: ((slot, view.nodes[other].node_id),)})
+        return view
+
+
+def scenario(path: Path) -> Scenario:
+    """Reads one scenario file; a line that means nothing is an error."""
+    state, _, expected = path.read_text(encoding="utf-8").partition("\n=>\n")
+    lines = [line.split(":", 1) for line in state.splitlines()[1:] if line.strip()]
+    told = {name.strip(): rest.split() for name, rest in lines}
+    shards, replicas, *timeout = (int(number) for number in told.pop("shape"))
+    result = Scenario(path.stem, expected.strip(), shape(shards, replicas, timeout[0] if timeout else None))
+    pods = {int(name): told.pop(name) for name in list(told) if name.isdecimal()}
+    result.cluster = cluster = FakeCluster(len(pods), timeout_ms=timeout[0] if timeout else 15000)
+    for ordinal, words in pods.items():
+        _describe(result, ordinal, words)
+    for one, arrow, other in _pairs(told.pop("known", []), len(pods)):
+        cluster[one].known[cluster[other].node_id] = Known(cluster[other].address, connected=True)
+        if arrow == "-":
+            cluster[other].known[cluster[one].node_id] = Known(cluster[one].address, connected=True)
+    share(cluster)
+    for ordinal in _ordinals(told.pop("serving", []), len(pods)):
+        cluster[ordinal].serving = True
+    if stranger := told.pop("stranger", None):
+        known = Known(Address(stranger[0], 6379), slots=slots_of(stranger[1].removeprefix("slots=")))
+        for node in cluster.nodes:
+            node.known["f" * 40] = known
+    assert not told, f"{path.name}: {told}"
+    return result
+
+
+def slots_of(text: str) -> SlotSet:
+    """`0-5460,7` as a set; `none` is empty."""
+    pairs = (part.partition("-")[::2] for part in text.split(",") if text != "none")
+    return SlotSet.of(*((int(first), int(last or first)) for first, last in pairs))
+
+
+def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
+    node = result.cluster[ordinal]
+    more = dict(word.split("=", 1) for word in words if "=" in word)
+    match [word for word in words if "=" not in word]:
+        case ["blank"]:
+            pass
+        case ["replica", "of", master]:
+            node.master = result.cluster[int(master)].node_id
+        case [slots]:
+            node.slots = slots_of(slots)
+        case other:
+            raise AssertionError(f"{result.name}: {other}")
+    node.epoch = int(more.pop("epoch", "0"))
+    node.keys = int(more.pop("keys", "0"))
+    node.timeout_ms = int(more.pop("timeout", node.timeout_ms))
+    node.link_up = more.pop("link", "up") == "up"
+    if found := re.fullmatch(r"([0-9]+)([<>])([0-9]+)", more.pop("open", "")):
+        result.open_slots[ordinal] = (int(found[1]), found[2], int(found[3]))
+    assert not more, f"{result.name}: {more}"
+
+
+def _pairs(words: list[str], count: int) -> Iterator[tuple[int, str, int]]:
+    if any(re.search("[->]", word) for word in words):
+        for word in words:
+            one, arrow, other = re.split("([->])", word)
+            yield int(one), arrow, int(other)
+        return
+    for group in " ".join(words).split("|"):
+        yield from ((one, "-", other) for one, other in combinations(_ordinals(group.split(), count), 2))
+
+
+def _ordinals(words: list[str], count: int) -> list[int]:
+    return list(range(count)) if words == ["all"] else [int(word) for word in words]
+
+
+def shuffled(view: ClusterView, seed: int) -> ClusterView:
+    """The same facts, each node's lines in another order. The nodes themselves are sorted by ordinal in every view."""
+    chance = random.Random(seed)
+    return replace(
+        view,
+        nodes=tuple(replace(n, members=tuple(chance.sample(n.members, len(n.members)))) for n in view.nodes),
+    )
+
+
+@st.composite
+def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
+    """Somewhere on the way from nothing to a cluster: of each phase a random part was done, gossip went some way, and
+    the run was killed. Now and then a node holds keys, a timeout was changed, or two nodes lost each other.
+    """
+    desired = shape(draw(st.integers(3, 4)), draw(st.integers(0, 2)), draw(st.sampled_from([None, 5000])))
+    chance = random.Random(draw(st.integers(0, 2**32)))
+    cluster = FakeCluster(desired.nodes, seed=chance.randrange(2**32), loss=chance.choice([0.0, 0.5]))
+    if draw(st.booleans()):
+        cluster = formed(desired)
+    for _ in range(draw(st.integers(0, 5))):
+        decision = plan(view := cluster.look(), desired)
+        if isinstance(decision, Refusal) or not decision.phases:
+            break
+        writes = [step for step in decision.phases[0].steps if isinstance(step, Write)]
+        cluster.tell(chance.sample(writes, draw(st.sampled_from([len(writes), chance.randint(0, len(writes))]))), view)
+        for _ in range(draw(st.sampled_from([0, 1, 2, 30]))):
+            cluster.sleep(0.1)
+    for _ in range(draw(st.integers(0, 2))):
+        _hurt(cluster, chance)
+    return cluster, desired
+
+
+def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
+    one, other = chance.sample(cluster.nodes, 2)
+    match chance.choice(["keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "belief", "stale"]):
+        case "keys":
+            one.keys = chance.randint(1, 99)
+        case "timeout":
+            one.timeout_ms = 1000
+        case "link":
+            one.link_up = one.master is None
+        case "stranger":
+            one.known.pop(other.node_id, None)
+        case "epoch":
+            one.epoch = other.epoch
+        case "part":
+            part(one, other)
+        case "state":
+            one.serving = False
+        case "follow":
+            if one.master:
+                one.master = other.node_id
+        case "belief":
+            if known := one.known.get(other.node_id):
+                known.master = None if known.master else one.node_id
+        case "stale":
+            if known := one.known.get(other.node_id):
+                known.slots = SlotSet()
+
+
+def decision_text(view: ClusterView, desired: Desired) -> str:
+    """What the planner says, as the scenario files hold it."""
+    decision = plan(view, desired)
+    if isinstance(decision, Plan):
+        return plan_text(decision, view)
+    where = ((reason, f" on {reason.node}" if reason.node else "") for reason in decision.reasons)
+    return "\n".join(f"refused: {reason.code}{node}: {reason.message}" for reason, node in where)
+
+
+def rewrite(folder: Path) -> None:
+    """Puts the planner's present words into every scenario file of a folder, for a person to read in the diff."""
+    for path in sorted(folder.glob("*.txt")):
+        found = scenario(path)
+        state = path.read_text(encoding="utf-8").partition("\n=>")[0]
+        path.write_text(f"{state}\n=>\n{decision_text(found.view(), found.desired)}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    rewrite(Path(__file__).parent / "core" / "scenarios")
