@@ -73,7 +73,8 @@ def _verb(verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: 
         "failed", ClusterView(), exit_code=exit_code, steps=0, took_s=clock.now() - started_at, reasons=reasons
     )
     say(outcome, console=console, log=log, out=out)
-    leave_termination_message(outcome, environ.get(variable_of("termination_message_file"), "/dev/termination-log"))
+    file = environ.get(variable_of("termination_message_file"), "") or declared()["termination_message_file"]["shown"]
+    leave_termination_message(outcome, file, log)
     return exit_code
 
 

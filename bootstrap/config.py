@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +20,8 @@ from bootstrap.model import Address, Desired
 PREFIX = "BOOTSTRAP_"
 NODES_MAX = 1000
 """Redis's own advice for the size of one cluster."""
+LABEL_MAX, NAME_MAX, PORT_NAME_MAX = 63, 253, 15
+"""Characters of a DNS label, a DNS name (RFC 1035), and a port's name (RFC 6335)."""
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -40,6 +42,18 @@ def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown:
 def _label(text: str) -> str:
     if not _LABEL.fullmatch(text):
         raise ValueError("is no DNS label (lower-case letters, digits and '-', at most 63)")
+    return text
+
+
+def _port_name(text: str) -> str:
+    if len(_label(text)) > PORT_NAME_MAX:
+        raise ValueError(f"is longer than {PORT_NAME_MAX} characters, which no port's name is")
+    return text
+
+
+def _statefulset(text: str) -> str:
+    if len(f"{_label(text)}-{NODES_MAX}") > LABEL_MAX:
+        raise ValueError(f"is so long that its pods' names have more than {LABEL_MAX} characters")
     return text
 
 
@@ -120,9 +134,9 @@ class Settings:
     service: str = _setting("redis-service", _label, "headless Service whose DNS lists the peers")
     namespace: str = _setting("default", _label, "its namespace", shown="the pod's own, else default")
     cluster_domain: str = _setting("cluster.local", _domain, "cluster DNS domain")
-    port_name: str = _setting("redis-port", _label, "named port for the SRV lookup")
+    port_name: str = _setting("redis-port", _port_name, "named port for the SRV lookup")
     statefulset: str = _setting(
-        "redis-app", _label, "StatefulSet whose pods are asked for by name where SRV gives nothing"
+        "redis-app", _statefulset, "StatefulSet whose pods are asked for by name where SRV gives nothing"
     )
     port: int = _setting(6379, _whole(1, 65535), "port of those pods; where SRV answers, its port counts")
     nameserver: Address | None = _setting(
@@ -166,19 +180,20 @@ class Settings:
         """The settings, flags before variables before defaults. Raises Misconfigured with every fault at once."""
         given: dict[str, Any] = {"namespace": _own_namespace()}
         reasons: list[Reason] = []
+        told: set[str] = set()
         for name, setting in declared().items():
             source, text = flag_of(name), (flags or {}).get(name)
             if text is None:
                 source, text = variable_of(name), environ.get(variable_of(name), "")
             if not text:
                 continue
+            told.add(name)
             try:
                 given[name] = setting["read"](text)
             except ValueError as error:
                 reasons.append(_fault(source, f"{text!r} {error}"))
-        if not reasons:
-            _read_password(given, reasons)
-            _check_together(given, reasons)
+        _read_password(given, reasons)
+        reasons += _faults_together(given, told)
         if reasons:
             raise Misconfigured("; ".join(reason.message for reason in reasons), reasons=tuple(reasons))
         return cls(**given)
@@ -212,8 +227,6 @@ def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
 def _read_password(given: dict[str, Any], reasons: list[Reason]) -> None:
     path = given.get("password_file")
     if path is None:
-        if given.get("username"):
-            reasons.append(_fault(variable_of("username"), "is set without BOOTSTRAP_PASSWORD_FILE"))
         return
     try:
         password = path.read_text(encoding="utf-8").rstrip("\r\n")
@@ -226,22 +239,23 @@ def _read_password(given: dict[str, Any], reasons: list[Reason]) -> None:
     given["password"] = Secret(password)
 
 
-def _check_together(given: dict[str, Any], reasons: list[Reason]) -> None:
-    """Rules that need more than one setting."""
-    default = {item.name: item.default for item in fields(Settings)}
-    nodes = given.get("shards", default["shards"]) * (
-        1 + given.get("replicas_per_shard", default["replicas_per_shard"])
-    )
+def _faults_together(given: Mapping[str, Any], told: set[str]) -> Iterator[Reason]:
+    """Rules that need more than one setting. One that was told wrong has its own fault, and counts as told here."""
+    value: dict[str, Any] = {item.name: item.default for item in fields(Settings)} | dict(given)
+    nodes = value["shards"] * (1 + value["replicas_per_shard"])
     if nodes > NODES_MAX:
-        reasons.append(
-            _fault("BOOTSTRAP_SHARDS", f"with BOOTSTRAP_REPLICAS_PER_SHARD makes {nodes} nodes, over {NODES_MAX}")
-        )
-    certificate, key, authority = (given.get(f"tls_{name}_file") for name in ("cert", "key", "ca"))
-    if (certificate is None) != (key is None):
-        lacking = "tls_key_file" if key is None else "tls_cert_file"
-        reasons.append(_fault(variable_of(lacking), "is not set: mutual TLS needs the certificate and its key"))
-    if (certificate or key) and not authority:
-        reasons.append(_fault(variable_of("tls_ca_file"), "is not set: TLS needs to know whom to trust"))
+        yield _fault("BOOTSTRAP_SHARDS", f"with BOOTSTRAP_REPLICAS_PER_SHARD makes {nodes} nodes, over {NODES_MAX}")
+    zone = f"{value['service']}.{value['namespace']}.svc.{value['cluster_domain']}"
+    longest = max(f"{value['statefulset']}-{NODES_MAX}.{zone}", f"_{value['port_name']}._tcp.{zone}", key=len)
+    if len(longest) > NAME_MAX:
+        yield _fault("BOOTSTRAP_CLUSTER_DOMAIN", f"makes names of {len(longest)} characters, over {NAME_MAX}")
+    if "username" in told and "password_file" not in told:
+        yield _fault(variable_of("username"), "is set without BOOTSTRAP_PASSWORD_FILE")
+    for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
+        if one in told and other not in told:
+            yield _fault(variable_of(other), "is not set: mutual TLS needs the certificate and its key")
+    if told & {"tls_cert_file", "tls_key_file"} and "tls_ca_file" not in told:
+        yield _fault(variable_of("tls_ca_file"), "is not set: TLS needs to know whom to trust")
 
 
 def _fault(source: str, what: str) -> Reason:

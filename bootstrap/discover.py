@@ -10,13 +10,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import dns.exception
 import dns.flags
 import dns.message
-import dns.name
 import dns.query
 import dns.rcode
 import dns.rdatatype
@@ -73,8 +71,8 @@ class Resolver:
         """The first usable answer; "no such name" is one. Raises NoAnswer when no name server gives any."""
         troubles: list[str] = []
         for server in self._nameservers:
-            query = dns.message.make_query(dns.name.from_text(name), kind)
             try:
+                query = dns.message.make_query(name, kind)
                 answer, _ = dns.query.udp_with_fallback(
                     query, server.host, timeout=self._query_limit_s, port=server.port, ignore_unexpected=True
                 )
@@ -125,7 +123,7 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
             glue: dict[str, set[str]] = {}
         else:
             glue = _glue(answer)
-        hosts = _hosts(resolver, sorted({target for target, _ in targets}), glue)
+        hosts, trouble = _hosts(resolver, sorted({target for target, _ in targets}), glue)
     except NoAnswer as error:
         return Listing(trouble=str(error))
     pod_name = re.compile(rf"({re.escape(names.statefulset)}-(0|[1-9][0-9]{{0,5}}))\..*", re.ASCII)
@@ -138,7 +136,7 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
         else:
             strays.add(target.split(".", 1)[0])
     peers = (Peer(ordinal, pod, tuple(sorted(where))) for (ordinal, pod), where in found.items() if where)
-    return Listing(peers=tuple(sorted(peers)), strays=tuple(sorted(strays)))
+    return Listing(peers=tuple(sorted(peers)), strays=tuple(sorted(strays)), trouble=trouble)
 
 
 def _glue(answer: dns.message.Message) -> dict[str, set[str]]:
@@ -150,21 +148,21 @@ def _glue(answer: dns.message.Message) -> dict[str, set[str]]:
     return glue
 
 
-def _hosts(resolver: Resolver, targets: Sequence[str], glue: Mapping[str, set[str]]) -> Mapping[str, Iterable[str]]:
-    lacking = [target for target in targets if target not in glue]
+def _hosts(
+    resolver: Resolver, targets: Sequence[str], glue: Mapping[str, set[str]]
+) -> tuple[Mapping[str, Iterable[str]], str]:
+    """The addresses of each target, and what went wrong, if anything. One name that gets no answer is one peer without
+    a record, not the end of the round.
+    """
     hosts: dict[str, Iterable[str]] = dict(glue)
-    if lacking:
-        with ThreadPoolExecutor(max_workers=min(_WORKERS_MAX, len(lacking))) as pool:
-            hosts |= zip(lacking, pool.map(partial(_hosts_or_none, resolver), lacking), strict=True)
-    return hosts
-
-
-def _hosts_or_none(resolver: Resolver, name: str) -> tuple[str, ...]:
-    """One name that gets no answer is one peer without a record, not the end of the round."""
-    try:
-        return resolver.hosts(name)
-    except NoAnswer:
-        return ()
+    lacking = [target for target in targets if target not in glue]
+    if not lacking:
+        return hosts, ""
+    with ThreadPoolExecutor(max_workers=min(_WORKERS_MAX, len(lacking))) as pool:
+        asked = {target: pool.submit(resolver.hosts, target) for target in lacking}
+    troubles = {str(error) for future in asked.values() if (error := future.exception())}
+    hosts |= {target: () if future.exception() else future.result() for target, future in asked.items()}
+    return hosts, "; ".join(sorted(troubles))
 
 
 def _records(section: Iterable[dns.rrset.RRset], kind: str) -> Iterator[Any]:

@@ -7,7 +7,7 @@ is no error: the next plan says what is left of it. A killed run is the same thi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -21,8 +21,8 @@ from bootstrap.verify import violations
 SETTLE_LIMIT_S = 3.0
 """How long a phase may take to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
 SETTLE_LIMIT_A_NODE_S = 0.05
-REFUSAL_LIMIT_S = 5.0
-"""After the first write, gossip may show for a moment what would be a reason to refuse; it gets this long to pass."""
+REFUSAL_LIMIT_S = 3.0
+"""How long a reason to refuse has to last before it counts."""
 TELL_EVERY_S = 5.0
 GLANCE_EVERY_S = 0.02
 REASONS_SHOWN = 8
@@ -70,6 +70,10 @@ class Run:
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
+    timeouts_denied: bool = False
+    """True once a server did not take a timeout: the user may lack CONFIG SET."""
+    rejected: tuple[Reason, ...] = ()
+    """What the servers did not accept in the latest phase, in their words."""
     view: ClusterView = field(default_factory=ClusterView)
     """The latest view, for whoever has to report after a failure."""
     first_view: ClusterView | None = None
@@ -88,20 +92,36 @@ class Run:
     def _converge(self) -> ClusterView:
         patience = Pacer(self)
         while True:
-            view = self.wait_for_peers()
-            decision = plan(view, self.desired)
+            view, decision = self.decide()
             if self.first_view is None:
                 self._say_what_was_found(view, decision)
             match decision:
                 case Refusal():
-                    self._refuse(decision)
+                    raise Refused.because(decision.reasons)
                 case Plan(phases=()):
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
+                    if self.timeouts_denied:
+                        raise Misconfigured.because([*self.rejected, *bad])
                     patience.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad))
                 case Plan():
                     self._do(decision.phases[0], view)
+
+    def decide(self) -> tuple[ClusterView, Plan | Refusal]:
+        """Looks and plans. A reason to refuse gets some seconds to pass: gossip, and looks that are not one moment, may
+        show for a while what is not so.
+        """
+        limit = self.deadline.sooner(REFUSAL_LIMIT_S)
+        patience = Pacer(self)
+        while True:
+            view = self.wait_for_peers()
+            # Where timeouts may not be set, everything else is done all the same.
+            desired = replace(self.desired, timeout_ms=None) if self.timeouts_denied else self.desired
+            decision = plan(view, desired)
+            if isinstance(decision, Plan) or limit.passed:
+                return view, decision
+            patience.wait("looking_again", partial(in_words, decision.reasons), partial(_refused, decision))
 
     def _say_what_was_found(self, view: ClusterView, decision: Plan | Refusal) -> None:
         self.first_view = view
@@ -145,7 +165,7 @@ class Run:
             return
         open_steps = [sentence(step, self.view) for step in unsettled]
         if self.deadline.passed:
-            raise NotYet.because(_not_settled(open_steps))
+            raise NotYet.because([*self.rejected, *_not_settled(open_steps)])
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
@@ -154,8 +174,10 @@ class Run:
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
         rejected = self.world.tell(writes, view)
         self.steps_done += len(writes) - len(rejected)
+        self.rejected = tuple(_rejection(sentence(write, view), why) for write, why in rejected)
         for write, why in rejected:
             self.log.warning("step_rejected", step=sentence(write, view), why=why)
+            self.timeouts_denied |= isinstance(write, SetTimeout)
         failed = {id(write) for write, _ in rejected}
         for write in writes:
             if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
@@ -171,18 +193,6 @@ class Run:
                 return unsettled
             # In a big cluster a glance costs the servers' own time, so the pause grows with it.
             self.clock.sleep(min(limit.left_s, max(GLANCE_EVERY_S, self.clock.now() - began)))
-
-    def _refuse(self, refusal: Refusal) -> None:
-        if self.steps_done:
-            patience = Pacer(self, self.deadline.sooner(REFUSAL_LIMIT_S))
-            while isinstance(again := plan(self.wait_for_peers(), self.desired), Refusal):
-                refusal = again
-                if patience.deadline.passed:
-                    break
-                patience.wait("looking_again", partial(in_words, refusal.reasons), partial(_refused, refusal))
-            else:
-                return
-        raise _refused(refusal)
 
     def _put_timeouts_back(self) -> None:
         """One try, on every way out. What it does not reach is drift that the next run finds."""
@@ -202,9 +212,8 @@ class Run:
 class Pacer:
     """Waits between looks, a little longer each time, and says every few seconds what is waited for."""
 
-    def __init__(self, run: Run, deadline: Deadline | None = None) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self.deadline = deadline or run.deadline
         self._pause_s = 0.05
         self._say_at = run.clock.now() + 1.0
 
@@ -215,7 +224,7 @@ class Pacer:
         if self._run.clock.now() >= self._say_at:
             self._run.log.info(event, why=words(), left_s=round(self._run.deadline.left_s))
             self._say_at = self._run.clock.now() + TELL_EVERY_S
-        self._run.clock.sleep(min(self._pause_s, self.deadline.left_s))
+        self._run.clock.sleep(min(self._pause_s, self._run.deadline.left_s))
         self._pause_s = min(1.0, self._pause_s * 1.5)
 
 
@@ -227,6 +236,10 @@ def in_words(reasons: Sequence[Reason]) -> str:
 
 def _refused(refusal: Refusal) -> Refused:
     return Refused.because(refusal.reasons)
+
+
+def _rejection(step: str, why: str) -> Reason:
+    return Reason(code="step-rejected", message=f"not accepted: {step}: {why}", remedy="see what the server says")
 
 
 def _not_settled(open_steps: list[str]) -> tuple[Reason, ...]:

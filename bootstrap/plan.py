@@ -5,9 +5,10 @@ The order of the phases is the heart of it:
 1. *prepare*: config epochs, while no node knows another (the server takes them only then).
 2. *meet*: the full mesh before anything is owned. A run that dies here has claimed nothing, and with the mesh up every
    later fact reaches all nodes in one hop.
-3. *shape*: slots and roles, both at once, since neither needs the other.
-4. *serve*: nothing is written; the servers' own rejoin delay passes.
-5. *settings*: what drifted from the declared configuration.
+3. *agree*: nothing is written; what is on its way between the nodes arrives.
+4. *shape*: slots and roles, both at once, since neither needs the other.
+5. *serve*: nothing is written; the servers' own rejoin delay passes.
+6. *settings*: what drifted from the declared configuration.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
 is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
@@ -22,7 +23,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bootstrap.errors import Reason
-from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.findings import Finding, findings
+from bootstrap.model import ClusterView, Desired
 from bootstrap.refusals import reasons_to_refuse
 from bootstrap.steps import (
     AddSlots,
@@ -48,14 +50,8 @@ QUICK_TIMEOUT_MS = 1000
 INTRODUCERS_MAX = 16
 """Nodes that introduce others at once. All pairs are quickest in a small cluster and a storm in a big one."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is not as declared, in words for a person."""
-
-    code: str
-    message: str
-    node: str | None = None
+MEETS_MAX = 2000
+"""Introductions at once, where gossip has not brought together what the introducers know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,19 +87,20 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     if reasons := tuple(reasons_to_refuse(view, desired, shards)):
         return Refusal(reasons=reasons)
     forming = _forming(view)
-    settings = tuple(_settings(view, desired))
+    shape = tuple(_shape(view, shards))
     phases = [
         Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
         Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
-        Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=tuple(_shape(view, shards))),
-        Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view))),
+        Phase(name="agree", why="a change in flight is let through before another is made", steps=tuple(_agree(view))),
+        Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=shape),
+        Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shape)))),
     ]
-    drift = Phase(name="settings", why="the declared configuration holds", steps=settings)
+    drift = Phase(name="settings", why="the declared configuration holds", steps=tuple(_settings(view, desired)))
     # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
     # keys deserve the failure detection that was declared.
     ordered = [*phases, drift] if forming else [drift, *phases]
     return Plan(
-        findings=tuple(_findings(view, desired, shards)),
+        findings=tuple(findings(view, desired, shards)),
         phases=tuple(phase for phase in ordered if phase.steps),
     )
 
@@ -136,7 +133,7 @@ def _meet(view: ClusterView) -> Iterator[Step]:
         return
     introducers = {node.node_id for node in view.nodes[:INTRODUCERS_MAX]}
     by_introducers = tuple(pair for pair in pairs if pair[0].node_id in introducers)
-    for one, other in by_introducers or pairs:
+    for one, other in by_introducers or pairs[:MEETS_MAX]:
         yield Meet(introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port)
     yield AwaitMesh()
 
@@ -152,10 +149,18 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
                 yield Replicate(replica=replica, master=shard.master)
 
 
-def _serve(view: ClusterView) -> Iterator[Step]:
+def _agree(view: ClusterView) -> Iterator[Step]:
+    """Looks at many nodes are not one moment: half seen, a failover looks like a shard without a master. What a node
+    believes of another and that one does not say of itself is on its way; nothing is built on it.
+    """
+    if not settled(AwaitAgreement(), view):
+        yield AwaitAgreement()
+
+
+def _serve(view: ClusterView, after_a_change: bool) -> Iterator[Step]:  # noqa: FBT001 - a plain yes or no
     """What has to come true by itself once the shape is right."""
     waits: tuple[Wait, ...] = (AwaitAgreement(), AwaitReplication(), AwaitEpochs(), AwaitServing())
-    return (wait for wait in waits if not settled(wait, view))
+    return (wait for wait in waits if after_a_change or not settled(wait, view))
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:
@@ -166,40 +171,3 @@ def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:
     for node in view.nodes:
         if node.timeout_ms is not None and (node.timeout_ms != desired.timeout_ms or node.node_id in lowered):
             yield SetTimeout(node=node.node_id, timeout_ms=desired.timeout_ms)
-
-
-def _findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Finding]:
-    for node in view.nodes:
-        if node.blank:
-            yield Finding(code="blank-node", message=f"{node.pod} is blank: it knows no other node", node=node.pod)
-    if free := view.claimed().complement():
-        yield Finding(code="slots-uncovered", message=f"{len(free)} slots have no owner: {free}")
-    pairs = sum(1 for _ in unlinked_pairs(view))
-    if pairs:
-        yield Finding(code="not-linked", message=f"{pairs} pairs of nodes are not linked in both directions")
-    named = view.by_id
-    for shard in shards:
-        for replica in shard.replicas:
-            if finding := _replica_finding(named[replica], named[shard.master]):
-                yield finding
-    if not settled(AwaitServing(), view):
-        waiting = ", ".join(node.pod for node in view.nodes if not node.serving)
-        yield Finding(code="not-serving", message=f"cluster_state is not ok on {waiting}")
-    if not settled(AwaitEpochs(), view):
-        yield Finding(code="equal-epochs", message="two masters have the same config epoch")
-    for node in view.nodes:
-        if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
-            message = (
-                f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
-            )
-            yield Finding(code="timeout-drift", message=message, node=node.pod)
-
-
-def _replica_finding(replica: Node, master: Node) -> Finding | None:
-    if replica.myself.master_id != master.node_id:
-        message = f"{replica.pod} is not yet a replica of {master.pod}"
-    elif not replica.replication.link_up:
-        message = f"the link of {replica.pod} to its master {master.pod} is down"
-    else:
-        return None
-    return Finding(code="replica-missing", message=message, node=replica.pod)

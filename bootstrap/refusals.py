@@ -21,6 +21,7 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
         _unlisted_members(view),
         _slots_claimed_twice(view),
         _open_slots(view),
+        _slots_lost(view),
         _keys_outside(view),
         _shape_differs(view, desired, shards),
     )
@@ -28,18 +29,23 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
 
 def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
     """The nodes grouped by who knows whom, in ordinal order: a group is one cluster, or will be with its links up."""
-    group: dict[NodeId, set[NodeId]] = {node.node_id: {node.node_id} for node in view.nodes}
+    neighbours: dict[NodeId, set[NodeId]] = {node.node_id: set() for node in view.nodes}
     for node in view.nodes:
-        for known in node.others.keys() & group.keys():
-            merged = group[node.node_id] | group[known]
-            for member in merged:
-                group[member] = merged
+        for known in node.others.keys() & neighbours.keys():
+            neighbours[node.node_id].add(known)
+            neighbours[known].add(node.node_id)
     seen: set[NodeId] = set()
     groups: list[tuple[Node, ...]] = []
     for node in view.nodes:
-        if node.node_id not in seen:
-            seen |= group[node.node_id]
-            groups.append(tuple(other for other in view.nodes if other.node_id in group[node.node_id]))
+        if node.node_id in seen:
+            continue
+        group, edge = {node.node_id}, [node.node_id]
+        while edge:
+            fresh = neighbours[edge.pop()] - group
+            group |= fresh
+            edge.extend(fresh)
+        seen |= group
+        groups.append(tuple(other for other in view.nodes if other.node_id in group))
     return tuple(groups)
 
 
@@ -81,7 +87,7 @@ def _unlisted_members(view: ClusterView) -> Iterator[Reason]:
         told = tellers[0].others[node_id]
         yield Reason(
             code="unlisted-member",
-            message=f"known to {', '.join(node.pod for node in tellers)}, carried by no listed pod: node {node_id} "
+            message=f"known to {', '.join(node.pod for node in tellers)}, carried by no pod that answers: {node_id} "
             f"at {told.address or 'no address'} (slots: {told.slots or 'none'})",
             remedy="bring that node back under the headless Service, or make the others forget it if it is gone",
             node=tellers[0].pod,
@@ -111,6 +117,20 @@ def _open_slots(view: ClusterView) -> Iterator[Reason]:
             )
 
 
+def _slots_lost(view: ClusterView) -> Iterator[Reason]:
+    """Slots without an owner in a cluster that holds keys: their keys may be on a disk that can still come back.
+    Assigned to somebody else, they would be lost for good.
+    """
+    free = view.claimed().complement()
+    holders = [node for node in view.nodes if node.keys and (node.slots or node.role is Role.REPLICA)]
+    if free and holders and not any(_two_clusters(view)):
+        yield Reason(
+            code="slots-lost",
+            message=f"no node owns the slots {free}, and the cluster holds keys",
+            remedy="bring back the pod that owned them, with its disk",
+        )
+
+
 def _keys_outside(view: ClusterView) -> Iterator[Reason]:
     for node in view.nodes:
         if node.keys and node.role is Role.MASTER and not node.slots:
@@ -124,6 +144,13 @@ def _keys_outside(view: ClusterView) -> Iterator[Reason]:
 
 def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
     owners = [node for node in view.nodes if node.slots]
+    if len(shards) < desired.shards:
+        yield Reason(
+            code="too-few-masters",
+            message=f"{len(shards)} nodes are masters, declared are {desired.shards}; the others are replicas, "
+            "and none of them is made a master without being asked",
+            remedy=f"declare BOOTSTRAP_SHARDS={len(shards)} and the replicas for each that fit",
+        )
     if len(owners) > desired.shards:
         yield Reason(
             code="too-many-masters",
@@ -135,7 +162,7 @@ def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...
             yield Reason(
                 code="master-without-slots",
                 message=f"{view.name(shard.master)} would be a master without slots: "
-                f"{len(owners)} masters own them all, {desired.shards} are declared",
+                f"{len(owners)} masters own all that are owned, {desired.shards} are declared",
                 remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move slots to the new master",
                 node=view.name(shard.master),
             )

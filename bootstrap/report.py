@@ -15,6 +15,8 @@ from bootstrap.steps import Wait, sentence
 
 TERMINATION_MESSAGE_MAX = 4096
 """Bytes; the kubelet cuts at this, and half a JSON object is none."""
+REASON_MAX = 400
+"""Characters of one text of a reason, once the whole does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +39,24 @@ class Outcome:
         return {**fields, "reasons": [reason.as_fields() for reason in self.reasons]}
 
     def as_termination_message(self) -> str:
-        """The JSON object in at most 4096 bytes: reasons are dropped from the end until it fits, and that is said."""
+        """The JSON object in at most 4096 bytes: first long texts are cut, then reasons dropped from the end, and how
+        many were dropped is said.
+        """
         fields = {"event": "outcome", **self.as_fields()}
-        text = json.dumps(fields, ensure_ascii=False)
-        while len(text.encode()) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
+        if len(_json(fields)) > TERMINATION_MESSAGE_MAX:
+            fields["reasons"] = [{name: _cut(text) for name, text in reason.items()} for reason in fields["reasons"]]
+        while len(_json(fields)) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
             fields["reasons"] = fields["reasons"][:-1]
             fields["reasons_dropped"] = len(self.reasons) - len(fields["reasons"])
-            text = json.dumps(fields, ensure_ascii=False)
-        return text
+        return _json(fields).decode()
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False).encode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX - 1]}…"
 
 
 def fingerprint(view: ClusterView) -> str:

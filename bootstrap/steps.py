@@ -64,7 +64,7 @@ class AwaitMesh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitAgreement:
-    """Wait until every node names the same owner for every slot that a master claims."""
+    """Wait until every node says of every other what that one says of itself: its slots, and whom it follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +105,8 @@ def told_to(step: Write) -> NodeId:
 def settled(step: Step, view: ClusterView) -> bool:
     """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
     nodes = view.by_id
+    if isinstance(step, Wait) and (view.absent or not nodes):
+        return False
     match step:
         case SetTimeout():
             return step.node in nodes and nodes[step.node].timeout_ms == step.timeout_ms
@@ -114,25 +116,21 @@ def settled(step: Step, view: ClusterView) -> bool:
             known = step.introducer in nodes and step.newcomer in nodes
             return known and linked(nodes[step.introducer], nodes[step.newcomer])
         case AddSlots():
-            return all(not step.slots - told.slots for told in _tellings(step.node, view))
+            return step.node in nodes and all(not step.slots - told.slots for told in _tellings(step.node, view))
         case Replicate():
-            return all(told.master_id == step.master for told in _tellings(step.replica, view))
+            tellings = _tellings(step.replica, view)
+            return step.replica in nodes and all(told.master_id == step.master for told in tellings)
         case AwaitMesh():
             return not any(unlinked_pairs(view))
         case AwaitAgreement():
-            return all(
-                told.slots == owner.slots
-                for owner in view.nodes
-                if owner.slots
-                for told in _tellings(owner.node_id, view)
-            )
+            return all(_agreed(node, view) for node in view.nodes)
         case AwaitEpochs():
             epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
             return len(set(epochs)) == len(epochs)
         case AwaitReplication():
             return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
         case AwaitServing():
-            return not view.absent and all(node.serving for node in view.nodes)
+            return all(node.serving for node in view.nodes)
         case _:
             assert_never(step)
 
@@ -163,7 +161,7 @@ def sentence(step: Step, view: ClusterView) -> str:
         case AwaitMesh():
             return "wait until every node is linked to every other"
         case AwaitAgreement():
-            return "wait until all nodes agree who owns which slots"
+            return "wait until all nodes agree who owns which slots and who follows whom"
         case AwaitEpochs():
             return "wait until the masters' config epochs differ"
         case AwaitReplication():
@@ -177,6 +175,15 @@ def sentence(step: Step, view: ClusterView) -> str:
 def _reaches(one: Node, other: Node) -> bool:
     told = one.others.get(other.node_id)
     return told is not None and told.connected and not told.suspected
+
+
+def _agreed(node: Node, view: ClusterView) -> bool:
+    """True when nobody who knows the node says anything else of it than it says itself."""
+    own = node.myself
+    others = (other.others.get(node.node_id) for other in view.nodes)
+    return all(
+        told.slots == own.slots and told.master_id == own.master_id and told.role is own.role for told in others if told
+    )
 
 
 def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:

@@ -71,16 +71,20 @@ def _slots(masters: tuple[Node, ...], view: ClusterView) -> Mapping[NodeId, Slot
 
 
 def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, tuple[NodeId, ...]]:
-    """A replica stays where it is while its shard wants it; the others fill the gaps, one for each shard in turn."""
+    """A replica stays where it is while its shard wants it; the others fill the gaps, one for each shard in turn.
+
+    A replica that holds keys and has no link to its master may hold the last copy of them: it stays, wanted or not.
+    """
     following: dict[NodeId, list[NodeId]] = {master.node_id: [] for master in masters}
     spare: list[Node] = []
     for node in view.nodes:
         master = node.myself.master_id
         if node.node_id in following:
             continue
-        if master in following and len(following[master]) < desired.replicas_per_shard:
+        last_copy = node.role is Role.REPLICA and node.keys > 0 and not node.replication.link_up
+        if master in following and (last_copy or len(following[master]) < desired.replicas_per_shard):
             following[master].append(node.node_id)
-        else:
+        elif not last_copy:
             spare.append(node)
     for node, master in zip(spare, _gaps(following, desired.replicas_per_shard), strict=False):
         following[master].append(node.node_id)

@@ -1,0 +1,55 @@
+"""What is not as declared, in words for a person: the first half of a plan, and the reason for the second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.steps import AwaitAgreement, AwaitEpochs, settled, unlinked_pairs
+from bootstrap.topology import Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as declared, in words for a person."""
+
+    code: str
+    message: str
+    node: str | None = None
+
+
+def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Finding]:
+    """Everything that keeps `view` from the declared shape, the most basic first."""
+    if blank := [node.pod for node in view.nodes if node.blank]:
+        yield Finding(code="blank-nodes", message=f"blank, knowing no other node: {', '.join(blank)}")
+    if free := view.claimed().complement():
+        yield Finding(code="slots-uncovered", message=f"{_several(len(free), 'slot')} without an owner: {free}")
+    if pairs := sum(1 for _ in unlinked_pairs(view)):
+        yield Finding(code="not-linked", message=f"{_several(pairs, 'pair')} of nodes not linked in both directions")
+    if not settled(AwaitAgreement(), view):
+        yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")
+    for shard in shards:
+        for replica in shard.replicas:
+            yield from _replica_findings(view.by_id[replica], view.by_id[shard.master])
+    if waiting := [node.pod for node in view.nodes if not node.serving]:
+        yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
+    if not settled(AwaitEpochs(), view):
+        yield Finding(code="equal-epochs", message="two masters have the same config epoch")
+    for node in view.nodes:
+        if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
+            drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
+            yield Finding(code="timeout-drift", message=drift, node=node.pod)
+
+
+def _replica_findings(replica: Node, master: Node) -> Iterator[Finding]:
+    if replica.myself.master_id != master.node_id:
+        message = f"{replica.pod} is not yet a replica of {master.pod}"
+        yield Finding(code="replica-missing", message=message, node=replica.pod)
+    elif not replica.replication.link_up:
+        message = f"the link of {replica.pod} to its master {master.pod} is down"
+        yield Finding(code="replica-link-down", message=message, node=replica.pod)
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -1,0 +1,130 @@
+"""States that look harmless and are not: each of these once led to a wrong plan, a wrong refusal or a wrong ending."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from bootstrap.config import Settings
+from bootstrap.errors import Misconfigured, Reason
+from bootstrap.model import Address, ClusterView
+from bootstrap.plan import Plan, plan
+from bootstrap.slots import SlotSet
+from bootstrap.steps import AddSlots, Meet, Replicate, SetTimeout, Write
+from bootstrap.verify import violations
+from tests.builders import formed, shape, share
+from tests.core.test_execute import SHAPE, run_on
+from tests.core.test_plan import codes, steps_of
+from tests.core.test_report import outcome
+from tests.fake_cluster import FakeCluster, Known
+
+
+def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
+    """The keys of those slots may be on a disk that comes back."""
+    cluster = formed(shape())
+    cluster[1].slots, cluster[0].keys = SlotSet(), 5
+    share(cluster)
+    assert "slots-lost" in codes(plan(cluster.look(), shape()))
+
+
+def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
+    """The new master seen before its promotion, the old one after its demotion: nobody seems to own the slots."""
+    for keys in (0, 3):
+        cluster = formed(shape())
+        for node in cluster.nodes:
+            node.keys = keys
+        before = cluster.look()
+        cluster[0].master, cluster[3].master = cluster[3].node_id, None
+        cluster[3].slots, cluster[0].slots = cluster[0].slots, SlotSet()
+        share(cluster)
+        torn = replace(before, nodes=(cluster.look().nodes[0], *before.nodes[1:]))
+        decision = plan(torn, shape())
+        written = decision.phases[0].steps if isinstance(decision, Plan) else ()
+        assert not [step for step in written if isinstance(step, AddSlots | Replicate)]
+
+
+def test_fewer_masters_than_declared_are_refused() -> None:
+    """Six nodes as three masters with replicas are not six masters, and are not made so without being asked."""
+    assert "too-few-masters" in codes(plan(formed(shape(3, 1)).look(), shape(6, 0)))
+
+
+class WithoutConfigSet(FakeCluster):
+    """Servers whose user may not set timeouts."""
+
+    def _take(self, write: Write) -> str:
+        return "NOPERM no permission" if isinstance(write, SetTimeout) else super()._take(write)
+
+
+def test_a_forming_goes_on_where_config_set_is_denied() -> None:
+    """It only takes the servers' own time."""
+    cluster = WithoutConfigSet(6)
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+    assert any(isinstance(step, Meet) for step in cluster.written)
+
+
+def test_a_drift_that_may_not_be_mended_is_told_in_the_servers_words() -> None:
+    """The rest is formed all the same, and the exit code says that a setting is to be changed."""
+    cluster = WithoutConfigSet(6, timeout_ms=15000)
+    with pytest.raises(Misconfigured) as caught:
+        run_on(cluster).converge()
+    assert "NOPERM" in str(caught.value)
+    assert {reason.code for reason in caught.value.reasons} == {"step-rejected", "timeout-drift"}
+
+
+def test_a_reason_that_gossip_clears_is_given_its_time_at_the_start_too() -> None:
+    """A member that is being forgotten is still known to one node at the first look."""
+    cluster = formed(shape())
+    cluster[0].known["f" * 40] = Known(Address("10.9.9.9", 6379))
+    pass_time = cluster.sleep
+
+    def forget_meanwhile(seconds: float) -> None:
+        pass_time(seconds)
+        cluster[0].known.pop("f" * 40, None)
+
+    cluster.sleep = forget_meanwhile  # type: ignore[method-assign]
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+
+
+def test_a_replica_that_may_hold_the_last_copy_stays() -> None:
+    """It has keys and no link: REPLICATE to another master would flush them."""
+    cluster = formed(shape())
+    cluster[4].master, cluster[4].keys, cluster[4].link_up = cluster[0].node_id, 9, False
+    share(cluster)
+    assert not [step for step in steps_of(plan(cluster.look(), shape())) if isinstance(step, Replicate)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("STATEFULSET", "a" * 63), ("PORT_NAME", "a" * 16), ("CLUSTER_DOMAIN", ".".join(["a" * 63] * 5))],
+)
+def test_a_name_too_long_for_the_dns_is_a_fault_of_its_setting(name: str, text: str) -> None:
+    """It would end as an exception somewhere in the DNS library."""
+    with pytest.raises(Misconfigured, match=f"BOOTSTRAP_{name}"):
+        Settings.from_env({f"BOOTSTRAP_{name}": text})
+
+
+def test_faults_that_need_two_settings_are_told_with_the_others() -> None:
+    """One wrong setting does not hide another."""
+    with pytest.raises(Misconfigured) as caught:
+        Settings.from_env({"BOOTSTRAP_SHARDS": "2", "BOOTSTRAP_USERNAME": "u"})
+    assert len(caught.value.reasons) == 2
+
+
+def test_a_long_reason_is_cut_not_dropped() -> None:
+    """The termination message has little room, and a reason without its end is better than none."""
+    told = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
+    assert json.loads(told)["reasons"][0]["code"] == "unlisted-member"
+
+
+def test_an_empty_view_settles_no_wait() -> None:
+    """Where nobody answers, nothing has come true."""
+    decision = plan(formed(shape()).look(), shape())
+    assert decision == Plan()
+    fresh = plan(FakeCluster(6).look(), shape())
+    waits: Iterable[object] = [step for step in steps_of(fresh) if not isinstance(step, Write)]
+    from bootstrap.steps import Wait, settled
+
+    assert not any(settled(step, ClusterView()) for step in waits if isinstance(step, Wait))
