@@ -70,8 +70,8 @@ class Run:
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
-    timeouts_denied: bool = False
-    """True once a server did not take a timeout: the user may lack CONFIG SET."""
+    timeouts_denied: tuple[Reason, ...] = ()
+    """Why servers did not take a timeout, once that happened: the user may lack CONFIG SET."""
     rejected: tuple[Reason, ...] = ()
     """What the servers did not accept in the latest phase, in their words."""
     view: ClusterView = field(default_factory=ClusterView)
@@ -103,7 +103,7 @@ class Run:
                     if not bad:
                         return view
                     if self.timeouts_denied:
-                        raise Misconfigured.because([*self.rejected, *bad])
+                        raise Misconfigured.because([*self.timeouts_denied, *bad])
                     patience.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad))
                 case Plan():
                     self._do(decision.phases[0], view)
@@ -175,9 +175,10 @@ class Run:
         rejected = self.world.tell(writes, view)
         self.steps_done += len(writes) - len(rejected)
         self.rejected = tuple(_rejection(sentence(write, view), why) for write, why in rejected)
+        if any(isinstance(write, SetTimeout) for write, _ in rejected):
+            self.timeouts_denied = self.rejected
         for write, why in rejected:
             self.log.warning("step_rejected", step=sentence(write, view), why=why)
-            self.timeouts_denied |= isinstance(write, SetTimeout)
         failed = {id(write) for write, _ in rejected}
         for write in writes:
             if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
