@@ -94,8 +94,10 @@ class Run:
 
     def _converge(self) -> ClusterView:
         patience = Pacer(self)
+        seen: ClusterView | None = None
         while True:
-            view, decision = self.decide()
+            view, decision = self.decide(seen)
+            seen = None
             if self.first_view is None:
                 self._say_what_was_found(view, decision)
             match decision:
@@ -109,16 +111,17 @@ class Run:
                         raise Misconfigured.because([*self.timeouts_denied, *bad])
                     patience.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad))
                 case Plan():
-                    self._do(decision.phases[0], view)
+                    seen = self._do(decision.phases[0], view)
 
-    def decide(self) -> tuple[ClusterView, Plan | Refusal]:
-        """Looks and plans. A reason to refuse gets some seconds to pass: gossip, and looks that are not one moment, may
-        show for a while what is not so.
+    def decide(self, seen: ClusterView | None = None) -> tuple[ClusterView, Plan | Refusal]:
+        """Plans from what was just `seen`, or looks first. A reason to refuse gets some seconds to pass: gossip, and
+        looks that are not one moment, may show for a while what is not so.
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         patience = Pacer(self)
         while True:
-            view = self.wait_for_peers()
+            view = seen or self.wait_for_peers()
+            seen = None
             # Where timeouts may not be set, everything else is done all the same.
             desired = replace(self.desired, timeout_ms=None) if self.timeouts_denied else self.desired
             decision = plan(view, desired)
@@ -155,7 +158,8 @@ class Run:
             [Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod) for each in absent]
         )
 
-    def _do(self, phase: Phase, view: ClusterView) -> None:
+    def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
+        """Does one phase; returns the view that shows it settled, or None where a new look has to tell."""
         writes = [step for step in phase.steps if isinstance(step, Write)]
         started = self.clock.now()
         if writes:
@@ -165,11 +169,12 @@ class Run:
         took_s = round(self.clock.now() - started, 2)
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
-            return
+            return self.view
         open_steps = [sentence(step, self.view) for step in unsettled]
         if self.deadline.passed:
             raise NotYet.because([*self.rejected, *_not_settled(open_steps)])
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
+        return None
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         declared = self.desired.timeout_ms or 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
@@ -22,7 +23,7 @@ from bootstrap import wire
 from bootstrap.errors import WireError
 from bootstrap.model import Absence, Address, Member, Node, Replication
 from bootstrap.silence import NotANode, Silence, silence_of
-from bootstrap.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Write
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -99,15 +100,16 @@ class Nodes:
 
     def tell(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[tuple[Write, str]]:
         """Sends each node its writes in order, all nodes at once. Returns those not accepted, with the answer."""
-        calls = {address: (tuple(command_for(write) for write in told), list) for address, told in writes.items()}
+        commands = {address: [commands_for(write) for write in told] for address, told in writes.items()}
+        calls = {address: (tuple(chain.from_iterable(each)), list) for address, each in commands.items()}
         rejected: list[tuple[Write, str]] = []
         for address, answer in self._each(calls).items():
-            told = writes[address]
-            if isinstance(answer, Silence):
-                rejected += [(write, f"{answer.why.value} {answer.detail}".strip()) for write in told]
-            else:
-                replies = zip(told, answer, strict=True)
-                rejected += [(write, str(reply)) for write, reply in replies if isinstance(reply, Exception)]
+            replies = iter(() if isinstance(answer, Silence) else answer)
+            for write, words in zip(writes[address], commands[address], strict=True):
+                if isinstance(answer, Silence):
+                    rejected.append((write, f"{answer.why.value} {answer.detail}".strip()))
+                elif errors := [reply for reply in islice(replies, len(words)) if isinstance(reply, Exception)]:
+                    rejected.append((write, str(errors[0])))
         return rejected
 
     def _each(
@@ -154,22 +156,27 @@ class Nodes:
         return self._open[address]
 
 
-def command_for(write: Write) -> Command:
-    """The words that a step is told with."""
+def commands_for(write: Write) -> tuple[Command, ...]:
+    """The words that a step is told with, in order."""
     match write:
         case SetTimeout():
-            return ("CONFIG", "SET", "cluster-node-timeout", write.timeout_ms)
+            return (("CONFIG", "SET", "cluster-node-timeout", write.timeout_ms),)
         case SetEpoch():
-            return ("CLUSTER", "SET-CONFIG-EPOCH", write.epoch)
+            return (("CLUSTER", "SET-CONFIG-EPOCH", write.epoch),)
         case Meet():
-            bus_port = (write.bus_port,) if write.bus_port else ()
-            return ("CLUSTER", "MEET", write.address.host, write.address.port, *bus_port)
+            return (_meet(write.address, write.bus_port),)
         case AddSlots():
-            return ("CLUSTER", "ADDSLOTS", *write.slots)
+            return (("CLUSTER", "ADDSLOTS", *write.slots),)
         case Replicate():
-            return ("CLUSTER", "REPLICATE", write.master)
+            return (("CLUSTER", "REPLICATE", write.master),)
+        case Announce():
+            return tuple(_meet(address, bus_port) for address, bus_port in write.others)
         case _:
             assert_never(write)
+
+
+def _meet(address: Address, bus_port: int) -> Command:
+    return ("CLUSTER", "MEET", address.host, address.port, *((bus_port,) if bus_port else ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from bootstrap.model import ClusterView, Desired
 from bootstrap.refusals import reasons_to_refuse
 from bootstrap.steps import (
     AddSlots,
+    Announce,
     AwaitAgreement,
     AwaitEpochs,
     AwaitMesh,
@@ -39,7 +40,9 @@ from bootstrap.steps import (
     SetTimeout,
     Step,
     Wait,
+    Write,
     settled,
+    told_to,
     unlinked_pairs,
 )
 from bootstrap.topology import Shard, layout
@@ -92,6 +95,8 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         return Refusal(reasons=reasons)
     forming = _forming(view)
     shape = tuple(_shape(view, shards))
+    if forming and desired.timeout_ms is None:
+        shape = (*shape, *_announce(view, shape))
     phases = [
         Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
         Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
@@ -151,6 +156,15 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
         for replica in shard.replicas:
             if view.by_id[replica].myself.master_id != shard.master:
                 yield Replicate(replica=replica, master=shard.master)
+
+
+def _announce(view: ClusterView, shape: tuple[Step, ...]) -> Iterator[Step]:
+    """Whoever changes tells the others, where pings are too slow for it. In a big cluster that would be a storm."""
+    if len(view.nodes) > ALL_PAIRS_MAX:
+        return
+    for told in {told_to(step): None for step in shape if isinstance(step, Write)}:
+        others = tuple((node.address, node.bus_port) for node in view.nodes if node.node_id != told)
+        yield Announce(node=told, others=others)
 
 
 def _agree(view: ClusterView) -> Iterator[Step]:

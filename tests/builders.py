@@ -22,6 +22,7 @@ from bootstrap.report import plan_text
 from bootstrap.slots import SlotSet, even_split
 from bootstrap.steps import (
     AddSlots,
+    Announce,
     AwaitAgreement,
     AwaitEpochs,
     AwaitMesh,
@@ -89,8 +90,8 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
             introduce([by_id[step.introducer], by_id[step.newcomer]])
         case AwaitMesh():
             introduce(cluster.nodes)
-        case AwaitAgreement():
-            pass
+        case Announce() | AwaitAgreement():
+            pass  # everyone hears of everything below
         case AwaitEpochs():
             for node in cluster.nodes:
                 node.epoch = node.ordinal + 1

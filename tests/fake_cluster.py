@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
 from bootstrap.slots import ALL_SLOTS, SlotSet
-from bootstrap.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Write
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
@@ -140,6 +140,9 @@ class FakeCluster:
             case Meet():
                 # A packet carries the sender's id and address, so an old entry is rebound.
                 by_id[write.introducer].handshakes[write.address] = self.time
+            case Announce():
+                for address, _ in write.others:
+                    by_id[write.node].handshakes[address] = self.time
             case AddSlots():
                 return self._add_slots(by_id[write.node], write.slots)
             case Replicate():
@@ -187,6 +190,8 @@ class FakeCluster:
                 del node.handshakes[address]
             elif peer is not None and peer is not node and self._arrives():
                 del node.handshakes[address]
+                if peer.node_id in node.known:  # a MEET between acquaintances is a packet like any other
+                    self._packet(node, peer)
                 node.known.setdefault(peer.node_id, Known(address)).address = address
                 if self._arrives():  # else the introducer knows the newcomer, and not the other way round
                     peer.known.setdefault(node.node_id, Known(node.address)).address = node.address

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bootstrap.model import ClusterView, Desired, Role
 from bootstrap.plan import Plan, Refusal, plan
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Step, Wait, settled
+from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Step, Wait, settled
 from bootstrap.verify import violations
 from tests.builders import (
     Scenario,
@@ -115,6 +115,12 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
             case Meet():
                 if step.address != nodes[step.newcomer].address or step.introducer == step.newcomer:
                     yield f"{step} introduces somebody else"
+            case Announce():
+                strangers = {node.address for node in view.nodes if node.node_id != step.node} ^ {
+                    a for a, _ in step.others
+                }
+                if strangers:
+                    yield f"{step} meets somebody else"
             case SetTimeout():
                 if step.timeout_ms < 5000 and any(node.keys or node.serving for node in view.nodes):
                     yield f"{step} lowers a timeout that keys rely on"
@@ -147,19 +153,20 @@ def test_a_handshake_in_flight_changes_no_plan_but_epochs() -> None:
 
 
 def test_introducers_are_few_in_a_big_cluster() -> None:
-    """All pairs would be a storm: 16 nodes introduce, and the rest comes by gossip."""
-    steps = steps_of(plan(FakeCluster(60).look(), shape(30, 1)))
-    meets = [step for step in steps if isinstance(step, Meet)]
-    assert len({step.introducer for step in meets}) == 16
-    assert len(meets) == sum(60 - 1 - index for index in range(16))
+    """All pairs would be a storm: 16 nodes introduce, and the rest comes by gossip. In a small one all pairs meet."""
+    for nodes, introducers in ((66, 16), (64, 63)):
+        steps = steps_of(plan(FakeCluster(nodes).look(), shape(nodes // 2, 1)))
+        meets = [step for step in steps if isinstance(step, Meet)]
+        assert len({step.introducer for step in meets}) == introducers
+        assert len(meets) == sum(nodes - 1 - index for index in range(introducers))
 
 
 def test_nodes_that_gossip_left_apart_are_introduced_by_themselves() -> None:
     """When every introducer is linked to all, the pairs that still lack a link meet directly."""
-    cluster = formed(shape(20, 0))
-    one, other = cluster[18], cluster[19]
+    cluster = formed(shape(70, 0))
+    one, other = cluster[68], cluster[69]
     del one.known[other.node_id], other.known[one.node_id]
-    meets = [step for step in steps_of(plan(cluster.look(), shape(20, 0))) if isinstance(step, Meet)]
+    meets = [step for step in steps_of(plan(cluster.look(), shape(70, 0))) if isinstance(step, Meet)]
     assert [(step.introducer, step.newcomer) for step in meets] == [(one.node_id, other.node_id)]
 
 
