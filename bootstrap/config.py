@@ -113,6 +113,12 @@ def _nameserver(text: str) -> Address:
         raise ValueError("is no address of the form ip, ip:port or [ip]:port") from None
 
 
+def _fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
+        raise ValueError("is no fingerprint (12 hexadecimal digits, as `plan` shows it)")
+    return text
+
+
 def _text(text: str) -> str:
     if any(ord(character) < 32 for character in text):
         raise ValueError("holds a control character")
@@ -156,6 +162,9 @@ class Settings:
         "the declared cluster-node-timeout, milliseconds",
         shown="none: leave timeouts alone",
     )
+    accept_loss: str = _setting(
+        "", _fingerprint, "give up slots of which no copy is left, in the cluster with that fingerprint", shown="none"
+    )
     kubernetes: str = _setting("auto", _one_of("auto", "on", "off"), "use the Kubernetes API: auto, on or off")
     log: str = _setting(
         "auto", _one_of("auto", "json", "console"), "auto, json or console; auto: console on a terminal"
@@ -173,7 +182,12 @@ class Settings:
     @property
     def desired(self) -> Desired:
         """The declared shape, as the planner takes it."""
-        return Desired(shards=self.shards, replicas_per_shard=self.replicas_per_shard, timeout_ms=self.node_timeout_ms)
+        return Desired(
+            shards=self.shards,
+            replicas_per_shard=self.replicas_per_shard,
+            timeout_ms=self.node_timeout_ms,
+            accept_loss=self.accept_loss,
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:

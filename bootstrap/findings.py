@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bootstrap.losses import Loss, losses
 from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.slots import SlotSet
 from bootstrap.steps import AwaitAgreement, AwaitEpochs, settled, unlinked_pairs
 from bootstrap.topology import Shard
 
@@ -23,12 +25,17 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     """Everything that keeps `view` from the declared shape, the most basic first."""
     if blank := [node.pod for node in view.nodes if node.blank]:
         yield Finding(code="blank-nodes", message=f"blank, knowing no other node: {', '.join(blank)}")
-    if free := view.claimed().complement():
+    remembered = SlotSet.union_of(loss.slots for loss in losses(view))
+    if free := view.claimed().complement() - remembered:
         yield Finding(code="slots-uncovered", message=f"{_several(len(free), 'slot')} without an owner: {free}")
     if pairs := sum(1 for _ in unlinked_pairs(view)):
         yield Finding(code="not-linked", message=f"{_several(pairs, 'pair')} of nodes not linked in both directions")
     if not settled(AwaitAgreement(), view):
         yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")
+    if doubled := sum(len(node.slots) for node in view.nodes) - len(view.claimed()):
+        yield Finding(code="slots-claimed-twice", message=f"{_several(doubled, 'slot')} claimed by more than one node")
+    for loss in losses(view):
+        yield _loss_finding(loss, view)
     for shard in shards:
         for replica in shard.replicas:
             yield from _replica_findings(view.by_id[replica], view.by_id[shard.master])
@@ -40,6 +47,15 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
             yield Finding(code="timeout-drift", message=drift, node=node.pod)
+
+
+def _loss_finding(loss: Loss, view: ClusterView) -> Finding:
+    message = f"no pod carries {view.name(loss.node_id)}, which {_several(len(loss.tellers), 'node')} still know"
+    if loss.heir:
+        message += f"; it owned {loss.slots}, and {loss.heir.pod} has the best copy"
+    elif loss.slots:
+        message += f"; it owned {loss.slots}, and no copy is left"
+    return Finding(code="lost-member", message=message)
 
 
 def _replica_findings(replica: Node, master: Node) -> Iterator[Finding]:

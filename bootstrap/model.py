@@ -5,6 +5,7 @@ Everything here was observed or declared, is frozen, and holds no socket: the sa
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -85,6 +86,10 @@ class Replication:
     link_up: bool
     """On a replica: the link to its master is up and the first copy is complete. On a master: True."""
     master: Address | None = None
+    syncing: bool = False
+    """On a replica: the first copy is under way."""
+    down_s: int = 0
+    """On a replica: seconds since it lost its link; 0 while it is up, or before it ever was."""
     offset: int = 0
     online_replicas: tuple[Address, ...] = ()
     """On a master: the replicas that it reports as online."""
@@ -218,6 +223,8 @@ class ClusterView:
 
     nodes: tuple[Node, ...] = ()
     absent: tuple[Absent, ...] = ()
+    elsewhere: frozenset[NodeId] = frozenset()
+    """Members that no listed pod carries and that answered at the address where the others know them."""
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -250,6 +257,13 @@ class ClusterView:
             lines.append(f"{pods}: {why}" + (f" ({detail})" if detail else ""))
         return "; ".join(lines)
 
+    def fingerprint(self) -> str:
+        """A short name for the cluster as it stands: 12 hexadecimal digits over its masters' ids and slots; "" for
+        none.
+        """
+        owned = sorted(f"{node.node_id} {node.slots}" for node in self.nodes if node.slots)
+        return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
+
     def claimed(self) -> SlotSet:
         """Slots that at least one reachable node says are its own."""
         return SlotSet.union_of(node.slots for node in self.nodes)
@@ -257,12 +271,14 @@ class ClusterView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """The declared shape."""
+    """The declared shape, and what a person has accepted."""
 
     shards: int
     replicas_per_shard: int
     timeout_ms: int | None = None
     """The declared cluster-node-timeout, milliseconds; None: leave timeouts alone."""
+    accept_loss: str = ""
+    """The fingerprint of the cluster whose lost slots may be given to others, empty; valid for that very state."""
 
     @property
     def nodes(self) -> int:

@@ -23,7 +23,7 @@ from bootstrap import wire
 from bootstrap.errors import WireError
 from bootstrap.model import Absence, Address, Member, Node, Replication
 from bootstrap.silence import NotANode, Silence, silence_of
-from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout, Write
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -169,6 +169,10 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (("CLUSTER", "ADDSLOTS", *write.slots),)
         case Replicate():
             return (("CLUSTER", "REPLICATE", write.master),)
+        case Failover():
+            return (("CLUSTER", "FAILOVER", "TAKEOVER" if write.takeover else "FORCE"),)
+        case Forget():
+            return (("CLUSTER", "FORGET", write.lost),)
         case Announce():
             return tuple(_meet(address, bus_port) for address, bus_port in write.others)
         case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from bootstrap.discover import Listing, Names, Resolver, discover
 from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
@@ -20,11 +21,17 @@ class Observer:
         self._names = names
         self._wanted = wanted
         self._listing = Listing()
+        self._elsewhere: frozenset[NodeId] = frozenset()
 
     def look(self) -> ClusterView:
         """Asks the DNS who is there, then asks each of them."""
         self._listing = discover(self._resolver, self._names, self._wanted)
-        return self.glance()
+        self._elsewhere = frozenset()
+        view = self.glance()
+        if view.unlisted() and not view.absent:
+            self._elsewhere = self._alive_elsewhere(view)
+            view = replace(view, elsewhere=self._elsewhere)
+        return view
 
     def glance(self) -> ClusterView:
         """Asks the peers of the last look again, without the DNS: for watching something come true."""
@@ -36,7 +43,15 @@ class Observer:
             answer for answer in chosen.values() if isinstance(answer, Absent) and answer.ordinal < self._wanted
         )
         missing = tuple(self._missing({peer.ordinal for peer in peers}))
-        return ClusterView(nodes=nodes, absent=tuple(sorted((*silent, *missing), key=lambda absent: absent.ordinal)))
+        absent = tuple(sorted((*silent, *missing), key=lambda absent: absent.ordinal))
+        return ClusterView(nodes=nodes, absent=absent, elsewhere=self._elsewhere)
+
+    def _alive_elsewhere(self, view: ClusterView) -> frozenset[NodeId]:
+        """Members that no listed pod carries, and that still answer where the others know them."""
+        known = {(node_id, t.others[node_id].address) for node_id, tellers in view.unlisted().items() for t in tellers}
+        places = {(node_id, address) for node_id, address in known if address is not None}
+        answers = self._nodes.look((node_id, -1, address) for node_id, address in places)
+        return frozenset(node.node_id for node in answers.values() if isinstance(node, Node)) & view.unlisted().keys()
 
     def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
         """Sends every write to its node, each once. Returns those that were not accepted and why."""

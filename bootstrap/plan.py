@@ -6,9 +6,13 @@ The order of the phases is the heart of it:
 2. *meet*: the full mesh before anything is owned. A run that dies here has claimed nothing, and with the mesh up every
    later fact reaches all nodes in one hop.
 3. *agree*: nothing is written; what is on its way between the nodes arrives.
-4. *shape*: slots and roles, both at once, since neither needs the other.
-5. *serve*: nothing is written; the servers' own rejoin delay passes.
-6. *settings*: what drifted from the declared configuration.
+4. *elect*: a replica takes the place of a lost master, by the servers' own election where that can still happen.
+5. *let go*: lost members whose slots a person has given up.
+6. *shape*: slots and roles, both at once, since neither needs the other.
+7. *forget*: the other lost members, at every node at once. Not before: a forgotten master can no longer be voted out,
+   and a replica cannot forget its master.
+8. *serve*: nothing is written; the servers' own rejoin delay passes.
+9. *settings*: what drifted from the declared configuration.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
 is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
@@ -24,16 +28,20 @@ from dataclasses import dataclass
 
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
-from bootstrap.model import ClusterView, Desired
+from bootstrap.losses import Loss, inherited, loss_accepted, losses
+from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.refusals import reasons_to_refuse
 from bootstrap.steps import (
     AddSlots,
     Announce,
     AwaitAgreement,
     AwaitEpochs,
+    AwaitHeir,
     AwaitMesh,
     AwaitReplication,
     AwaitServing,
+    Failover,
+    Forget,
     Meet,
     Replicate,
     SetEpoch,
@@ -53,6 +61,12 @@ QUICK_TIMEOUT_MS = 1000
 ALL_PAIRS_MAX = 64
 """Nodes among which every pair is introduced: quickest, since nothing waits for gossip, up to some size. *Measured* on
 2 cores: 60 nodes 0.6 s in place of 1.0 s with 16 introducers; 120 nodes are a storm of 6 s (redis-facts)."""
+
+DEFAULT_TIMEOUT_MS = 15_000
+"""The servers' own cluster-node-timeout, where CONFIG may not be asked."""
+
+ELECTION_S = 10
+"""An election takes the node timeout, until the others notice, and some seconds; this much later it is overdue."""
 
 INTRODUCERS = 16
 """Nodes that introduce all others in a bigger cluster; gossip brings the rest together."""
@@ -93,39 +107,48 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     shards = layout(view, desired)
     if reasons := tuple(reasons_to_refuse(view, desired, shards)):
         return Refusal(reasons=reasons)
-    forming = _forming(view)
+    fresh = forming(view)
     shape = tuple(_shape(view, shards))
-    if forming and desired.timeout_ms is None:
+    if fresh and desired.timeout_ms is None:
         shape = (*shape, *_announce(view, shape))
     phases = [
         Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
         Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
         Phase(name="agree", why="a change in flight is let through before another is made", steps=tuple(_agree(view))),
+        Phase(name="elect", why="a forgotten master can no longer be voted out", steps=tuple(_elect(view))),
+        Phase(
+            name="let go",
+            why="slots are free once their owner is forgotten",
+            steps=tuple(_let_go(view, desired)),
+        ),
         Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=shape),
+        Phase(name="forget", why="nobody follows or awaits the lost any more", steps=tuple(_forget(view))),
         Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shape)))),
     ]
     drift = Phase(name="settings", why="the declared configuration holds", steps=tuple(_settings(view, desired)))
     # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
     # keys deserve the failure detection that was declared.
-    ordered = [*phases, drift] if forming else [drift, *phases]
+    ordered = [*phases, drift] if fresh else [drift, *phases]
     return Plan(
         findings=tuple(findings(view, desired, shards)),
         phases=tuple(phase for phase in ordered if phase.steps),
     )
 
 
-def _forming(view: ClusterView) -> bool:
-    """No key anywhere and not yet serving: nothing can be lost by what is done now."""
-    return not any(node.keys for node in view.nodes) and not all(node.serving for node in view.nodes)
+def forming(view: ClusterView) -> bool:
+    """True with no key anywhere, nobody lost, and not yet serving: nothing can be lost by what is done now."""
+    at_stake = any(node.keys for node in view.nodes) or view.unlisted()
+    return not at_stake and not all(node.serving for node in view.nodes)
 
 
 def _prepare(view: ClusterView, desired: Desired) -> Iterator[Step]:
-    if desired.timeout_ms and _forming(view) and not any(node.serving for node in view.nodes):
+    """Only while forming: a blank node that joins an owner's cluster takes its epochs from it."""
+    if not forming(view):
+        return
+    if desired.timeout_ms and not any(node.serving for node in view.nodes):
         for node in view.nodes:
             if node.timeout_ms and node.timeout_ms > QUICK_TIMEOUT_MS:
                 yield SetTimeout(node=node.node_id, timeout_ms=min(desired.timeout_ms, QUICK_TIMEOUT_MS))
-    if not view.claimed().complement():
-        return  # a blank node that joins an owner's cluster takes its epochs from it
     used = {member.config_epoch for node in view.nodes for member in node.members}
     free = (epoch for epoch in range(1, 2 * len(view.nodes) + len(used) + 1) if epoch not in used)
     for node in view.nodes:
@@ -148,7 +171,7 @@ def _meet(view: ClusterView) -> Iterator[Step]:
 
 
 def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
-    owned = {node.node_id: node.slots for node in view.nodes}
+    owned = inherited(view)
     for shard in shards:
         if missing := shard.slots - owned[shard.master]:
             yield AddSlots(node=shard.master, slots=missing)
@@ -156,6 +179,51 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
         for replica in shard.replicas:
             if view.by_id[replica].myself.master_id != shard.master:
                 yield Replicate(replica=replica, master=shard.master)
+
+
+def _elect(view: ClusterView) -> Iterator[Step]:
+    """A lost master's replicas stand for election by themselves once the other masters agree that it failed. Where
+    that cannot happen, the best of them is told to: a majority of masters is lost, the lost one has no address any more
+    (it is never pinged, so it never fails), or the election is overdue.
+
+    TAKEOVER is safe here, since no pod carries the lost id and it does not answer where it was.
+    """
+    lost = losses(view)
+    owners = sum(1 for node in view.nodes if node.slots)
+    quorum = (owners + sum(1 for loss in lost if loss.slots)) // 2 + 1
+    for loss in lost:
+        if loss.heir is None:
+            continue
+        if owners >= quorum and _will_be_elected(loss, loss.heir):
+            yield AwaitHeir(lost=loss.node_id, slots=loss.slots)
+        else:
+            heir, takeover = loss.heir.node_id, owners < quorum
+            yield Failover(heir=heir, lost=loss.node_id, slots=loss.slots, takeover=takeover)
+
+
+def _will_be_elected(loss: Loss, heir: Node) -> bool:
+    unpinged = all("noaddr" in teller.others[loss.node_id].flags for teller in loss.tellers)
+    timeout_s = (heir.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
+    return not unpinged and heir.replication.down_s <= 2 * timeout_s + ELECTION_S
+
+
+def _let_go(view: ClusterView, desired: Desired) -> Iterator[Step]:
+    """Members that took the last copy of their slots with them, once a person has accepted that."""
+    if loss_accepted(view, desired):
+        for loss in losses(view):
+            if loss.gone:
+                yield from _forgetting(loss)
+
+
+def _forget(view: ClusterView) -> Iterator[Step]:
+    """All other lost members. Promote before forgetting, re-home before forgetting: both need the old id."""
+    for loss in losses(view):
+        if not loss.gone:
+            yield from _forgetting(loss)
+
+
+def _forgetting(loss: Loss) -> Iterator[Step]:
+    return (Forget(node=teller.node_id, lost=loss.node_id) for teller in loss.tellers)
 
 
 def _announce(view: ClusterView, shape: tuple[Step, ...]) -> Iterator[Step]:

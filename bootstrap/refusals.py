@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from itertools import chain
 
 from bootstrap.errors import Reason
+from bootstrap.losses import inherited, loss_accepted, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
+from bootstrap.slots import SlotSet
 from bootstrap.topology import Shard
 
 
@@ -18,10 +20,9 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
     return chain(
         _wrong_number_of_pods(view, desired),
         _two_clusters(view),
-        _unlisted_members(view),
-        _slots_claimed_twice(view),
+        _members_elsewhere(view),
         _open_slots(view),
-        _slots_lost(view),
+        _slots_lost(view, desired),
         _keys_outside(view),
         _shape_differs(view, desired, shards),
     )
@@ -61,49 +62,46 @@ def _wrong_number_of_pods(view: ClusterView, desired: Desired) -> Iterator[Reaso
 
 
 def _two_clusters(view: ClusterView) -> Iterator[Reason]:
-    """Groups that know nothing of each other and both own slots. Joined, the lower epoch would lose its slots and keys.
+    """Groups of nodes that know nothing of each other. Joined, a slot that two of them own would keep the higher epoch
+    and lose the other's keys, and a replica that follows nobody here would be given another master and flushed.
 
-    Groups without any key and without a slot in common are no danger: so looks a forming that was killed.
+    Groups without such a slot or replica are no danger: so looks a forming that was killed, or one cluster whose parts
+    have lost sight of each other.
     """
-    owners = [group for group in clusters(view) if any(node.slots for node in group)]
-    if len(owners) < 2:
+    groups = [group for group in clusters(view) if any(node.slots for node in group) or _orphans(group)]
+    owned = sum(len(node.slots) for group in groups for node in group)
+    orphans = any(_orphans(group) for group in groups)
+    if len(groups) < 2 or (owned == len(view.claimed()) and not orphans):
         return
-    owned = sum(len(node.slots) for group in owners for node in group)
-    if owned == len(view.claimed()) and not any(node.keys for group in owners for node in group):
-        return
-    for group in owners:
+    for group in groups:
         masters = [node for node in group if node.slots]
         yield Reason(
             code="two-clusters",
-            message=f"{', '.join(node.pod for node in masters)}: a cluster of its own, with "
-            f"{sum(len(node.slots) for node in masters)} slots and {sum(node.keys for node in masters)} keys",
+            message=f"{', '.join(node.pod for node in group)}: a cluster of its own, with "
+            f"{sum(len(node.slots) for node in masters)} slots and {sum(node.keys for node in group)} keys",
             remedy="decide which cluster is to stay; empty the pods of the other and delete their volumes",
-            node=masters[0].pod,
+            node=group[0].pod,
         )
 
 
-def _unlisted_members(view: ClusterView) -> Iterator[Reason]:
+def _orphans(group: tuple[Node, ...]) -> bool:
+    """True where a replica holds keys and nobody in its own group owns slots."""
+    owners = any(node.slots for node in group)
+    return not owners and any(node.keys and node.role is Role.REPLICA for node in group)
+
+
+def _members_elsewhere(view: ClusterView) -> Iterator[Reason]:
+    """A cluster that reaches beyond this Service: repairing it from here would cut off, or merge, what is not ours."""
     for node_id, tellers in view.unlisted().items():
-        told = tellers[0].others[node_id]
-        yield Reason(
-            code="unlisted-member",
-            message=f"known to {', '.join(node.pod for node in tellers)}, carried by no pod that answers: {node_id} "
-            f"at {told.address or 'no address'} (slots: {told.slots or 'none'})",
-            remedy="bring that node back under the headless Service, or make the others forget it if it is gone",
-            node=tellers[0].pod,
-        )
-
-
-def _slots_claimed_twice(view: ClusterView) -> Iterator[Reason]:
-    for index, one in enumerate(view.nodes):
-        for other in view.nodes[index + 1 :]:
-            if both := one.slots & other.slots:
-                yield Reason(
-                    code="slots-claimed-twice",
-                    message=f"{one.pod} and {other.pod} both claim the slots {both}",
-                    remedy="if the two are linked, they settle it: run again; if not, decide whose keys stay",
-                    node=one.pod,
-                )
+        if node_id in view.elsewhere:
+            told = tellers[0].others[node_id]
+            yield Reason(
+                code="member-elsewhere",
+                message=f"{node_id} answers at {told.address}; {', '.join(node.pod for node in tellers)} know it, "
+                f"and BOOTSTRAP_SERVICE does not list it (slots: {told.slots or 'none'})",
+                remedy="let the headless Service list that node, or take it out of the cluster, and run again",
+                node=tellers[0].pod,
+            )
 
 
 def _open_slots(view: ClusterView) -> Iterator[Reason]:
@@ -117,17 +115,21 @@ def _open_slots(view: ClusterView) -> Iterator[Reason]:
             )
 
 
-def _slots_lost(view: ClusterView) -> Iterator[Reason]:
-    """Slots without an owner in a cluster that holds keys: their keys may be on a disk that can still come back.
-    Assigned to somebody else, they would be lost for good.
+def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """Slots of which no copy is left: their keys may be on a disk that can still come back. Given to somebody else the
+    cluster would serve again, and the loss would be final. That is a person's decision, for this very state.
     """
-    free = view.claimed().complement()
+    if loss_accepted(view, desired):
+        return
     holders = [node for node in view.nodes if node.keys and (node.slots or node.role is Role.REPLICA)]
-    if free and holders and not any(_two_clusters(view)):
+    lost = lost_for_good(view)
+    unowned = SlotSet.union_of([*inherited(view).values(), lost]).complement() if holders else SlotSet()
+    if (lost or unowned) and not any(_two_clusters(view)):
         yield Reason(
             code="slots-lost",
-            message=f"no node owns the slots {free}, and the cluster holds keys",
-            remedy="bring back the pod that owned them, with its disk",
+            message=f"no copy is left of the slots {lost | unowned}: the nodes that held them are gone",
+            remedy="bring back a pod that held them, with its disk; or accept that their keys are lost: "
+            f"python -m bootstrap apply --accept-loss {view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
         )
 
 
@@ -143,7 +145,8 @@ def _keys_outside(view: ClusterView) -> Iterator[Reason]:
 
 
 def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
-    owners = [node for node in view.nodes if node.slots]
+    claims = inherited(view)
+    owners = [node for node in view.nodes if claims[node.node_id]]
     if len(shards) < desired.shards:
         yield Reason(
             code="too-few-masters",
@@ -158,7 +161,7 @@ def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...
             remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move the slots off the masters that are too many",
         )
     for shard in shards:
-        if not shard.slots:
+        if not shard.slots and not lost_for_good(view):
             yield Reason(
                 code="master-without-slots",
                 message=f"{view.name(shard.master)} would be a master without slots: "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,12 +58,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX - 1]}…"
 
 
-def fingerprint(view: ClusterView) -> str:
-    """A short name for a cluster as it stands: 12 hexadecimal digits over its masters' ids and slots; "" for none."""
-    owned = sorted(f"{node.node_id} {node.slots}" for node in view.nodes if node.slots)
-    return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
-
-
 def outcome_of(
     outcome: str, view: ClusterView, *, exit_code: int, steps: int, took_s: float, reasons: Sequence[Reason] = ()
 ) -> Outcome:
@@ -72,7 +65,7 @@ def outcome_of(
     return Outcome(
         outcome=outcome,
         exit_code=exit_code,
-        cluster=fingerprint(view),
+        cluster=view.fingerprint(),
         shards=sum(1 for node in view.nodes if node.slots),
         nodes=len(view.nodes),
         slots_covered=len(view.claimed()),

@@ -18,7 +18,7 @@ from bootstrap.execute import Log, Pacer, Run
 from bootstrap.model import Address, ClusterView
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.observe import Observer
-from bootstrap.plan import Refusal
+from bootstrap.plan import Refusal, forming
 from bootstrap.pods import Pods
 from bootstrap.probe import ProbeFailed, probe
 from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
@@ -57,8 +57,9 @@ class Session:
         if not self.run.steps_done:
             return self._outcome("unchanged", 0)
         self._prove(view)
-        was_whole = self.run.first_view is not None and self.run.first_view.claimed() == ALL_SLOTS
-        return self._outcome("repaired" if was_whole else "formed", 0)
+        first = self.run.first_view or view
+        fresh = forming(first) and first.claimed() != ALL_SLOTS
+        return self._outcome("formed" if fresh else "repaired", 0)
 
     def plan(self) -> Outcome:
         """Says what `apply` would do, and does nothing."""

@@ -58,6 +58,26 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Failover:
+    """CLUSTER FAILOVER, told to a replica whose master is lost: FORCE asks the other masters for their votes, TAKEOVER
+    asks nobody. TAKEOVER is safe only while the old master is certainly gone.
+    """
+
+    heir: NodeId
+    lost: NodeId
+    slots: SlotSet
+    takeover: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """CLUSTER FORGET, told to one node. It must reach all within the ban of 60 s, or gossip brings the id back."""
+
+    node: NodeId
+    lost: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
     """CLUSTER MEET, told to a node once for each of the others, who know it already: the packet brings them at once
     what the node has become. By itself that may take seconds, since servers ping a node less often while others gossip
@@ -76,7 +96,17 @@ class AwaitMesh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitAgreement:
-    """Wait until every node says of every other what that one says of itself: its slots, and whom it follows."""
+    """Wait until every node says of every other what that one says of itself: its slots, and whom it follows; and until
+    no slot is claimed twice. Among linked nodes the servers settle that by their epochs.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitHeir:
+    """Wait until the masters have elected a replica of a lost master: somebody owns its slots."""
+
+    lost: NodeId
+    slots: SlotSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,20 +129,22 @@ class AwaitServing:
 Local = SetTimeout | SetEpoch
 """Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
 
-Write = SetTimeout | SetEpoch | Meet | AddSlots | Replicate | Announce
-Wait = AwaitMesh | AwaitAgreement | AwaitEpochs | AwaitReplication | AwaitServing
+Write = SetTimeout | SetEpoch | Meet | AddSlots | Replicate | Failover | Forget | Announce
+Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication | AwaitServing
 Step = Write | Wait
 
 
 def told_to(step: Write) -> NodeId:
     """The node that a write is sent to."""
     match step:
-        case SetTimeout() | SetEpoch() | AddSlots() | Announce():
+        case SetTimeout() | SetEpoch() | AddSlots() | Announce() | Forget():
             return step.node
         case Meet():
             return step.introducer
         case Replicate():
             return step.replica
+        case Failover():
+            return step.heir
         case _:
             assert_never(step)
 
@@ -135,12 +167,17 @@ def settled(step: Step, view: ClusterView) -> bool:
         case Replicate():
             tellings = _tellings(step.replica, view)
             return step.replica in nodes and all(told.master_id == step.master for told in tellings)
+        case Failover() | AwaitHeir():
+            return not step.slots - view.claimed()
+        case Forget():
+            return step.node in nodes and step.lost not in nodes[step.node].others
         case Announce():
             return step.node in nodes and _agreed(nodes[step.node], view)
         case AwaitMesh():
             return not any(unlinked_pairs(view))
         case AwaitAgreement():
-            return all(_agreed(node, view) for node in view.nodes)
+            claimed_once = sum(len(node.slots) for node in view.nodes) == len(view.claimed())
+            return claimed_once and all(_agreed(node, view) for node in view.nodes)
         case AwaitEpochs():
             epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
             return len(set(epochs)) == len(epochs)
@@ -175,6 +212,13 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"assign slots {step.slots} to {view.name(step.node)}"
         case Replicate():
             return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
+        case Failover():
+            how = "without asking the others, who cannot vote" if step.takeover else "by the votes of the others"
+            return f"promote {view.name(step.heir)} in place of the lost {view.name(step.lost)}, {how}"
+        case Forget():
+            return f"let {view.name(step.node)} forget the lost {view.name(step.lost)}"
+        case AwaitHeir():
+            return f"wait until a replica of the lost {view.name(step.lost)} is elected"
         case Announce():
             return f"let {view.name(step.node)} tell all others at once what it has become"
         case AwaitMesh():

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 
+from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
 from bootstrap.slots import SlotSet, even_split
 
@@ -30,7 +31,7 @@ def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
     A node that fits nowhere is left out; the planner says what that means.
     """
     masters = _masters(view, desired)
-    slots = _slots(masters, view)
+    slots = _slots(masters, view, desired)
     replicas = _replicas(masters, view, desired)
     return tuple(
         Shard(master=master.node_id, slots=slots[master.node_id], replicas=replicas[master.node_id])
@@ -39,27 +40,33 @@ def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
 
 
 def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
-    """Every owner of slots; then nodes that others already follow; then the lowest ordinals that follow nobody."""
+    """Every owner of slots, and every heir of a lost one; then nodes that others follow; then the lowest ordinals that
+    follow nobody.
+    """
     followed = {node.myself.master_id for node in view.nodes}
+    claims = inherited(view)
 
     def preference(node: Node) -> tuple[bool, bool, int]:
-        return (not node.slots, node.node_id not in followed, node.ordinal)
+        return (not claims[node.node_id], node.node_id not in followed, node.ordinal)
 
-    candidates = sorted((node for node in view.nodes if node.role is Role.MASTER), key=preference)
-    owners = sum(1 for node in candidates if node.slots)
+    may_be = [node for node in view.nodes if node.role is Role.MASTER or claims[node.node_id]]
+    candidates = sorted(may_be, key=preference)
+    owners = sum(1 for node in candidates if claims[node.node_id])
     return tuple(sorted(candidates[: max(owners, desired.shards)], key=lambda node: node.ordinal))
 
 
-def _slots(masters: tuple[Node, ...], view: ClusterView) -> Mapping[NodeId, SlotSet]:
+def _slots(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, SlotSet]:
     """Each master keeps what it has. A slot without an owner goes to the master whose even share it is, if that one has
     none yet, and else to the master that has least.
     """
-    target = {master.node_id: master.slots for master in masters}
-    free = view.claimed().complement()
+    claims = inherited(view)
+    target = {master.node_id: claims[master.node_id] for master in masters}
+    kept = SlotSet() if loss_accepted(view, desired) else lost_for_good(view)
+    free = SlotSet.union_of([*claims.values(), kept]).complement()
     if not masters:
         return target
     for master, share in zip(masters, even_split(len(masters)), strict=True):
-        if not master.slots:
+        if not claims[master.node_id]:
             target[master.node_id] = share & free
             free -= share
     while free:
@@ -73,15 +80,18 @@ def _slots(masters: tuple[Node, ...], view: ClusterView) -> Mapping[NodeId, Slot
 def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, tuple[NodeId, ...]]:
     """A replica stays where it is while its shard wants it; the others fill the gaps, one for each shard in turn.
 
-    A replica that holds keys and has no link to its master may hold the last copy of them: it stays, wanted or not.
+    A replica that holds keys and has no link to its master may hold the last copy of them: it stays, wanted or not,
+    unless its master is lost and somebody else has taken over the slots.
     """
+    succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
     following: dict[NodeId, list[NodeId]] = {master.node_id: [] for master in masters}
     spare: list[Node] = []
     for node in view.nodes:
         master = node.myself.master_id
         if node.node_id in following:
             continue
-        last_copy = node.role is Role.REPLICA and node.keys > 0 and not node.replication.link_up
+        cut_off = node.role is Role.REPLICA and node.keys > 0 and not node.replication.link_up
+        last_copy = cut_off and master not in succeeded
         if master in following and (last_copy or len(following[master]) < desired.replicas_per_shard):
             following[master].append(node.node_id)
         elif not last_copy:

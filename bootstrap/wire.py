@@ -68,7 +68,14 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
     if role == "slave":
         link_up = info.get("master_link_status") == "up" and info.get("master_sync_in_progress", "0") == "0"
         master = _address(info.get("master_host", ""), info.get("master_port", ""))
-        return Replication(role=Role.REPLICA, link_up=link_up, master=master, offset=_offset(offset))
+        return Replication(
+            role=Role.REPLICA,
+            link_up=link_up,
+            master=master,
+            syncing=info.get("master_sync_in_progress") == "1",
+            down_s=max(0, _offset(info.get("master_link_down_since_seconds", "0"))),
+            offset=_offset(offset),
+        )
     raise WireError(f"INFO: no role that a cluster node can have: {_quote(role or '')}")
 
 

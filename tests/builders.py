@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -25,9 +25,12 @@ from bootstrap.steps import (
     Announce,
     AwaitAgreement,
     AwaitEpochs,
+    AwaitHeir,
     AwaitMesh,
     AwaitReplication,
     AwaitServing,
+    Failover,
+    Forget,
     Meet,
     Replicate,
     SetEpoch,
@@ -84,14 +87,21 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
     """The step is done and everyone has heard of it. Raises AssertionError when the servers would not take it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     match step:
-        case SetTimeout() | SetEpoch() | AddSlots() | Replicate():
+        case SetTimeout() | SetEpoch() | AddSlots() | Replicate() | Forget() | Failover():
             assert cluster.tell([step], cluster.look()) == []
         case Meet():
             introduce([by_id[step.introducer], by_id[step.newcomer]])
         case AwaitMesh():
             introduce(cluster.nodes)
-        case Announce() | AwaitAgreement():
+        case Announce():
             pass  # everyone hears of everything below
+        case AwaitAgreement():
+            for one, other in permutations(cluster.nodes, 2):
+                if one.epoch < other.epoch:  # the higher epoch wins a slot that both claim
+                    one.slots -= other.slots
+        case AwaitHeir():
+            heirs = [node for node in cluster.nodes if node.master == step.lost]
+            cluster._promote(max(heirs, key=lambda node: (node.offset, -node.ordinal)))
         case AwaitEpochs():
             for node in cluster.nodes:
                 node.epoch = node.ordinal + 1
@@ -120,6 +130,9 @@ def with_line(view: ClusterView, teller: int, about: int, **changes: Any) -> Clu
     return with_node(view, teller, members=tuple(members))
 
 
+STRANGER = "f" * 40
+
+
 @dataclass
 class Scenario:
     """A state of a cluster, the shape that is wanted, and what the planner says to it.
@@ -127,7 +140,8 @@ class Scenario:
     The file: a sentence, the state, a line `=>`, the expected words. The state's lines are `shape: S R [timeout]`, one
     line a pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1`, `open=93<1`), and
     who knows whom (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). `serving: all` and
-    `stranger: 10.0.0.99 slots=0-99` (a member that no pod carries) are optional.
+    `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that no pod carries, and that answers elsewhere) are
+    optional; `3: replica of lost offset=7 down=60` follows the stranger.
     """
 
     name: str
@@ -135,9 +149,10 @@ class Scenario:
     desired: Desired = field(default_factory=shape)
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
     open_slots: dict[int, tuple[int, str, int]] = field(default_factory=dict)
+    elsewhere: frozenset[str] = frozenset()
 
     def view(self) -> ClusterView:
-        view = self.cluster.look()
+        view = replace(self.cluster.look(), elsewhere=self.elsewhere)
         for ordinal, (slot, direction, other) in self.open_slots.items():
             side = "migrating" if direction == ">" else "importing"
             view = with_line(view, ordinal, ordinal, **{side: ((slot, view.nodes[other].node_id),)})
@@ -163,9 +178,11 @@ def scenario(path: Path) -> Scenario:
     for ordinal in _ordinals(told.pop("serving", []), len(pods)):
         cluster[ordinal].serving = True
     if stranger := told.pop("stranger", None):
-        known = Known(Address(stranger[0], 6379), slots=slots_of(stranger[1].removeprefix("slots=")))
+        slots, flags = slots_of(stranger[1].removeprefix("slots=")), frozenset({"noaddr"} & set(stranger))
+        result.elsewhere = frozenset({STRANGER} if "elsewhere" in stranger else ())
         for node in cluster.nodes:
-            node.known["f" * 40] = known
+            if node.known:
+                node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
     assert not told, f"{path.name}: {told}"
     return result
 
@@ -183,7 +200,7 @@ def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
         case ["blank"]:
             pass
         case ["replica", "of", master]:
-            node.master = result.cluster[int(master)].node_id
+            node.master = STRANGER if master == "lost" else result.cluster[int(master)].node_id
         case [slots]:
             node.slots = slots_of(slots)
         case other:
@@ -191,7 +208,9 @@ def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
     node.epoch = int(more.pop("epoch", "0"))
     node.keys = int(more.pop("keys", "0"))
     node.timeout_ms = int(more.pop("timeout", node.timeout_ms))
-    node.link_up = more.pop("link", "up") == "up"
+    node.offset = int(more.pop("offset", "0"))
+    node.lost_ticks = int(more.pop("down", "0")) * 10
+    node.link_up = more.pop("link", "up") == "up" and node.master != STRANGER
     if found := re.fullmatch(r"([0-9]+)([<>])([0-9]+)", more.pop("open", "")):
         result.open_slots[ordinal] = (int(found[1]), found[2], int(found[3]))
     assert not more, f"{result.name}: {more}"

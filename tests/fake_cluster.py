@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
 from bootstrap.slots import ALL_SLOTS, SlotSet
-from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout, Write
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
@@ -28,6 +28,8 @@ class Known:
     master: NodeId | None = None
     epoch: int = 0
     connected: bool = False
+    flags: frozenset[str] = frozenset()
+    """Further flags, such as `noaddr`."""
 
 
 @dataclass
@@ -46,9 +48,14 @@ class FakeNode:
     serving: bool = False
     link_up: bool = True
     copy_ticks: int = 0
+    lost_ticks: int = 0
+    """How long its master has been gone."""
     minority_at: float = 0.0
     alive: bool = True
     known: dict[NodeId, Known] = field(default_factory=dict)
+    banned: dict[NodeId, float] = field(default_factory=dict)
+    """Forgotten ids, and when: gossip does not bring them back for 60 s."""
+    offset: int = 0
     handshakes: dict[Address, float] = field(default_factory=dict)
 
 
@@ -143,6 +150,10 @@ class FakeCluster:
             case Announce():
                 for address, _ in write.others:
                     by_id[write.node].handshakes[address] = self.time
+            case Forget():
+                return self._forget(by_id[write.node], write.lost)
+            case Failover():
+                return self._fail_over(by_id[write.heir], takeover=write.takeover)
             case AddSlots():
                 return self._add_slots(by_id[write.node], write.slots)
             case Replicate():
@@ -165,6 +176,35 @@ class FakeCluster:
             return "ERR To set a master the node must be empty and without assigned slots."
         node.master, node.link_up, node.copy_ticks = master, False, self.random.randint(1, 8)
         return ""
+
+    def _forget(self, node: FakeNode, lost: NodeId) -> str:
+        if lost not in node.known:
+            return f"ERR Unknown node {lost}"
+        if node.master == lost:
+            return "ERR Can't forget my master!"
+        del node.known[lost]
+        node.banned[lost] = self.time
+        return ""
+
+    def _fail_over(self, node: FakeNode, *, takeover: bool) -> str:
+        if node.master is None:
+            return "ERR You should send CLUSTER FAILOVER to a replica"
+        if takeover or self._votes(node):
+            self._promote(node)
+        return ""
+
+    def _votes(self, candidate: FakeNode) -> bool:
+        """A majority of all masters that own slots, the lost ones included, is alive and knows the candidate."""
+        masters = {node_id for node_id, known in candidate.known.items() if known.slots}
+        voters = [n for n in self.nodes if n.alive and n.node_id in masters and candidate.node_id in n.known]
+        return len(voters) >= len(masters) // 2 + 1
+
+    def _promote(self, node: FakeNode) -> None:
+        old = node.known[node.master or ""]
+        node.master, node.link_up = None, True
+        node.slots |= old.slots
+        node.epoch = 1 + max([each.epoch for each in self.nodes])
+        old.slots = SlotSet()
 
     # Time
 
@@ -214,11 +254,26 @@ class FakeCluster:
             and sender.node_id > receiver.node_id
         ):
             receiver.epoch = 1 + max(node.epoch for node in self.nodes)
+        for known_id, known in receiver.known.items():
+            if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
+                known.slots -= sender.slots
         for told in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
+            if receiver.banned.get(told, -60.0) + 60.0 > self.time:
+                continue
             if told != receiver.node_id and told not in receiver.known:
                 receiver.handshakes.setdefault(sender.known[told].address, self.time)
 
     def _cron(self, node: FakeNode) -> None:
+        here = {each.node_id for each in self.nodes if each.alive}
+        for known_id, known in node.known.items():
+            known.connected = known.connected and known_id in here
+        if node.master in here and not node.link_up and not node.copy_ticks and node.known[node.master].connected:
+            node.copy_ticks = self.random.randint(1, 8)  # its master's new address has become known
+        master = node.known.get(node.master or "")
+        if master is not None and node.master not in here:
+            node.link_up, node.lost_ticks = False, node.lost_ticks + 1
+            if master.slots and node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1 and self._votes(node):
+                self._promote(node)
         if node.copy_ticks:
             node.copy_ticks -= 1
             node.link_up = node.copy_ticks == 0
@@ -261,6 +316,8 @@ class FakeCluster:
                 role=Role.REPLICA if node.master else Role.MASTER,
                 link_up=node.link_up,
                 master=master.address if master else None,
+                down_s=round(node.lost_ticks * TICK_S),
+                offset=node.offset,
                 online_replicas=tuple(sorted(other.address for other in followers)),
             ),
             keys=node.keys,
@@ -286,7 +343,7 @@ def _member(node_id: NodeId, known: Known) -> Member:
         node_id=node_id,
         address=known.address,
         bus_port=known.address.port + 10000,
-        flags=frozenset({"slave" if known.master else "master"}),
+        flags=known.flags | {"slave" if known.master else "master"},
         master_id=known.master,
         config_epoch=known.epoch,
         connected=known.connected,

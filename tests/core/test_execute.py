@@ -10,6 +10,7 @@ from bootstrap.clock import Deadline
 from bootstrap.errors import NotYet, Refused
 from bootstrap.execute import Run
 from bootstrap.model import ClusterView, Desired, NodeId
+from bootstrap.slots import SlotSet
 from bootstrap.steps import AddSlots, Replicate, SetTimeout
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed
@@ -157,13 +158,14 @@ def test_a_peer_that_comes_late_is_waited_for() -> None:
 
 
 def test_a_refusal_writes_nothing() -> None:
-    """Two clusters that both own slots and keys: every reason, exit code 3, no write."""
+    """Two clusters that both own a slot: every reason, exit code 3, no write."""
     cluster = FakeCluster(6)
     run_on(cluster).converge()
     for node in cluster.nodes:
         apart = {0, 3} if node.ordinal in (0, 3) else {1, 2, 4, 5}
         node.known = {k: v for k, v in node.known.items() if int(k[:2], 16) in apart}
         node.keys = 7
+    cluster[1].slots |= SlotSet.of((0, 0))
     cluster.written.clear()
     with pytest.raises(Refused) as caught:
         run_on(cluster).converge()

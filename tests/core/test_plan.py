@@ -207,11 +207,11 @@ def test_a_timeout_that_cannot_be_read_is_left_alone() -> None:
 
 
 def test_two_owners_without_keys_and_without_a_slot_in_common_are_no_danger() -> None:
-    """So looks a forming that was killed: it is joined. One key, and it is refused."""
+    """So looks a forming that was killed: it is joined. One slot in common, and it is refused."""
     cluster = FakeCluster(3)
     cluster[0].slots, cluster[1].slots = SlotSet.of((0, 99)), SlotSet.of((100, 199))
     assert codes(plan(cluster.look(), shape(3, 0))) == set()
-    cluster[1].keys = 1
+    cluster[1].slots = SlotSet.of((99, 199))
     assert codes(plan(cluster.look(), shape(3, 0))) == {"two-clusters"}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bootstrap.errors import Reason
 from bootstrap.model import Absence, Absent, Address, ClusterView
 from bootstrap.plan import Plan, plan
-from bootstrap.report import TERMINATION_MESSAGE_MAX, Outcome, fingerprint, outcome_of, plan_fields, plan_text, table
+from bootstrap.report import TERMINATION_MESSAGE_MAX, Outcome, outcome_of, plan_fields, plan_text, table
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
 
@@ -68,17 +68,17 @@ def test_dropped_reasons_are_counted() -> None:
 def test_a_fingerprint_names_owners_and_their_slots() -> None:
     """It does not depend on the order of nodes, nor on replicas; it changes with an owner or a slot."""
     view = formed(shape()).look()
-    name = fingerprint(view)
+    name = view.fingerprint()
     assert len(name) == 12
-    assert fingerprint(replace(view, nodes=view.nodes[::-1])) == name
-    assert fingerprint(replace(view, nodes=view.nodes[:3])) == name
-    assert fingerprint(with_line(view, 0, 0, node_id="f" * 40)) != name
-    assert fingerprint(with_line(view, 0, 0, slots=view.nodes[1].slots)) != name
+    assert replace(view, nodes=view.nodes[::-1]).fingerprint() == name
+    assert replace(view, nodes=view.nodes[:3]).fingerprint() == name
+    assert with_line(view, 0, 0, node_id="f" * 40).fingerprint() != name
+    assert with_line(view, 0, 0, slots=view.nodes[1].slots).fingerprint() != name
 
 
 def test_no_cluster_has_no_fingerprint() -> None:
     """Blank nodes are no cluster yet."""
-    assert fingerprint(ClusterView()) == fingerprint(FakeCluster(3).look()) == ""
+    assert ClusterView().fingerprint() == FakeCluster(3).look().fingerprint() == ""
 
 
 def test_a_table_shows_a_half_there_cluster() -> None:

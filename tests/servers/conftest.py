@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,14 @@ from bootstrap.local.programs import Program, find_program
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.nodes import Credentials, Nodes
 from tests.at_hand import SERVERS
+
+
+def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+    """Waits on a condition with a deadline."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true in time"
+        time.sleep(0.02)
 
 
 @dataclass

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,10 +14,9 @@ from redis import Redis
 
 from bootstrap.local.programs import Program
 from bootstrap.model import Role
-from bootstrap.report import fingerprint
 from bootstrap.slots import even_split
 from bootstrap.verify import violations
-from tests.servers.conftest import Lab
+from tests.servers.conftest import Lab, until
 
 Labs = Callable[..., Lab]
 
@@ -26,14 +24,6 @@ Labs = Callable[..., Lab]
 def redis_of(lab: Lab, ordinal: int) -> Redis:
     address = lab.cluster.servers[ordinal].address
     return Redis(address.host, address.port, socket_timeout=5, decode_responses=True)
-
-
-def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
-    """Waits on a condition with a deadline."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
 
 
 def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(program: Program, lab: Labs) -> None:
@@ -51,7 +41,7 @@ def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(program: 
     before = [redis_of(six, ordinal).info("commandstats") for ordinal in range(6)]
     second = six.run("apply")
     assert (second.exit_code, second.outcome["outcome"], second.outcome["steps"]) == (0, "unchanged", 0)
-    assert second.outcome["cluster"] == first.outcome["cluster"] == fingerprint(view)
+    assert second.outcome["cluster"] == first.outcome["cluster"] == view.fingerprint()
     after = [redis_of(six, ordinal).info("commandstats") for ordinal in range(6)]
     assert {name for one, two in zip(before, after, strict=True) for name in changed(one, two)} <= READS
 
