@@ -8,7 +8,7 @@ import yaml
 from bootstrap.config import Settings, unknown_variables
 from bootstrap.errors import Misconfigured, NotYet, Refused, WrongUsage
 
-from .kustomize import BASE, Build, Manifest, build, build_text
+from .kustomize import BASE, ROOT, Build, Manifest, build, build_text
 
 FIRST_BACKOFF_S = 10
 """Kubernetes waits 10 s before the second try and twice as long before each further one."""
@@ -95,3 +95,17 @@ def test_the_job_may_list_pods_and_nothing_else() -> None:
     (role,) = build(BASE).of_kind("Role")
     assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
     assert build(BASE).of_kind("ClusterRole") == ()
+
+
+def test_the_cron_job_makes_the_very_same_job(built: Build, job: Manifest) -> None:
+    """Its template is the Job's spec, in every kustomization, so that a rerun is the same run."""
+    cron = built.one("CronJob", "redis-bootstrap")["spec"]
+    assert cron["jobTemplate"]["spec"] == job
+    assert cron["concurrencyPolicy"] == "Forbid"
+
+
+def test_no_run_starts_by_itself_without_self_heal() -> None:
+    """The base's CronJob is there for `kubectl create job --from`; the component alone lets it run."""
+    self_heal = build(ROOT / "k8s" / "components" / "self-heal")
+    assert build(BASE).one("CronJob", "redis-bootstrap")["spec"]["suspend"] is True
+    assert self_heal.one("CronJob", "redis-bootstrap")["spec"]["suspend"] is False
