@@ -6,10 +6,10 @@ python -m bootstrap apply | plan | verify | local
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TextIO
@@ -17,7 +17,7 @@ from typing import TextIO
 from bootstrap import __version__
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings, declared, flag_of, unknown_variables, variable_of
-from bootstrap.errors import BootstrapError, NotYet, Reason
+from bootstrap.errors import BootstrapError, Reason
 from bootstrap.model import ClusterView
 from bootstrap.report import Outcome, outcome_of
 
@@ -28,7 +28,12 @@ VERBS: Mapping[str, str] = {
 }
 
 
-def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None, out: TextIO | None = None) -> int:
+def main(
+    argv: Sequence[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    out: TextIO | None = None,
+    clock: SystemClock | None = None,
+) -> int:
     """Runs one command; returns its exit code. argparse itself exits with 2 on wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(local="local" in argv).parse_args(argv)
@@ -37,14 +42,16 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if arguments.verb == "local":
         return _local(arguments, environ, out)
     flags = {name: value for name in declared() if (value := getattr(arguments, name)) is not None}
-    return _verb(arguments.verb, environ, flags, out)
+    return _verb(arguments.verb, environ, flags, out, clock)
 
 
-def _verb(verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: TextIO) -> int:
+def _verb(
+    verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: TextIO, clock: SystemClock | None = None
+) -> int:
     from bootstrap.log import is_console, logger  # these load redis, dns and structlog: not for --help, nor for a typo
-    from bootstrap.run import leave_termination_message, say, session
+    from bootstrap.run import internal, leave_termination_message, say, session
 
-    clock = SystemClock()
+    clock = clock or SystemClock()
     started_at = clock.now()
     console = is_console(flags.get("log") or environ.get(variable_of("log"), "") or "auto", out)
     log = logger(console=console, out=out)
@@ -64,17 +71,15 @@ def _verb(verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: 
     except BootstrapError as error:
         reasons = error.reasons or (Reason(code="failed", message=str(error), remedy="run again"),)
         exit_code = error.exit_code
-    except Exception as error:  # noqa: BLE001 - a fault of this program: people need the traceback, the Job an outcome
-        traceback.print_exc()
-        message = f"a fault in this program: {type(error).__name__}"
-        reasons = (Reason(code="internal", message=message, remedy="report it with the traceback above"),)
-        exit_code = 1
-    outcome = outcome_of(
-        "failed", ClusterView(), exit_code=exit_code, steps=0, took_s=clock.now() - started_at, reasons=reasons
-    )
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever happened, the Job gets an outcome
+        reasons, exit_code = (internal(error),), 1
+    took_s = clock.now() - started_at
+    outcome = outcome_of("failed", ClusterView(), exit_code=exit_code, steps=0, took_s=took_s, reasons=reasons)
     say(outcome, console=console, log=log, out=out)
-    file = environ.get(variable_of("termination_message_file"), "") or declared()["termination_message_file"]["shown"]
-    leave_termination_message(outcome, file, log)
+    file = flags.get("termination_message_file") or environ.get(variable_of("termination_message_file"), "")
+    leave_termination_message(outcome, file or declared()["termination_message_file"]["shown"], log)
     return exit_code
 
 
@@ -120,24 +125,28 @@ def _settings_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    """The first signal ends the run the orderly way; later ones must not interrupt that."""
-    for caught in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(caught, signal.SIG_IGN)
-    name = signal.Signals(number).name
-    reason = Reason(code="interrupted", message=f"{name} ended the run", remedy="run again: it goes on from here")
-    raise NotYet(reason.message, reasons=(reason,))
-
-
 def _entry() -> int:
+    """The process: signals, and a standard output that may be missing, closed, or unable to say everything."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    clock = SystemClock()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        clock.stop(signal.Signals(number).name)
+
     if len(sys.argv) > 1 and sys.argv[1] in VERBS:  # `local` has its own way with signals
-        signal.signal(signal.SIGTERM, _stop)
-        signal.signal(signal.SIGINT, _stop)
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
     try:
-        return main()
-    except BrokenPipeError:  # whoever read this has gone (`| head`): no reason to complain, nor to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        exit_code = main(clock=clock)
+        sys.stdout.flush()
+    except (BrokenPipeError, OSError):  # whoever read this has gone (`| head`): nobody to complain to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    return exit_code
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Protocol
+
+from bootstrap.errors import Interrupted
 
 
 class Clock(Protocol):
@@ -15,20 +18,41 @@ class Clock(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Returns when `seconds` have passed."""
+        """Returns when `seconds` have passed, or raises what `check` raises, as soon as it would."""
+        ...
+
+    def check(self) -> None:
+        """Raises what is to end the run (a signal); called only where nothing is half told."""
         ...
 
 
 class SystemClock:
-    """The machine's monotonic clock."""
+    """The machine's monotonic clock; `stop` ends waits. A signal handler calls it, and it only takes a note: an
+    exception out of a handler could end up anywhere, also where it is swallowed or where a write is on its way.
+    """
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._signal_name = ""
+
+    def stop(self, signal_name: str) -> None:
+        """From now on every wait and every check raises Interrupted."""
+        self._signal_name = signal_name
+        self._stopped.set()
 
     def now(self) -> float:
         """Seconds since the machine started, or so."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps; a signal whose handler raises ends it."""
-        time.sleep(seconds)
+        """Sleeps. Raises Interrupted once stopped."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    def check(self) -> None:
+        """Raises Interrupted once stopped."""
+        if self._stopped.is_set():
+            raise Interrupted(self._signal_name)
 
 
 @dataclass(frozen=True, slots=True)

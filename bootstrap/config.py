@@ -22,6 +22,7 @@ NODES_MAX = 1000
 """Redis's own advice for the size of one cluster."""
 LABEL_MAX, NAME_MAX, PORT_NAME_MAX = 63, 253, 15
 """Characters of a DNS label, a DNS name (RFC 1035), and a port's name (RFC 6335)."""
+PASSWORD_MAX = 65536
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -126,7 +127,10 @@ def _text(text: str) -> str:
 
 
 def _file(text: str) -> Path:
+    """A regular file, or a link to one: a pipe or a device would be read without end."""
     try:
+        if not Path(text).is_file() and Path(text).exists():
+            raise ValueError("is no regular file")
         with Path(text).open("rb"):
             return Path(text)
     except OSError as error:
@@ -243,11 +247,14 @@ def _read_password(given: dict[str, Any], reasons: list[Reason]) -> None:
     if path is None:
         return
     try:
-        password = path.read_text(encoding="utf-8").rstrip("\r\n")
+        with path.open(encoding="utf-8") as file:
+            password = file.read(PASSWORD_MAX + 1).rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
         reasons.append(_fault(variable_of("password_file"), f"{str(path)!r} cannot be read: {why}"))
         return
+    if len(password) > PASSWORD_MAX:
+        reasons.append(_fault(variable_of("password_file"), f"{str(path)!r} is longer than {PASSWORD_MAX} characters"))
     if not password:
         reasons.append(_fault(variable_of("password_file"), f"{str(path)!r} is empty"))
     given["password"] = Secret(password)

@@ -7,9 +7,11 @@ answer is trusted: stale, missing and doubled ones are normal, so `observe` chec
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import dns.exception
@@ -104,9 +106,10 @@ def system_nameservers() -> tuple[Address, ...]:
 
     try:
         resolver = dns.resolver.Resolver()
-    except dns.exception.DNSException as error:
-        raise _no_nameserver(str(error)) from error
-    servers = tuple(Address(str(host), resolver.port) for host in resolver.nameservers if isinstance(host, str))
+        found = [str(ip_address(str(host))) for host in resolver.nameservers]
+    except (dns.exception.DNSException, OSError, ValueError, TypeError) as error:
+        raise _no_nameserver(f"resolv.conf: {error}") from error
+    servers = tuple(Address(host, resolver.port) for host in found)
     if not servers:
         raise _no_nameserver("resolv.conf names none")
     return servers
@@ -158,8 +161,20 @@ def _hosts(
     lacking = [target for target in targets if target not in glue]
     if not lacking:
         return hosts, ""
+    silent = threading.Event()
+
+    def ask(target: str) -> tuple[str, ...]:
+        """After the first silence nobody else is asked in this round: each question would take as long again."""
+        if silent.is_set():
+            return ()
+        try:
+            return resolver.hosts(target)
+        except NoAnswer:
+            silent.set()
+            raise
+
     with ThreadPoolExecutor(max_workers=min(_WORKERS_MAX, len(lacking))) as pool:
-        asked = {target: pool.submit(resolver.hosts, target) for target in lacking}
+        asked = {target: pool.submit(ask, target) for target in lacking}
     troubles = {str(error) for future in asked.values() if (error := future.exception())}
     hosts |= {target: () if future.exception() else future.result() for target, future in asked.items()}
     return hosts, "; ".join(sorted(troubles))

@@ -1,7 +1,7 @@
 """Every way in which a run can end badly. The class decides the exit code, and the exit code is the Job's retry policy.
 
 BootstrapError
-├── NotYet          1   unreachable, timed out, interrupted: the same run may succeed later
+├── NotYet          1   unreachable, timed out, ended by a signal (Interrupted): the same run may succeed later
 ├── WrongUsage      2   the command line makes no sense
 ├── Refused         3   going on would risk data: a person decides
 ├── Misconfigured   4   a setting is wrong: trying again cannot help
@@ -67,6 +67,15 @@ class Misconfigured(BootstrapError):
     """A setting, a file or a server is set up so that no retry can succeed."""
 
     exit_code = 4
+
+
+class Interrupted(NotYet):
+    """A signal ended the run, at a place where nothing was left half told."""
+
+    def __init__(self, signal_name: str) -> None:
+        message = f"{signal_name} ended the run"
+        reason = Reason(code="interrupted", message=message, remedy="run again: it goes on from here")
+        super().__init__(message, reasons=(reason,))
 
 
 class WireError(BootstrapError):

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from bootstrap.clock import Clock, Deadline
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
-from bootstrap.model import ClusterView, Desired, NodeId
+from bootstrap.model import Address, ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
-from bootstrap.steps import Local, SetTimeout, Step, Write, sentence, settled
+from bootstrap.steps import Local, Rejected, SetTimeout, Step, Write, sentence, settled
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -42,7 +42,11 @@ class World(Protocol):
         """What those who were there at the last look say now."""
         ...
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+    def knock(self, doors: Sequence[Address]) -> list[str]:
+        """What keeps somebody out at each of the addresses; "" where a node answers."""
+        ...
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends each write once; returns those that were not accepted and why."""
         ...
 
@@ -98,6 +102,9 @@ class Run:
         while True:
             view, decision = self.decide(seen)
             seen = None
+            if self.timeouts_denied and self.lowered and not isinstance(decision, Refusal) and not decision:
+                self._put_timeouts_back()
+                continue
             if self.first_view is None:
                 self._say_what_was_found(view, decision)
             match decision:
@@ -142,17 +149,19 @@ class Run:
         """Looks until every wanted peer answers, saying every few seconds whom it waits for and why."""
         patience = Pacer(self)
         while True:
+            self.clock.check()
             self.view = view = self.world.look()
             if not view.absent:
                 return view
             patience.wait("waiting_for_peers", self._who_is_absent, self._given_up)
 
     def _who_is_absent(self) -> str:
-        return self.explain(self.view).absences()
+        self.view = self.explain(self.view)
+        return self.view.absences()
 
     def _given_up(self) -> BootstrapError:
         """Peers that did not come. Where a setting keeps them away, trying again cannot help: another exit code."""
-        absent = self.explain(self.view).absent
+        absent = self.view.absent
         kind = Misconfigured if any(each.why.permanent for each in absent) else NotYet
         return kind.because(
             [Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod) for each in absent]
@@ -160,6 +169,7 @@ class Run:
 
     def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
         """Does one phase; returns the view that shows it settled, or None where a new look has to tell."""
+        self.clock.check()
         writes = [step for step in phase.steps if isinstance(step, Write)]
         started = self.clock.now()
         if writes:
@@ -182,12 +192,14 @@ class Run:
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
         rejected = self.world.tell(writes, view)
         self.steps_done += len(writes) - len(rejected)
-        self.rejected = tuple(_rejection(sentence(write, view), why) for write, why in rejected)
-        if any(isinstance(write, SetTimeout) for write, _ in rejected):
+        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
+        for no in rejected:
+            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
+        if any(no.answered and isinstance(no.write, SetTimeout) for no in rejected):
             self.timeouts_denied = self.rejected
-        for write, why in rejected:
-            self.log.warning("step_rejected", step=sentence(write, view), why=why)
-        failed = {id(write) for write, _ in rejected}
+        elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
+            raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
+        failed = {id(no.write) for no in rejected}
         for write in writes:
             if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
                 self.lowered.discard(write.node)
@@ -211,13 +223,10 @@ class Run:
             return
         here = self.lowered & self.view.by_id.keys()
         writes = [SetTimeout(node=node, timeout_ms=self.desired.timeout_ms) for node in sorted(here)]
-        rejected = self.world.tell(writes, self.view)
-        self.steps_done += len(writes) - len(rejected)
-        self.log.info(
-            "timeouts_put_back",
-            nodes=len(writes) - len(rejected),
-            failed=len(self.lowered) - len(writes) + len(rejected),
-        )
+        done = len(writes) - len(self.world.tell(writes, self.view))
+        self.steps_done += done
+        self.log.info("timeouts_put_back", nodes=done, failed=len(self.lowered) - done)
+        self.lowered.clear()
 
 
 class Pacer:

@@ -159,6 +159,7 @@ class Absence(StrEnum):
     """Why a peer does not answer as a cluster node should; the value is what a person reads."""
 
     NO_RECORD = "no DNS record"
+    DNS_SILENT = "the DNS does not say"
     CONNECTION_REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "not reachable"
@@ -171,7 +172,7 @@ class Absence(StrEnum):
     SENTINEL = "is a Sentinel, not a Redis node"
     NOT_REDIS = "does not speak Redis's protocol"
     TLS = "the TLS handshake failed"
-    AMBIGUOUS = "more than one node answers at its addresses"
+    AMBIGUOUS = "its addresses do not tell which node it is"
 
     @property
     def code(self) -> str:
@@ -186,9 +187,14 @@ class Absence(StrEnum):
     @property
     def remedy(self) -> str:
         """What a person can do about it."""
-        return _SETTING_TO_CHANGE.get(self, "see why with kubectl describe pod and kubectl logs, then run again")
+        return (_SETTING_TO_CHANGE | _TO_LOOK_AT).get(self, "see kubectl describe pod and kubectl logs, then run again")
 
 
+_TO_LOOK_AT = {
+    Absence.NO_RECORD: "is there such a pod? BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) must equal the "
+    "StatefulSet's replicas; if so, see kubectl describe pod",
+    Absence.DNS_SILENT: "see whether the cluster's DNS runs (namespace kube-system), or set BOOTSTRAP_NAMESERVER",
+}
 _SETTING_TO_CHANGE = {
     Absence.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
     Absence.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",

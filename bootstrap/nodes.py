@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar, assert_never
@@ -22,13 +22,15 @@ from redis.exceptions import ResponseError
 from bootstrap import wire
 from bootstrap.errors import WireError
 from bootstrap.model import Absence, Address, Member, Node, Replication
-from bootstrap.silence import NotANode, Silence, silence_of
-from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.silence import NotANode, Silence, silence_of, words_of
+from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Rejected, Replicate, SetEpoch, SetTimeout, Write
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
 milliseconds; one that drips bytes is as good as hung."""
 WORKERS_MAX = 64
+WORDS_MAX = 200
+"""Characters of what a server or a library says that go into a log."""
 
 Command = tuple[str | int, ...]
 Answer = TypeVar("Answer")
@@ -56,6 +58,12 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, tls={self.ca_file is not None})"
 
+    def hide(self, text: str) -> str:
+        """The text without the password, cut to a readable length: servers and libraries quote what they were sent."""
+        for form in {self.password, repr(self.password)[1:-1], ascii(self.password)[1:-1]} if self.password else ():
+            text = text.replace(str(form), "…")
+        return text[:WORDS_MAX]
+
     def connection_options(self) -> dict[str, Any]:
         """The options that redis-py takes for them, for a single connection and for a client alike.
 
@@ -81,10 +89,10 @@ class Nodes:
 
     def close(self) -> None:
         """Ends every connection and thread."""
-        for connection in self._open.values():
+        for connection in list(self._open.values()):
             _hang_up(connection)
         self._pool.shutdown(wait=True, cancel_futures=True)
-        for connection in self._open.values():
+        for connection in list(self._open.values()):
             connection.disconnect()
 
     def look(self, places: Iterable[tuple[str, int, Address]]) -> Mapping[tuple[str, Address], Node | Silence]:
@@ -98,18 +106,21 @@ class Nodes:
             for pod, ordinal, address in places
         }
 
-    def tell(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[tuple[Write, str]]:
+    def tell(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
         """Sends each node its writes in order, all nodes at once. Returns those not accepted, with the answer."""
         commands = {address: [commands_for(write) for write in told] for address, told in writes.items()}
         calls = {address: (tuple(chain.from_iterable(each)), list) for address, each in commands.items()}
-        rejected: list[tuple[Write, str]] = []
+        rejected: list[Rejected] = []
         for address, answer in self._each(calls).items():
             replies = iter(() if isinstance(answer, Silence) else answer)
             for write, words in zip(writes[address], commands[address], strict=True):
                 if isinstance(answer, Silence):
-                    rejected.append((write, f"{answer.why.value} {answer.detail}".strip()))
+                    rejected.append(Rejected(write, f"{answer.why.value} {answer.detail}".strip(), answered=False))
                 elif errors := [reply for reply in islice(replies, len(words)) if isinstance(reply, Exception)]:
-                    rejected.append((write, str(errors[0])))
+                    why = (
+                        f"{getattr(errors[0], 'status_code', None) or ''} {self._credentials.hide(words_of(errors[0]))}"
+                    )
+                    rejected.append(Rejected(write, why.strip(), answered=True))
         return rejected
 
     def _each(
@@ -122,10 +133,12 @@ class Nodes:
         }
         rounds = 1 + len(talks) // WORKERS_MAX
         wait(talks.values(), timeout=self._answer_limit_s * rounds * 1.5)
-        for address, talk in talks.items():
-            if not talk.done() and address in self._open:
-                _hang_up(self._open[address])
-        return {address: talk.result() for address, talk in talks.items()}
+        hung = [address for address, talk in talks.items() if not talk.done()]
+        for address in hung:
+            if connection := self._open.get(address):
+                _hang_up(connection)
+        answers = {address: talk.result() for address, talk in talks.items()}
+        return answers | dict.fromkeys(hung, Silence(Absence.TIMEOUT))
 
     def _converse(
         self, address: Address, commands: Sequence[Command], read: Callable[[list[Any]], Answer]
@@ -138,7 +151,8 @@ class Nodes:
         except Exception as error:  # noqa: BLE001 - whatever a stranger on that port makes redis-py raise
             if address in self._open:
                 self._open.pop(address).disconnect()
-            return silence_of(error)
+            silence = silence_of(error)
+            return replace(silence, detail=self._credentials.hide(silence.detail))
 
     def _connection(self, address: Address) -> Connection:
         if address not in self._open:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bootstrap.discover import Listing, Names, Resolver, discover
 from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
 from bootstrap.nodes import Nodes
 from bootstrap.silence import Silence
-from bootstrap.steps import Write, told_to
+from bootstrap.steps import Rejected, Write, told_to
 
 
 class Observer:
@@ -53,7 +53,12 @@ class Observer:
         answers = self._nodes.look((node_id, -1, address) for node_id, address in places)
         return frozenset(node.node_id for node in answers.values() if isinstance(node, Node)) & view.unlisted().keys()
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+    def knock(self, doors: Sequence[Address]) -> list[str]:
+        """What keeps somebody out at each of the addresses; "" where a node answers."""
+        answers = self._nodes.look((str(door), -1, door) for door in doors)
+        return [str(answer) if isinstance(answer := answers[str(door), door], Silence) else "" for door in doors]
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends every write to its node, each once. Returns those that were not accepted and why."""
         by_address: dict[Address, list[Write]] = {}
         for write in writes:
@@ -61,13 +66,15 @@ class Observer:
         return list(self._nodes.tell(by_address))
 
     def _missing(self, listed: set[int]) -> Iterator[Absent]:
-        detail = self._listing.trouble
-        if self._listing.strays:
+        why, detail = Absence.NO_RECORD, ""
+        if self._listing.trouble:
+            why, detail = Absence.DNS_SILENT, self._listing.trouble
+        elif self._listing.strays:
             detail = f"{self._names.service} lists other names: {', '.join(self._listing.strays)}"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
                 pod = f"{self._names.statefulset}-{ordinal}"
-                yield Absent(pod=pod, ordinal=ordinal, why=Absence.NO_RECORD, detail=detail)
+                yield Absent(pod=pod, ordinal=ordinal, why=why, detail=detail)
 
 
 def choose(answers: Mapping[Peer, Mapping[Address, Node | Silence]]) -> Mapping[Peer, Node | Absent]:

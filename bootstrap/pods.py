@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import Misconfigured, Reason
-from bootstrap.model import ClusterView
+from bootstrap.model import Absent, ClusterView
 
 REQUEST_LIMIT_S = 3.0
 TROUBLE_MAX = 200
@@ -49,16 +49,25 @@ class Pods:
             troubles = dict.fromkeys((absent.pod for absent in view.absent), said)
         else:
             troubles = {a.pod: _trouble(pods[a.pod]) if a.pod in pods else "no such pod" for a in view.absent}
-        absent = tuple(replace(a, detail=troubles[a.pod][:TROUBLE_MAX] or a.detail) for a in view.absent)
-        return replace(view, absent=absent)
+        return replace(view, absent=tuple(_with(absent, troubles[absent.pod]) for absent in view.absent))
 
     def _list(self) -> list[Any]:
         if self._api is None:
             from kubernetes import client, config  # see above
 
             config.load_incluster_config()  # type: ignore[no-untyped-call]
-            self._api = client.CoreV1Api()
+            configuration = client.Configuration.get_default_copy()
+            configuration.retries = False  # an API that is silent must not hold up the run three times as long
+            self._api = client.CoreV1Api(client.ApiClient(configuration))
         return list(self._api.list_namespaced_pod(self._namespace, _request_timeout=REQUEST_LIMIT_S).items)
+
+
+def _with(absent: Absent, trouble: str) -> Absent:
+    """The peer with Kubernetes's words added to what is known of it, once."""
+    trouble = trouble[:TROUBLE_MAX]
+    if not trouble or trouble in absent.detail:
+        return absent
+    return replace(absent, detail="; ".join(filter(None, (absent.detail, trouble))))
 
 
 def _trouble(pod: Any) -> str:

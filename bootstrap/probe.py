@@ -7,50 +7,80 @@ something probes; a run on a healthy cluster writes nothing.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from bootstrap.clock import Clock, Deadline
 from bootstrap.model import Address, ClusterView, NodeId
 from bootstrap.nodes import ANSWER_LIMIT_S, Credentials
+from bootstrap.silence import words_of
 from bootstrap.slots import SlotSet
 
 KEY_LIFE_MS = 10_000
 """A key that a killed probe leaves behind is gone after this."""
 
 
+PROBE_LIMIT_S = 15.0
+"""How long one probe may take as a whole: a socket's own limit never ends for a door that drips bytes."""
+
+
 class ProbeFailed(Exception):
     """A client could not do what it should be able to; the text says which step, in which shard."""
 
 
-def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials) -> int:
+def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials, *, clock: Clock) -> int:
     """Enters through the first door that opens and probes every shard; returns how many it proved.
 
     Raises ProbeFailed with the first thing that a client could not do.
     """
-    options = credentials.connection_options()
-    try:
-        client = RedisCluster(
-            startup_nodes=[ClusterNode(door.host, door.port) for door in doors],
-            socket_timeout=ANSWER_LIMIT_S,
-            socket_connect_timeout=ANSWER_LIMIT_S,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-            driver_info=None,
-            ssl=credentials.ca_file is not None,
-            **options,
-        )
-    except (RedisError, OSError, ValueError) as error:
-        raise ProbeFailed(f"no way in through {', '.join(map(str, doors))}: {_words(error)}") from error
+    ended: list[int | Exception] = []
+
+    def run() -> None:
+        try:
+            ended.append(_probe(view, doors, credentials))
+        except Exception as error:  # noqa: BLE001 - redis-py's own, the system's, and what a stranger makes it raise
+            ended.append(error)
+
+    # A daemon: one that hangs in a socket neither holds up this run nor the end of the program.
+    thread = threading.Thread(target=run, name="probe", daemon=True)
+    thread.start()
+    limit = Deadline.after(PROBE_LIMIT_S, clock)
+    while thread.is_alive() and not limit.passed:
+        thread.join(0.1)
+        clock.check()
+    through = ", ".join(map(str, doors[:8]))
+    match ended:
+        case [int() as shards]:
+            return shards
+        case [ProbeFailed() as error]:
+            raise error
+        case [Exception() as error]:
+            raise ProbeFailed(f"no way in through {through}: {credentials.hide(words_of(error))}") from error
+        case _:
+            raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
+
+
+def _probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials) -> int:
+    client = RedisCluster(
+        startup_nodes=[ClusterNode(door.host, door.port) for door in doors],
+        socket_timeout=ANSWER_LIMIT_S,
+        socket_connect_timeout=ANSWER_LIMIT_S,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+        driver_info=None,
+        ssl=credentials.ca_file is not None,
+        **credentials.connection_options(),
+    )
     with client:
         keys = keys_for({node.node_id: node.slots for node in view.nodes if node.slots}, secrets.token_hex(8))
         for master, key in keys.items():
-            _prove(client, view.name(master), key)
+            _prove(client, view.name(master), key, credentials)
     return len(keys)
 
 
@@ -68,18 +98,16 @@ def keys_for(owners: Mapping[NodeId, SlotSet], token: str) -> Mapping[NodeId, st
     raise AssertionError("count() ends never")
 
 
-def _prove(client: RedisCluster, pod: str, key: str) -> None:
+def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -> None:
     step = "write"
     try:
         client.set(key, key, px=KEY_LIFE_MS)
         step = "read"
-        if client.get(key) != key:
-            raise ProbeFailed(f"a client read another value than it wrote in the shard of {pod}")
+        found = client.get(key)
         step = "delete"
         client.delete(key)
-    except (RedisError, OSError, ValueError) as error:
-        raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {_words(error)}") from error
-
-
-def _words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    except Exception as error:
+        words = credentials.hide(words_of(error))
+        raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {words}") from error
+    if found != key:
+        raise ProbeFailed(f"a client read another value than it wrote in the shard of {pod}")

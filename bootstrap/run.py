@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from bootstrap.probe import ProbeFailed, probe
 from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
 from bootstrap.slots import ALL_SLOTS
 from bootstrap.verify import violations
+
+PEERS = "the peers"
+_DOOR_REMEDY = "see whether the access Service has endpoints and its pods are ready"
 
 VERIFY_LIMIT_S = 3.0
 """How long `verify` looks again when something is not right: one lost packet is not a broken cluster."""
@@ -55,6 +59,7 @@ class Session:
         )
         view = self.run.converge()
         if not self.run.steps_done:
+            self._knock()
             return self._outcome("unchanged", 0)
         self._prove(view)
         first = self.run.first_view or view
@@ -91,6 +96,10 @@ class Session:
         except BootstrapError as error:
             reasons = error.reasons or (Reason(code="failed", message=str(error), remedy="run again"),)
             return self._outcome("refused" if error.exit_code == 3 else "failed", error.exit_code, reasons)
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of this program: what was done so far is still to be told
+            return self._outcome("failed", 1, (internal(error),))
 
     def report(self, outcome: Outcome) -> None:
         """The table for a person, then the outcome as the last line, and as the container's termination message."""
@@ -105,17 +114,32 @@ class Session:
         while True:
             doors, through = self._doors(view)
             try:
-                shards = probe(view, doors, self.run_credentials)
+                shards = probe(view, doors, self.run_credentials, clock=self.clock)
             except ProbeFailed as error:
                 reason = Reason(
                     code="probe",
                     message=str(error),
-                    remedy="see whether the access Service has endpoints and pods are ready",
+                    remedy=_DOOR_REMEDY,
                 )
                 patience.wait("probe_waits", partial(str, error), partial(NotYet.because, (reason,)))
             else:
                 self.log.info("probe_done", shards=shards, through=through)
                 return
+
+    def _knock(self) -> None:
+        """On a healthy cluster nothing is written; that the access Service lets somebody in is looked at all the same.
+        A failed probe must not become a success by running again.
+        """
+        patience = Pacer(self.run)
+        while True:
+            doors, through = self._doors(self.run.view)
+            if through == PEERS:
+                return
+            silences = [answer for answer in self.run.world.knock(doors) if answer]
+            if len(silences) < len(doors):
+                return
+            reason = Reason(code="no-way-in", message=f"{through}: {silences[0]}", remedy=_DOOR_REMEDY)
+            patience.wait("access_waits", partial(str, reason.message), partial(NotYet.because, (reason,)))
 
     @property
     def run_credentials(self) -> Credentials:
@@ -131,7 +155,7 @@ class Session:
                     return [Address(host, self.settings.port) for host in hosts], self.settings.access_service
             except NoAnswer as error:
                 self.log.warning("access_service_not_asked", why=str(error))
-        return [node.address for node in view.nodes], "the peers"
+        return [node.address for node in view.nodes], PEERS
 
     def _outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:
         took_s = self.clock.now() - self.started_at
@@ -180,6 +204,13 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
         )
     finally:
         nodes.close()
+
+
+def internal(error: Exception) -> Reason:
+    """A fault in this program, as a reason; the traceback goes to standard error, for whoever is to mend it."""
+    traceback.print_exception(error)
+    message = f"a fault in this program: {type(error).__name__}"
+    return Reason(code="internal", message=message, remedy="report it with the traceback")
 
 
 def credentials(settings: Settings) -> Credentials:

@@ -26,6 +26,9 @@ class Silence:
     why: Absence
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.why.value} ({self.detail})" if self.detail else self.why.value
+
 
 class NotANode(Exception):
     """The server answers, and its answer says that it is no cluster node."""
@@ -35,12 +38,18 @@ class NotANode(Exception):
         self.why = why
 
 
+def words_of(error: object) -> str:
+    """An error's words on one line, without characters that would move a terminal's cursor or colours."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
 def silence_of(error: BaseException) -> Silence:
     """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
-    detail = " ".join(str(error).split())[:200]
+    detail = words_of(error)
     for link in chain:
         match link:
             case NotANode():

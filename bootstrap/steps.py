@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from bootstrap.model import Address, ClusterView, Node, NodeId, Role
 from bootstrap.slots import SlotSet
@@ -134,6 +134,15 @@ Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication |
 Step = Write | Wait
 
 
+class Rejected(NamedTuple):
+    """A write that took no effect, as far as is known."""
+
+    write: Write
+    why: str
+    answered: bool
+    """True when the server itself said no; False when there was no answer, which says nothing about the next try."""
+
+
 def told_to(step: Write) -> NodeId:
     """The node that a write is sent to."""
     match step:
@@ -228,7 +237,8 @@ def sentence(step: Step, view: ClusterView) -> str:
         case AwaitEpochs():
             return "wait until the masters' config epochs differ"
         case AwaitReplication():
-            return "wait until every replica has a copy and its link is up"
+            down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
+            return "wait until every replica has a copy and its link is up" + (f" (down: {down})" if down else "")
         case AwaitServing():
             return "wait until every node says cluster_state:ok"
         case _:

@@ -8,12 +8,12 @@ passes only in `sleep`, in ticks of 0.1 s, as in the servers' own cron. It is `W
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
 from bootstrap.slots import ALL_SLOTS, SlotSet
-from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Rejected, Replicate, SetEpoch, SetTimeout, Write
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
@@ -72,7 +72,7 @@ class FakeCluster:
         self.time = 100.0
         self.nodes = [self._blank(ordinal, timeout_ms) for ordinal in range(nodes)]
         self.written: list[Write] = []
-        self.rejected: list[tuple[Write, str]] = []
+        self.rejected: list[Rejected] = []
         self.lowest_timeout_ms = timeout_ms
         self.kill_at: int | None = None
         """Number of the write at which the run is killed; negative numbers never come."""
@@ -101,6 +101,9 @@ class FakeCluster:
             self.time += TICK_S
             self._tick()
 
+    def check(self) -> None:
+        """Nobody stops a run of the tests by a signal."""
+
     # World
 
     def look(self) -> ClusterView:
@@ -116,13 +119,16 @@ class FakeCluster:
     def glance(self) -> ClusterView:
         return self.look()
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[tuple[Write, str]]:
+    def knock(self, doors: Sequence[Address]) -> list[str]:
+        return ["" for _ in doors]
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         rejected = []
         for write in writes:
             if self.kill_at == len(self.written) and self.kill_before:
                 raise Killed
             if why := self._take(write):
-                rejected.append((write, why))
+                rejected.append(Rejected(write, why, answered=True))
             self.written.append(write)
             if self.kill_at == len(self.written) - 1:
                 raise Killed

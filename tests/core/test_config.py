@@ -192,7 +192,7 @@ def test_a_password_file_that_holds_none_is_refused(tmp_path: Path, content: byt
 def test_a_password_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
     """In the system's words."""
     assert "No such file" in faults(PASSWORD_FILE=str(tmp_path / "missing"))[0]
-    assert "Is a directory" in faults(PASSWORD_FILE=str(tmp_path))[0]
+    assert "is no regular file" in faults(PASSWORD_FILE=str(tmp_path))[0]
 
 
 def test_a_user_without_a_password_is_refused() -> None:

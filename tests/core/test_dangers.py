@@ -13,7 +13,7 @@ from bootstrap.errors import Misconfigured, Reason
 from bootstrap.model import Address, ClusterView
 from bootstrap.plan import Plan, plan
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, Meet, Replicate, SetTimeout, Write
+from bootstrap.steps import AddSlots, Meet, Rejected, Replicate, SetTimeout, Write
 from bootstrap.verify import violations
 from tests.builders import formed, shape, share
 from tests.core.test_execute import SHAPE, run_on
@@ -128,3 +128,22 @@ def test_an_empty_view_settles_no_wait() -> None:
     from bootstrap.steps import Wait, settled
 
     assert not any(settled(step, ClusterView()) for step in waits if isinstance(step, Wait))
+
+
+class Restarting(FakeCluster):
+    """One server is away for a moment just when it is told its timeout."""
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        writes = list(writes)
+        gone = [w for w in writes if isinstance(w, SetTimeout) and w.node == self[2].node_id and not self.rejected]
+        rejected = super().tell([write for write in writes if write not in gone], view)
+        away = [Rejected(write, "not reachable", answered=False) for write in gone]
+        self.rejected += away
+        return [*rejected, *away]
+
+
+def test_a_server_that_is_away_for_a_moment_has_not_denied_anything() -> None:
+    """No answer says nothing about the next try: formed all the same, with the declared timeouts."""
+    cluster = Restarting(6)
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+    assert cluster.rejected
