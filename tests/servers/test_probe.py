@@ -50,3 +50,15 @@ def test_a_server_that_quotes_the_password_is_not_repeated(any_program: Program,
     assert said.exit_code == 4
     assert "unknown command" in said.text.lower()
     assert "S3cr3t" not in said.text
+
+
+def test_a_way_in_that_is_closed_is_no_success_of_the_next_run_either(any_program: Program, lab: Labs) -> None:
+    """The cluster is healthy and nothing is to be written, but through the access Service nobody gets in: exit 1."""
+    six = lab(any_program)
+    through = {"BOOTSTRAP_ACCESS_SERVICE": "redis-service"}
+    formed = six.run("apply", **through)
+    assert [line["through"] for line in formed.lines if line["event"] == "probe_done"] == ["redis-service"]
+    assert six.run("apply", **through).outcome["outcome"] == "unchanged"
+    closed = six.run("apply", **through, BOOTSTRAP_PORT=str(free_port()), BOOTSTRAP_DEADLINE_S="2")
+    assert (closed.exit_code, closed.outcome["reasons"][0]["code"]) == (1, "no-way-in")
+    assert "connection refused" in closed.outcome["reasons"][0]["message"]
