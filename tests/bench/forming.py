@@ -2,7 +2,8 @@
 
 Each figure counts from the start of the tool's process until every node says `cluster_state:ok`, all agree, and every
 replica is linked, as an observer of its own sees it. Between runs the servers are reset; the order alternates. What is
-compared is the ratio of medians: seconds differ from machine to machine.
+compared is the ratio of medians: seconds differ from machine to machine. The start-up of Python, which is contained in
+this program's figures, stands in a column of its own.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Timing:
     quick: float
     plain: float
     healthy: float
+    startup: float
+    """Of Python and its libraries, until `apply` says its first word: contained in its figures."""
 
 
 class Bench:
@@ -84,6 +87,16 @@ class Bench:
             raise SystemExit(f"{tool.__name__} ended with {process.returncode}")
         return took
 
+    def startup(self) -> float:
+        """Seconds until `apply` says its first word."""
+        began = time.monotonic()
+        process = _start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment, out=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        took = time.monotonic() - began
+        process.communicate(timeout=LIMIT_S)
+        return took
+
     def healthy(self) -> float:
         """Seconds that a run on the healthy cluster takes, from the start of its process to its end."""
         began = time.monotonic()
@@ -123,11 +136,13 @@ class Bench:
                     client.close()
 
 
-def _start(*words: str, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+def _start(
+    *words: str, environment: dict[str, str] | None = None, out: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=out,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
     )
@@ -142,14 +157,17 @@ def measure(nodes: int, rounds: int, server: str | None) -> Timing:
     ):
         bench = Bench(cluster, shards, 1)
         time.sleep(2.5)  # the servers' own delay after a start must not be counted for whoever comes first
-        times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": []}
+        times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": [], "startup": []}
         for _ in range(rounds):
             for tool in (bench.redis_cli, bench.quick, bench.plain):
                 times[tool.__name__].append(bench.time(tool))
                 if tool == bench.quick:
                     times["healthy"].append(bench.healthy())
+                    times["startup"].append(bench.startup())
     medians = {name: statistics.median(values) for name, values in times.items()}
-    return Timing(2 * shards, medians["redis_cli"], medians["quick"], medians["plain"], medians["healthy"])
+    return Timing(
+        2 * shards, medians["redis_cli"], medians["quick"], medians["plain"], medians["healthy"], medians["startup"]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -162,7 +180,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if shutil.which("redis-cli") is None:
         raise SystemExit("redis-cli is not on PATH: there is nothing to compare with")
     print(f"servers: {find_program(options.server)}")
-    rows = [("NODES", "redis-cli s", "apply s", "ratio", "apply, timeouts left alone s", "ratio", "healthy run s")]
+    rows = [
+        (
+            "NODES",
+            "redis-cli s",
+            "apply s",
+            "ratio",
+            "apply, timeouts left alone s",
+            "ratio",
+            "healthy run s",
+            "start-up s",
+        )
+    ]
     for size in (int(text) for text in options.nodes.split(",")):
         row = measure(size, options.rounds, options.server)
         ratios = (row.quick / row.redis_cli, row.plain / row.redis_cli)
@@ -175,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{row.plain:.2f}",
                 f"{ratios[1]:.2f}",
                 f"{row.healthy:.2f}",
+                f"{row.startup:.2f}",
             )
         )
         print(aligned(rows), flush=True)
