@@ -143,6 +143,8 @@ def _entry() -> int:
     try:
         exit_code = main(clock=clock)
         sys.stdout.flush()
+        for caught in (signal.SIGTERM, signal.SIGINT):  # the outcome is said: nothing may change the exit code now
+            signal.signal(caught, signal.SIG_IGN)
     except (BrokenPipeError, OSError):  # whoever read this has gone (`| head`): nobody to complain to
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
