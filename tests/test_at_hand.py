@@ -6,7 +6,6 @@ from tests.at_hand import CLIENTS, ON_CI, PROMISED, SERVERS
 
 
 def test_there_is_a_server_and_a_client_to_test_with() -> None:
-    """Without one, every test on real servers would vanish in silence; on CI none of the promised ones may lack."""
+    """Without a server, the tests on real ones would vanish in silence; on CI none of the promised ones may lack."""
     assert SERVERS
-    assert CLIENTS
-    assert not ON_CI or SERVERS.keys() >= PROMISED
+    assert not ON_CI or (CLIENTS and SERVERS.keys() >= PROMISED)

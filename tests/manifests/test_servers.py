@@ -19,6 +19,7 @@ from .servers import Server, eventually, running
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 every_client = pytest.mark.parametrize("cli", CLIENTS.values(), ids=CLIENTS.keys())
 a_server = next(iter(SERVERS.values()), Path("redis-server"))
+with_a_client = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
 REDIS_5_0 = {
     "appendonly",
@@ -53,6 +54,7 @@ def test_redis_conf_has_no_word_that_is_newer_than_redis_5_0() -> None:
     assert directives().keys() <= REDIS_5_0
 
 
+@with_a_client
 @every_server
 def test_an_unformed_node_is_alive_but_not_ready(program: Path, tmp_path: Path) -> None:
     """Else the kubelet would kill it before the Job comes, or clients would be sent to a cluster that is none."""
@@ -61,6 +63,7 @@ def test_an_unformed_node_is_alive_but_not_ready(program: Path, tmp_path: Path) 
         assert probe(server, "ready") == (1, "cluster_state is not ok")
 
 
+@with_a_client
 def test_a_master_of_a_whole_cluster_is_ready(tmp_path: Path) -> None:
     """A cluster of one will do: all slots, state ok. All servers at a time, for each needs 2 s to become ok."""
     with ExitStack() as stack:
@@ -84,6 +87,7 @@ def test_each_client_program_tells_the_same(cli: Path, tmp_path: Path) -> None:
         assert probe(server, "alive", cli, REDISCLI_AUTH="secret") == (1, "no answer to PING")
 
 
+@with_a_client
 @every_server
 def test_a_loading_node_is_alive_but_not_ready(program: Path, tmp_path: Path) -> None:
     """However long the data takes to load, killing the node would only start it over."""
@@ -96,6 +100,7 @@ def test_a_loading_node_is_alive_but_not_ready(program: Path, tmp_path: Path) ->
         assert ready == (1, "no answer to INFO, or the data is still loading")
 
 
+@with_a_client
 def test_a_hung_node_is_neither_alive_nor_ready(tmp_path: Path) -> None:
     """The connection is taken by the machine, the answer never comes: the probe ends by itself and says so."""
     with running(a_server, tmp_path) as server:
@@ -105,6 +110,7 @@ def test_a_hung_node_is_neither_alive_nor_ready(tmp_path: Path) -> None:
         assert finish(ready) == (1, "no answer to INFO, or the data is still loading")
 
 
+@with_a_client
 def test_a_replica_is_ready_only_while_its_link_is_up(tmp_path: Path) -> None:
     """A rolling update waits for this: the next pod goes only when the data has arrived in this one."""
     at_once = ("--repl-diskless-sync-delay", "0")
