@@ -41,13 +41,18 @@ class Leash:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", __file__],
                 stdin=reading,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
                 process_group=0,
             )
         finally:
             os.close(reading)
+        # It is there once it says so. Before, a signal would still end it: when a group with a stopped process in it
+        # loses its holder, the kernel sends SIGHUP to all of it.
+        if self._guard.stdout is not None:
+            with self._guard.stdout as says:
+                says.readline()
 
     @property
     def group(self) -> int:
@@ -94,6 +99,7 @@ def _guard() -> None:
     """The guard's life: wait for the end of standard input, then end the group, then remove what was asked for."""
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
+    os.write(1, b"ready\n")
     told = sys.stdin.buffer.read().split(b"\0")[:-1]
     group = os.getpgrp()
     # The killer must stand outside the group that it kills. The leader stays inside until then: while it lives, no
