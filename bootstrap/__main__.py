@@ -40,7 +40,7 @@ def main(
     environ = os.environ if environ is None else environ
     out = sys.stdout if out is None else out
     if arguments.verb == "local":
-        return _local(arguments, environ, out)
+        return _local(arguments, environ, out, clock)
     flags = {name: value for name in declared() if (value := getattr(arguments, name)) is not None}
     return _verb(arguments.verb, environ, flags, out, clock)
 
@@ -83,14 +83,14 @@ def _verb(
     return exit_code
 
 
-def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextIO) -> int:
+def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextIO, clock: SystemClock | None) -> int:
     from bootstrap.local import command
 
     def apply(settings: Mapping[str, str]) -> int:
         return _verb("apply", {**environ, **settings}, {}, out)
 
     try:
-        return command.run(arguments, apply=apply, out=out)
+        return command.run(arguments, apply=apply, out=out, last=clock is not None)
     except BootstrapError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code

@@ -30,14 +30,17 @@ _DOWN_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 
 
-def run(arguments: argparse.Namespace, *, apply: Apply, out: TextIO) -> int:
-    """Do what the command line says; the result is the exit code. Raises BootstrapError with one line to show."""
+def run(arguments: argparse.Namespace, *, apply: Apply, out: TextIO, last: bool = False) -> int:
+    """Do what the command line says; the result is the exit code. Raises BootstrapError with one line to show.
+
+    `last`: the process ends after it (see `Stops`).
+    """
     if arguments.action == "down":
         return _down(_directory(arguments), out)
     if arguments.action == "status":
         return _status(_directory(arguments), out)
     _check(arguments)
-    with Stops() as stops:
+    with Stops(last=last) as stops:
         if arguments.detach:
             return _up_detached(_request(arguments), apply, stops, out)
         return _up(_request(arguments), apply, stops, out, once=arguments.once)

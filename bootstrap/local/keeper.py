@@ -106,7 +106,7 @@ def _rope(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
 
 def main(arguments: list[str]) -> int:
     """The keeper's life: start, say so, wait to be let go, run until a signal. The result is the exit code."""
-    with Stops() as stops:
+    with Stops(last=True) as stops:
         host = Host(Request(**json.loads(arguments[0])))
         try:
             hosted = host.start(lambda timeout_s: _watch_rope(stops, timeout_s))

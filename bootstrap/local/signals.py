@@ -26,7 +26,11 @@ class Stopped(Exception):
 class Stops:
     """Within the `with` block, signals that ask to stop are remembered. Other threads than the main one catch none."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool = False) -> None:
+        """`last`: nothing but the end of the process comes after, so that whoever is impatient and signals again then
+        must not change how it ends.
+        """
+        self._last = last
         self._reading, self._writing = os.pipe()
         self._raises = False
         self._asked = False
@@ -44,6 +48,9 @@ class Stops:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
+            if self._last and self._asked:
+                signal.signal(number, signal.SIG_IGN)
+                continue
             signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal.signal` gave is what it takes
         os.close(self._reading)
         os.close(self._writing)

@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     try:
-        return command.run(parser.parse_args(), apply=apply, out=sys.stdout)
+        return command.run(parser.parse_args(), apply=apply, out=sys.stdout, last=True)
     except BootstrapError as error:
         print(error, file=sys.stderr)
         return error.exit_code
