@@ -126,6 +126,8 @@ class Run:
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         patience = Pacer(self)
+        if seen is not None and seen.unlisted():
+            seen = None  # only a look finds out whether a member that no pod carries is alive elsewhere
         while True:
             view = seen or self.wait_for_peers()
             seen = None

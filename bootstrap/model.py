@@ -86,8 +86,6 @@ class Replication:
     link_up: bool
     """On a replica: the link to its master is up and the first copy is complete. On a master: True."""
     master: Address | None = None
-    syncing: bool = False
-    """On a replica: the first copy is under way."""
     down_s: int = 0
     """On a replica: seconds since it lost its link; 0 while it is up, or before it ever was."""
     offset: int = 0

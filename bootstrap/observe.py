@@ -11,6 +11,9 @@ from bootstrap.nodes import Nodes
 from bootstrap.silence import Silence
 from bootstrap.steps import Rejected, Write, told_to
 
+_NETWORK = frozenset({Absence.CONNECTION_REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE})
+"""Silences in which no server said a word."""
+
 
 class Observer:
     """The eyes and the one hand of a run: `look` and `glance` see, `tell` writes."""
@@ -39,19 +42,24 @@ class Observer:
         answers = self._nodes.look((peer.pod, peer.ordinal, address) for peer in peers for address in peer.addresses)
         chosen = choose({peer: {a: answers[peer.pod, a] for a in peer.addresses} for peer in peers})
         nodes = tuple(answer for answer in chosen.values() if isinstance(answer, Node))
-        silent = tuple(
-            answer for answer in chosen.values() if isinstance(answer, Absent) and answer.ordinal < self._wanted
-        )
+        # Also beyond the wanted ordinals: a pod that is listed and silent may carry what would else count as lost.
+        silent = tuple(answer for answer in chosen.values() if isinstance(answer, Absent))
         missing = tuple(self._missing({peer.ordinal for peer in peers}))
         absent = tuple(sorted((*silent, *missing), key=lambda absent: absent.ordinal))
         return ClusterView(nodes=nodes, absent=absent, elsewhere=self._elsewhere)
 
     def _alive_elsewhere(self, view: ClusterView) -> frozenset[NodeId]:
-        """Members that no listed pod carries, and that still answer where the others know them."""
+        """Members that no listed pod carries, and where the others know them, something answers: the member itself, or
+        a server that does not say who it is (it loads, or wants another password) and so may be the member.
+        """
         known = {(node_id, t.others[node_id].address) for node_id, tellers in view.unlisted().items() for t in tellers}
         places = {(node_id, address) for node_id, address in known if address is not None}
         answers = self._nodes.look((node_id, -1, address) for node_id, address in places)
-        return frozenset(node.node_id for node in answers.values() if isinstance(node, Node)) & view.unlisted().keys()
+        return frozenset(
+            node_id
+            for (node_id, _), answer in answers.items()
+            if (answer.why not in _NETWORK if isinstance(answer, Silence) else answer.node_id == node_id)
+        )
 
     def knock(self, doors: Sequence[Address]) -> list[str]:
         """What keeps somebody out at each of the addresses; "" where a node answers."""
@@ -117,6 +125,5 @@ def _absent(peer: Peer, by_address: Mapping[Address, Node | Silence]) -> Absent:
     silences = [(address, answer) for address, answer in by_address.items() if isinstance(answer, Silence)]
     if not silences:
         return Absent(pod=peer.pod, ordinal=peer.ordinal, why=Absence.NO_RECORD)
-    network = (Absence.CONNECTION_REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE)
-    address, silence = min(silences, key=lambda pair: (pair[1].why in network, pair[0]))
+    address, silence = min(silences, key=lambda pair: (pair[1].why in _NETWORK, pair[0]))
     return Absent(pod=peer.pod, ordinal=peer.ordinal, why=silence.why, address=address, detail=silence.detail)

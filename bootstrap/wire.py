@@ -72,7 +72,6 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
             role=Role.REPLICA,
             link_up=link_up,
             master=master,
-            syncing=info.get("master_sync_in_progress") == "1",
             down_s=max(0, _offset(info.get("master_link_down_since_seconds", "0"))),
             offset=_offset(offset),
         )

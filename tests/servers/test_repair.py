@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from redis import RedisCluster
+from redis import Redis, RedisCluster
 from redis.cluster import ClusterNode
 
 from bootstrap.local.programs import Program
@@ -140,6 +140,33 @@ def test_a_member_that_the_service_does_not_list_is_not_forgotten(any_program: P
     until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
     said = three.run("apply")
     assert (said.exit_code, [r["code"] for r in said.outcome["reasons"]]) == (3, ["member-elsewhere"]), said.text
+
+
+def test_a_member_elsewhere_that_does_not_say_who_it_is_counts_as_alive(any_program: Program, lab: Labs) -> None:
+    """It wants a password by now: whoever answers there may be the member, so it is neither replaced nor forgotten."""
+    three = lab(any_program, 3, 0, servers=4)
+    zone = three.cluster.nameserver.zone
+    three.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+    assert three.run("apply").exit_code == 0
+    stranger = three.cluster.servers[3].address
+    with client(three) as meeting:
+        meeting.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
+        until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
+    with Redis(stranger.host, stranger.port) as locked:
+        locked.config_set("requirepass", "secret")
+    said = three.run("apply")
+    assert (said.exit_code, [r["code"] for r in said.outcome["reasons"]]) == (3, ["member-elsewhere"]), said.text
+
+
+def test_a_listed_pod_beyond_the_shape_that_hangs_is_not_taken_for_lost(any_program: Program, lab: Labs) -> None:
+    """Seven pods for a shape of six, the seventh hung: nothing is forgotten, nobody is promoted."""
+    six, _ = formed(any_program, lab)
+    zone = six.cluster.nameserver.zone
+    extra = replace(zone.pods[5], name="redis-app-6", addresses=(elsewhere(six.cluster.servers[5].address).host,))
+    six.cluster.nameserver.publish(replace(zone, pods=(*zone.pods, extra)))
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    assert (said.exit_code, said.outcome["steps"]) == (1, 0)
+    assert [reason["node"] for reason in said.outcome["reasons"]] == ["redis-app-6"]
 
 
 @pytest.mark.parametrize("verb", ["plan", "verify"])
