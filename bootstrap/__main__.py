@@ -1,6 +1,6 @@
 """The command line and the wiring; the only place that exits.
 
-python -m bootstrap apply | plan | verify | local
+python -m bootstrap apply | plan | verify | reinit | local
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from bootstrap.report import Outcome, outcome_of
 VERBS: Mapping[str, str] = {
     "apply": "bring the cluster to the declared shape; changes nothing on a healthy one",
     "plan": "say what apply would do, and do nothing",
+    "reinit": "wipe the cluster that --confirm names, and form it anew; without it, say what would be lost",
     "verify": "say whether every invariant of a good cluster holds",
 }
 
@@ -63,6 +64,7 @@ def _verb(
             verbs: Mapping[str, Callable[[], Outcome]] = {
                 "apply": running.apply,
                 "plan": running.plan,
+                "reinit": running.reinit,
                 "verify": running.verify,
             }
             outcome = running.attempt(verbs[verb])

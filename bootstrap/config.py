@@ -166,6 +166,24 @@ class Settings:
         "the declared cluster-node-timeout, milliseconds",
         shown="none: leave timeouts alone",
     )
+    require_full_coverage: str = _setting(
+        "",
+        _one_of("yes", "no"),
+        "the declared cluster-require-full-coverage, yes or no",
+        shown="none: only differences between nodes are told",
+    )
+    allow_replica_migration: str = _setting(
+        "",
+        _one_of("yes", "no"),
+        "the declared cluster-allow-replica-migration, yes or no",
+        shown="none: only differences between nodes are told",
+    )
+    confirm: str = _setting(
+        "",
+        _fingerprint,
+        "reinit only: wipe the cluster that has that fingerprint",
+        shown="none: say what would be lost",
+    )
     accept_loss: str = _setting(
         "", _fingerprint, "give up slots of which no copy is left, in the cluster with that fingerprint", shown="none"
     )
@@ -190,6 +208,14 @@ class Settings:
             shards=self.shards,
             replicas_per_shard=self.replicas_per_shard,
             timeout_ms=self.node_timeout_ms,
+            config={
+                name: value
+                for name, value in (
+                    ("cluster-require-full-coverage", self.require_full_coverage),
+                    ("cluster-allow-replica-migration", self.allow_replica_migration),
+                )
+                if value
+            },
             accept_loss=self.accept_loss,
         )
 

@@ -13,9 +13,12 @@ from typing import Protocol
 
 from bootstrap.clock import Clock, Deadline
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
+from bootstrap.links import LinkWatch
 from bootstrap.model import Address, ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
-from bootstrap.steps import Local, Rejected, SetTimeout, Step, Write, sentence, settled
+from bootstrap.reinit import wiping
+from bootstrap.settled import settled
+from bootstrap.steps import Local, Rejected, SetTimeout, Step, Write, sentence
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -63,6 +66,9 @@ class Log(Protocol):
         ...
 
 
+Planner = Callable[[ClusterView, Desired], Plan | Refusal]
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
     """One run towards a desired shape: `converge` is all of it."""
@@ -81,10 +87,14 @@ class Run:
     """Why servers did not take a timeout, once that happened: the user may lack CONFIG SET."""
     rejected: tuple[Reason, ...] = ()
     """What the servers did not accept in the latest phase, in their words."""
+    links: LinkWatch = field(init=False)
     view: ClusterView = field(default_factory=ClusterView)
     """The latest view, for whoever has to report after a failure."""
     first_view: ClusterView | None = None
     """The first view with every peer in it: what the run was started on."""
+
+    def __post_init__(self) -> None:
+        self.links = LinkWatch(self.clock)
 
     def converge(self) -> ClusterView:
         """Brings the cluster to the desired shape; returns the view that proves it.
@@ -95,6 +105,23 @@ class Run:
             return self._converge()
         finally:
             self._put_timeouts_back()
+
+    def wipe(self, confirm: str) -> bool:
+        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
+
+        Raises Refused, with what would be destroyed, where the fingerprint is not that of the cluster as it stands.
+        """
+        wiped = False
+        while True:
+            view, decision = self.decide(planner=partial(wiping, confirm=confirm))
+            if self.first_view is None:
+                self._say_what_was_found(view, decision)
+            if isinstance(decision, Refusal):
+                raise Refused.because(decision.reasons)
+            if not decision:
+                return wiped
+            wiped = True
+            self._do(decision.phases[0], view)
 
     def _converge(self) -> ClusterView:
         patience = Pacer(self)
@@ -120,7 +147,7 @@ class Run:
                 case Plan():
                     seen = self._do(decision.phases[0], view)
 
-    def decide(self, seen: ClusterView | None = None) -> tuple[ClusterView, Plan | Refusal]:
+    def decide(self, seen: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from what was just `seen`, or looks first. A reason to refuse gets some seconds to pass: gossip, and
         looks that are not one moment, may show for a while what is not so.
         """
@@ -133,7 +160,7 @@ class Run:
             seen = None
             # Where timeouts may not be set, everything else is done all the same.
             desired = replace(self.desired, timeout_ms=None) if self.timeouts_denied else self.desired
-            decision = plan(view, desired)
+            decision = planner(view, desired)
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             patience.wait("looking_again", partial(in_words, decision.reasons), partial(_refused, decision))
@@ -141,7 +168,7 @@ class Run:
     def _say_what_was_found(self, view: ClusterView, decision: Plan | Refusal) -> None:
         self.first_view = view
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
-        if isinstance(decision, Plan) and decision:
+        if isinstance(decision, Plan) and decision.findings:
             found = [finding.message for finding in decision.findings]
             more = [f"and {len(found) - REASONS_SHOWN} more"] if len(found) > REASONS_SHOWN else []
             phases = [phase.name for phase in decision.phases]
@@ -152,7 +179,7 @@ class Run:
         patience = Pacer(self)
         while True:
             self.clock.check()
-            self.view = view = self.world.look()
+            self.view = view = self.links.seen(self.world.look())
             if not view.absent:
                 return view
             patience.wait("waiting_for_peers", self._who_is_absent, self._given_up)
@@ -193,6 +220,7 @@ class Run:
         # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
         rejected = self.world.tell(writes, view)
+        self.links.told(writes)
         self.steps_done += len(writes) - len(rejected)
         self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
         for no in rejected:
@@ -212,7 +240,7 @@ class Run:
             self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
-            self.view = self.world.glance()
+            self.view = self.links.seen(self.world.glance())
             unsettled = [step for step in steps if not settled(step, self.view)]
             if not unsettled or self.view.absent or limit.passed:
                 return unsettled

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bootstrap.losses import Loss, losses
 from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.settled import settled, unlinked_pairs
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AwaitAgreement, AwaitEpochs, settled, unlinked_pairs
+from bootstrap.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.topology import Shard
 
 
@@ -27,13 +28,13 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
         yield Finding(code="blank-nodes", message=f"blank, knowing no other node: {', '.join(blank)}")
     remembered = SlotSet.union_of(loss.slots for loss in losses(view))
     if free := view.claimed().complement() - remembered:
-        yield Finding(code="slots-uncovered", message=f"{_several(len(free), 'slot')} without an owner: {free}")
+        yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
     if pairs := sum(1 for _ in unlinked_pairs(view)):
-        yield Finding(code="not-linked", message=f"{_several(pairs, 'pair')} of nodes not linked in both directions")
+        yield Finding(code="not-linked", message=f"{several(pairs, 'pair')} of nodes not linked in both directions")
     if not settled(AwaitAgreement(), view):
         yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")
     if doubled := sum(len(node.slots) for node in view.nodes) - len(view.claimed()):
-        yield Finding(code="slots-claimed-twice", message=f"{_several(doubled, 'slot')} claimed by more than one node")
+        yield Finding(code="slots-claimed-twice", message=f"{several(doubled, 'slot')} claimed by more than one node")
     for loss in losses(view):
         yield _loss_finding(loss, view)
     for shard in shards:
@@ -43,14 +44,33 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
         yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
     if not settled(AwaitEpochs(), view):
         yield Finding(code="equal-epochs", message="two masters have the same config epoch")
+    if moving := view.half_moved():
+        marked = ", ".join(node.pod for node in view.nodes if node.half_moved)
+        yield Finding(code="open-slots", message=f"{several(len(moving), 'slot')} half moved ({moving}) on {marked}")
+    yield from _drift(view, desired)
+
+
+def _drift(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """Settings that are not as declared, or not the same on all nodes; an address that is not where a node answers."""
     for node in view.nodes:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
             yield Finding(code="timeout-drift", message=drift, node=node.pod)
+        for name, value in desired.config.items():
+            if node.config.get(name, value) != value:
+                drift = f"{name} of {node.pod} is {node.config[name]}, declared is {value}"
+                yield Finding(code="config-drift", message=drift, node=node.pod)
+        if node.myself.address not in (None, node.address):
+            drift = f"{node.pod} answers at {node.address} and announces {node.myself.address}"
+            yield Finding(code="announces-another-address", message=drift, node=node.pod)
+    for name in sorted({name for node in view.nodes for name in node.config} - desired.config.keys()):
+        values = sorted({node.config[name] for node in view.nodes if name in node.config})
+        if len(values) > 1:
+            yield Finding(code="config-differs", message=f"{name} is not the same on all nodes: {', '.join(values)}")
 
 
 def _loss_finding(loss: Loss, view: ClusterView) -> Finding:
-    message = f"no pod carries {view.name(loss.node_id)}, which {_several(len(loss.tellers), 'node')} still know"
+    message = f"no pod carries {view.name(loss.node_id)}, which {several(len(loss.tellers), 'node')} still know"
     if loss.heir:
         message += f"; it owned {loss.slots}, and {loss.heir.pod} has the best copy"
     elif loss.slots:
@@ -63,9 +83,11 @@ def _replica_findings(replica: Node, master: Node) -> Iterator[Finding]:
         message = f"{replica.pod} is not yet a replica of {master.pod}"
         yield Finding(code="replica-missing", message=message, node=replica.pod)
     elif not replica.replication.link_up:
-        message = f"the link of {replica.pod} to its master {master.pod} is down"
+        how = "its copy is on its way" if replica.replication.syncing else "down"
+        message = f"the link of {replica.pod} to its master {master.pod} is not up: {how}"
         yield Finding(code="replica-link-down", message=message, node=replica.pod)
 
 
-def _several(count: int, word: str) -> str:
+def several(count: int, word: str) -> str:
+    """`1 slot`, `2 slots`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

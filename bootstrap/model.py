@@ -86,6 +86,8 @@ class Replication:
     link_up: bool
     """On a replica: the link to its master is up and the first copy is complete. On a master: True."""
     master: Address | None = None
+    syncing: bool = False
+    """On a replica: its first copy is on its way."""
     down_s: int = 0
     """On a replica: seconds since it lost its link; 0 while it is up, or before it ever was."""
     offset: int = 0
@@ -113,6 +115,12 @@ class Node:
     """Its cluster-node-timeout, milliseconds; None where CONFIG is denied."""
     version: str
     """For people: `redis 7.0.15`, `valkey 9.1.2`."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Its other `cluster-…` settings that a person may have declared; one that the server does not know is missing."""
+    databases: tuple[int, ...] = ()
+    """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
+    keys_in: Mapping[int, int] = field(default_factory=dict)
+    """Keys in all of its databases by slot, for the slots that the view has in question; 0 for any other."""
 
     @cached_property
     def myself(self) -> Member:
@@ -151,6 +159,12 @@ class Node:
         A handshake in flight does not count: it may die, and its id means nothing.
         """
         return not (self.others or self.slots or self.keys) and self.role is Role.MASTER
+
+    @property
+    def half_moved(self) -> SlotSet:
+        """Slots that it marks as migrating to another node, or as importing from one."""
+        slots = {slot for slot, _ in (*self.myself.migrating, *self.myself.importing)}
+        return SlotSet.of(*((slot, slot) for slot in sorted(slots)))
 
 
 class Absence(StrEnum):
@@ -229,6 +243,8 @@ class ClusterView:
     absent: tuple[Absent, ...] = ()
     elsewhere: frozenset[NodeId] = frozenset()
     """Members that no listed pod carries and that answered at the address where the others know them."""
+    stuck: frozenset[NodeId] = frozenset()
+    """Replicas that this run has watched for a while with their link neither up nor copying."""
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -265,12 +281,26 @@ class ClusterView:
         """A short name for the cluster as it stands: 12 hexadecimal digits over its masters' ids and slots; "" for
         none.
         """
-        owned = sorted(f"{node.node_id} {node.slots}" for node in self.nodes if node.slots)
-        return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
+        return fingerprint_of({node.node_id: node.slots for node in self.nodes if node.slots})
 
     def claimed(self) -> SlotSet:
         """Slots that at least one reachable node says are its own."""
         return SlotSet.union_of(node.slots for node in self.nodes)
+
+    def half_moved(self) -> SlotSet:
+        """Slots that some node marks as migrating or importing."""
+        return SlotSet.union_of(node.half_moved for node in self.nodes)
+
+    def in_question(self) -> SlotSet:
+        """Slots of which it matters who holds keys: half moved ones, and ones without an owner while there are keys."""
+        orphaned = self.claimed().complement() if any(node.keys for node in self.nodes) else SlotSet()
+        return self.half_moved() | orphaned
+
+
+def fingerprint_of(owners: Mapping[NodeId, SlotSet]) -> str:
+    """12 hexadecimal digits over the masters' ids and slots; "" where nobody owns any."""
+    owned = sorted(f"{node_id} {slots}" for node_id, slots in owners.items())
+    return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,6 +311,8 @@ class Desired:
     replicas_per_shard: int
     timeout_ms: int | None = None
     """The declared cluster-node-timeout, milliseconds; None: leave timeouts alone."""
+    config: Mapping[str, str] = field(default_factory=dict)
+    """Further `cluster-…` settings that every node should have."""
     accept_loss: str = ""
     """The fingerprint of the cluster whose lost slots may be given to others, empty; valid for that very state."""
 

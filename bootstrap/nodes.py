@@ -12,18 +12,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from typing import Any, TypeVar
 
 from redis.connection import Connection, SSLConnection
 from redis.exceptions import ResponseError
 
 from bootstrap import wire
+from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
+from bootstrap.migrate import move_keys
 from bootstrap.model import Absence, Address, Member, Node, Replication
 from bootstrap.silence import NotANode, Silence, silence_of, words_of
-from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Rejected, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.slots import SlotSet
+from bootstrap.steps import MoveKeys, Rejected, Write
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -32,7 +36,6 @@ WORKERS_MAX = 64
 WORDS_MAX = 200
 """Characters of what a server or a library says that go into a log."""
 
-Command = tuple[str | int, ...]
 Answer = TypeVar("Answer")
 
 _LOOK: tuple[Command, ...] = (
@@ -41,8 +44,10 @@ _LOOK: tuple[Command, ...] = (
     ("INFO", "replication"),
     ("INFO", "keyspace"),
     ("INFO", "server"),
-    ("CONFIG", "GET", "cluster-node-timeout"),
+    ("CONFIG", "GET", "cluster-*"),
 )
+_DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
+"""Settings that a person may declare, and that may change at run time without harm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,12 @@ class Credentials:
         for form in {self.password, repr(self.password)[1:-1], ascii(self.password)[1:-1]} if self.password else ():
             text = text.replace(str(form), "…")
         return text[:WORDS_MAX]
+
+    def as_migrate_takes_them(self) -> tuple[str, ...]:
+        """The words with which one server lets itself in to another; Redis 5 knows no user names."""
+        if not self.password:
+            return ()
+        return ("AUTH2", self.username, self.password) if self.username else ("AUTH", self.password)
 
     def connection_options(self) -> dict[str, Any]:
         """The options that redis-py takes for them, for a single connection and for a client alike.
@@ -98,7 +109,7 @@ class Nodes:
     def look(self, places: Iterable[tuple[str, int, Address]]) -> Mapping[tuple[str, Address], Node | Silence]:
         """One look at every (pod, ordinal, address), all at once. An address may be asked for several pods."""
         places = tuple(places)
-        by_address = self._each({address: (_LOOK, _Facts.of) for _, _, address in places})
+        by_address = self._each({address: _look for _, _, address in places})
         return {
             (pod, address): found
             if isinstance(found := by_address[address], Silence)
@@ -106,48 +117,57 @@ class Nodes:
             for pod, ordinal, address in places
         }
 
+    def count(
+        self, databases: Mapping[Address, Sequence[int]], slots: SlotSet
+    ) -> Mapping[Address, Mapping[int, int] | Silence]:
+        """How many keys each node holds of each slot, in the databases named for it; slots without any are left out."""
+        return self._each({address: partial(_count, numbers, slots) for address, numbers in databases.items()})
+
     def tell(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
         """Sends each node its writes in order, all nodes at once. Returns those not accepted, with the answer."""
-        commands = {address: [commands_for(write) for write in told] for address, told in writes.items()}
-        calls = {address: (tuple(chain.from_iterable(each)), list) for address, each in commands.items()}
         rejected: list[Rejected] = []
-        for address, answer in self._each(calls).items():
-            replies = iter(() if isinstance(answer, Silence) else answer)
-            for write, words in zip(writes[address], commands[address], strict=True):
-                if isinstance(answer, Silence):
-                    rejected.append(Rejected(write, f"{answer.why.value} {answer.detail}".strip(), answered=False))
-                elif errors := [reply for reply in islice(replies, len(words)) if isinstance(reply, Exception)]:
-                    why = (
-                        f"{getattr(errors[0], 'status_code', None) or ''} {self._credentials.hide(words_of(errors[0]))}"
-                    )
-                    rejected.append(Rejected(write, why.strip(), answered=True))
+        talks = {address: partial(self._tell, told) for address, told in writes.items()}
+        for address, answer in self._each(talks).items():
+            if isinstance(answer, Silence):
+                why = f"{answer.why.value} {answer.detail}".strip()
+                rejected += [Rejected(write, why, answered=False) for write in writes[address]]
+                continue
+            for write, error in zip(writes[address], answer, strict=True):
+                if error is not None:
+                    code = getattr(error, "status_code", None) or ""
+                    why = f"{code} {self._credentials.hide(words_of(error))}".strip()
+                    rejected.append(Rejected(write, why, answered=True))
         return rejected
 
-    def _each(
-        self, calls: Mapping[Address, tuple[Sequence[Command], Callable[[list[Any]], Answer]]]
-    ) -> dict[Address, Answer | Silence]:
+    def _tell(self, writes: Sequence[Write], connection: Connection) -> list[Exception | None]:
+        """What the node said against each write, None where it took it."""
+        words = [() if isinstance(write, MoveKeys) else commands_for(write) for write in writes]
+        replies = iter(_ask_all(connection, tuple(chain.from_iterable(words))))
+        errors = [_first_error(list(islice(replies, len(each)))) for each in words]
+        ask = partial(_ask, connection)
+        return [
+            move_keys(ask, write, self._credentials.as_migrate_takes_them()) if isinstance(write, MoveKeys) else error
+            for write, error in zip(writes, errors, strict=True)
+        ]
+
+    def _each(self, talks: Mapping[Address, Callable[[Connection], Answer]]) -> dict[Address, Answer | Silence]:
         """A conversation with every address at once. One that takes too long is hung up on, and so ends."""
-        talks: dict[Address, Future[Answer | Silence]] = {
-            address: self._pool.submit(self._converse, address, commands, read)
-            for address, (commands, read) in calls.items()
+        running: dict[Address, Future[Answer | Silence]] = {
+            address: self._pool.submit(self._converse, address, talk) for address, talk in talks.items()
         }
-        rounds = 1 + len(talks) // WORKERS_MAX
-        wait(talks.values(), timeout=self._answer_limit_s * rounds * 1.5)
-        hung = [address for address, talk in talks.items() if not talk.done()]
+        rounds = 1 + len(running) // WORKERS_MAX
+        wait(running.values(), timeout=self._answer_limit_s * rounds * 1.5)
+        hung = [address for address, talk in running.items() if not talk.done()]
         for address in hung:
             if connection := self._open.get(address):
                 _hang_up(connection)
-        answers = {address: talk.result() for address, talk in talks.items()}
+        answers = {address: talk.result() for address, talk in running.items()}
         return answers | dict.fromkeys(hung, Silence(Absence.TIMEOUT))
 
-    def _converse(
-        self, address: Address, commands: Sequence[Command], read: Callable[[list[Any]], Answer]
-    ) -> Answer | Silence:
-        """Sends all commands, reads all replies; an error reply is a value among them. No server makes it raise."""
+    def _converse(self, address: Address, talk: Callable[[Connection], Answer]) -> Answer | Silence:
+        """One conversation; an error reply is a value in it. No server makes it raise."""
         try:
-            connection = self._connection(address)
-            connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            return read([_reply(connection) for _ in commands])
+            return talk(self._connection(address))
         except Exception as error:  # noqa: BLE001 - whatever a stranger on that port makes redis-py raise
             if address in self._open:
                 self._open.pop(address).disconnect()
@@ -170,33 +190,6 @@ class Nodes:
         return self._open[address]
 
 
-def commands_for(write: Write) -> tuple[Command, ...]:
-    """The words that a step is told with, in order."""
-    match write:
-        case SetTimeout():
-            return (("CONFIG", "SET", "cluster-node-timeout", write.timeout_ms),)
-        case SetEpoch():
-            return (("CLUSTER", "SET-CONFIG-EPOCH", write.epoch),)
-        case Meet():
-            return (_meet(write.address, write.bus_port),)
-        case AddSlots():
-            return (("CLUSTER", "ADDSLOTS", *write.slots),)
-        case Replicate():
-            return (("CLUSTER", "REPLICATE", write.master),)
-        case Failover():
-            return (("CLUSTER", "FAILOVER", "TAKEOVER" if write.takeover else "FORCE"),)
-        case Forget():
-            return (("CLUSTER", "FORGET", write.lost),)
-        case Announce():
-            return tuple(_meet(address, bus_port) for address, bus_port in write.others)
-        case _:
-            assert_never(write)
-
-
-def _meet(address: Address, bus_port: int) -> Command:
-    return ("CLUSTER", "MEET", address.host, address.port, *((bus_port,) if bus_port else ()))
-
-
 @dataclass(frozen=True, slots=True)
 class _Facts:
     """The parsed replies to one look, before it is known which pod gave them."""
@@ -204,14 +197,14 @@ class _Facts:
     members: tuple[Member, ...]
     cluster: wire.ClusterInfo
     replication: Replication
-    keys: int
+    keys: Mapping[int, int]
     server: Mapping[str, str]
-    timeout_ms: int | None
+    config: Mapping[str, str]
 
     @classmethod
     def of(cls, replies: list[Any]) -> _Facts:
         """Raises the server's error reply, or WireError for a text that is not what it should be."""
-        nodes, cluster, replication, keyspace, server, timeout = replies
+        nodes, cluster, replication, keyspace, server, config = replies
         # A Sentinel answers INFO though it knows no CLUSTER: its own word comes before that error.
         identity = wire.parse_info(server) if isinstance(server, str) else {}
         if identity.get("redis_mode") == "sentinel":
@@ -227,9 +220,9 @@ class _Facts:
             members=wire.parse_cluster_nodes(nodes),
             cluster=wire.parse_cluster_info(cluster),
             replication=wire.parse_replication(wire.parse_info(replication)),
-            keys=wire.count_keys(wire.parse_info(keyspace)),
+            keys=wire.keys_by_database(wire.parse_info(keyspace)),
             server=identity,
-            timeout_ms=_timeout_ms(timeout),
+            config=wire.parse_config(config),
         )
 
     def node(self, pod: str, ordinal: int, address: Address) -> Node:
@@ -243,17 +236,48 @@ class _Facts:
             serving=self.cluster.serving,
             current_epoch=self.cluster.current_epoch,
             replication=self.replication,
-            keys=self.keys,
-            timeout_ms=self.timeout_ms,
+            keys=sum(self.keys.values()),
+            timeout_ms=int(timeout) if (timeout := self.config.get("cluster-node-timeout", "")).isdecimal() else None,
             version=f"{kind} {self.server.get(f'{kind}_version', '?')}",
+            config={name: self.config[name] for name in _DECLARABLE if name in self.config},
+            databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
         )
 
 
-def _timeout_ms(reply: Any) -> int | None:
-    """CONFIG GET's reply is `[name, value]`; an error (CONFIG denied or renamed) leaves the timeout unknown."""
-    if isinstance(reply, list) and len(reply) == 2 and str(reply[1]).isdecimal():
-        return int(reply[1])
-    return None
+def _look(connection: Connection) -> _Facts:
+    return _Facts.of(_ask_all(connection, _LOOK))
+
+
+def _count(databases: Sequence[int], slots: SlotSet, connection: Connection) -> Mapping[int, int]:
+    found: dict[int, int] = {}
+    for database in databases:
+        selected: list[Command] = [("SELECT", database)] if database else []
+        counting: list[Command] = [("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots]
+        replies = _ask_all(connection, (*selected, *counting, *((("SELECT", 0),) if database else ())))
+        if error := _first_error(replies):
+            raise error
+        for slot, keys in zip(slots, replies[len(selected) :], strict=False):
+            if keys:
+                found[slot] = found.get(slot, 0) + int(keys)
+    return found
+
+
+def _ask(connection: Connection, *command: str | int) -> Any:
+    return _ask_all(connection, (command,))[0]
+
+
+def _ask_all(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    """Sends all commands, then reads all replies; an error reply is a value among them."""
+    if not commands:
+        return []
+    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    return [_reply(connection) for _ in commands]
+
+
+def _first_error(replies: Sequence[Any]) -> Exception | None:
+    """The first error among replies, also within the reply of a transaction."""
+    flat = chain.from_iterable(reply if isinstance(reply, list) else [reply] for reply in replies)
+    return next((reply for reply in flat if isinstance(reply, Exception)), None)
 
 
 def _reply(connection: Connection) -> Any:

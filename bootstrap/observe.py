@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from bootstrap.discover import Listing, Names, Resolver, discover
-from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer
+from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId, Peer, Role
 from bootstrap.nodes import Nodes
 from bootstrap.silence import Silence
+from bootstrap.slots import SlotSet
 from bootstrap.steps import Rejected, Write, told_to
 
 _NETWORK = frozenset({Absence.CONNECTION_REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE})
@@ -30,7 +31,8 @@ class Observer:
         """Asks the DNS who is there, then asks each of them."""
         self._listing = discover(self._resolver, self._names, self._wanted)
         self._elsewhere = frozenset()
-        view = self.glance()
+        view = self._ask_all()
+        view = self._with_keys(view, view.in_question())
         if view.unlisted() and not view.absent:
             self._elsewhere = self._alive_elsewhere(view)
             view = replace(view, elsewhere=self._elsewhere)
@@ -38,6 +40,26 @@ class Observer:
 
     def glance(self) -> ClusterView:
         """Asks the peers of the last look again, without the DNS: for watching something come true."""
+        view = self._ask_all()
+        return self._with_keys(view, view.half_moved())
+
+    def _with_keys(self, view: ClusterView, slots: SlotSet) -> ClusterView:
+        """The view with the masters' numbers of keys in each of the slots; whoever does not say is not there."""
+        asked = {node.address: node.databases for node in view.nodes if node.role is Role.MASTER and node.keys}
+        if not slots or not asked:
+            return view
+        counts = self._nodes.count(asked, slots)
+        nodes, absent = [], list(view.absent)
+        for node in view.nodes:
+            found = counts.get(node.address, {})
+            if isinstance(found, Silence):
+                why, detail = found.why, found.detail
+                absent.append(Absent(pod=node.pod, ordinal=node.ordinal, why=why, address=node.address, detail=detail))
+            else:
+                nodes.append(replace(node, keys_in=found) if found else node)
+        return replace(view, nodes=tuple(nodes), absent=tuple(absent))
+
+    def _ask_all(self) -> ClusterView:
         peers = self._listing.peers
         answers = self._nodes.look((peer.pod, peer.ordinal, address) for peer in peers for address in peer.addresses)
         chosen = choose({peer: {a: answers[peer.pod, a] for a in peer.addresses} for peer in peers})

@@ -12,7 +12,8 @@ The order of the phases is the heart of it:
 7. *forget*: the other lost members, at every node at once. Not before: a forgotten master can no longer be voted out,
    and a replica cannot forget its master.
 8. *serve*: nothing is written; the servers' own rejoin delay passes.
-9. *settings*: what drifted from the declared configuration.
+9. *open*, *move*, *take*, *close*: slots whose move was left half-way. A node that does not serve takes no keys.
+10. *settings*: what drifted from the declared configuration.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
 is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
@@ -30,7 +31,9 @@ from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
 from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.moves import HalfMove, half_moves
 from bootstrap.refusals import reasons_to_refuse
+from bootstrap.settled import settled, unlinked_pairs
 from bootstrap.steps import (
     AddSlots,
     Announce,
@@ -40,18 +43,22 @@ from bootstrap.steps import (
     AwaitMesh,
     AwaitReplication,
     AwaitServing,
+    CloseSlot,
     Failover,
     Forget,
+    MarkSlot,
     Meet,
+    MoveKeys,
+    Reattach,
     Replicate,
+    SetConfig,
     SetEpoch,
     SetTimeout,
     Step,
+    TakeSlot,
     Wait,
     Write,
-    settled,
     told_to,
-    unlinked_pairs,
 )
 from bootstrap.topology import Shard, layout
 
@@ -124,6 +131,7 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=shape),
         Phase(name="forget", why="nobody follows or awaits the lost any more", steps=tuple(_forget(view))),
         Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shape)))),
+        *_finish_moves(tuple(half_moves(view))),
     ]
     drift = Phase(name="settings", why="the declared configuration holds", steps=tuple(_settings(view, desired)))
     # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
@@ -179,6 +187,8 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
         for replica in shard.replicas:
             if view.by_id[replica].myself.master_id != shard.master:
                 yield Replicate(replica=replica, master=shard.master)
+            elif replica in view.stuck:
+                yield Reattach(replica=replica, master=shard.master)
 
 
 def _elect(view: ClusterView) -> Iterator[Step]:
@@ -249,8 +259,51 @@ def _serve(view: ClusterView, after_a_change: bool) -> Iterator[Step]:  # noqa: 
     return (wait for wait in waits if after_a_change or not settled(wait, view))
 
 
+def _finish_moves(moves: tuple[HalfMove, ...]) -> Iterator[Phase]:
+    """Slot by slot the servers' own protocol, from wherever it was left. The keys are counted anew before a slot is
+    taken: an owner that hears of its successor drops what it still holds of it.
+    """
+    whys = {
+        "open": "both sides have to know of a move before a key moves",
+        "move": "a slot is handed over only when its old owner holds nothing of it",
+        "take": "the new owner says so itself, with a new epoch",
+        "close": "no mark is left of a move that is over",
+    }
+    for name, why in whys.items():
+        if steps := tuple(step for move in moves for step in _finish_move(name, move)):
+            yield Phase(name=name, why=why, steps=steps)
+
+
+def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
+    slot, owner, target = move.slot, move.owner, move.target
+    match phase:
+        case "open" if target:
+            if (slot, owner.node_id) not in target.myself.importing:
+                yield MarkSlot(node=target.node_id, slot=slot, other=owner.node_id, importing=True)
+            if (slot, target.node_id) not in owner.myself.migrating:
+                yield MarkSlot(node=owner.node_id, slot=slot, other=target.node_id, importing=False)
+        case "move" if target and owner.keys_in.get(slot):
+            yield MoveKeys(
+                source=owner.node_id,
+                target=target.node_id,
+                slot=slot,
+                address=target.address,
+                databases=owner.databases,
+            )
+        case "take" if target:
+            yield TakeSlot(node=target.node_id, slot=slot)
+        case "close" if len(move.holders) < 2:
+            for node in {n.node_id: n for n in (*move.marked, *((owner,) if target else ()))}.values():
+                if node != target:
+                    yield CloseSlot(node=node.node_id, slot=slot)
+
+
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:
-    """Timeouts that differ from the declared one, or that *prepare* is about to change."""
+    """Settings that differ from the declared ones, and timeouts that *prepare* is about to change."""
+    for node in view.nodes:
+        for name, value in desired.config.items():
+            if node.config.get(name, value) != value:
+                yield SetConfig(node=node.node_id, name=name, value=value)
     if desired.timeout_ms is None:
         return
     lowered = {step.node for step in _prepare(view, desired) if isinstance(step, SetTimeout)}

@@ -11,6 +11,7 @@ from itertools import chain
 from bootstrap.errors import Reason
 from bootstrap.losses import inherited, loss_accepted, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
+from bootstrap.moves import half_moves, homes, orphans
 from bootstrap.slots import SlotSet
 from bootstrap.topology import Shard
 
@@ -21,11 +22,16 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
         _wrong_number_of_pods(view, desired),
         _two_clusters(view),
         _members_elsewhere(view),
-        _open_slots(view),
+        _keys_on_several(view),
         _slots_lost(view, desired),
         _keys_outside(view),
         _shape_differs(view, desired, shards),
     )
+
+
+def reasons_not_to_wipe(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """What stands against forming anew, whatever a person has confirmed."""
+    return chain(_wrong_number_of_pods(view, desired), _members_elsewhere(view), _keys_outside(view))
 
 
 def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
@@ -104,26 +110,35 @@ def _members_elsewhere(view: ClusterView) -> Iterator[Reason]:
             )
 
 
-def _open_slots(view: ClusterView) -> Iterator[Reason]:
-    for node in view.nodes:
-        if opened := sorted({slot for slot, _ in (*node.myself.migrating, *node.myself.importing)}):
-            yield Reason(
-                code="open-slots",
-                message=f"{node.pod} has slots that are half moved: {', '.join(map(str, opened))}",
-                remedy="finish or undo that move with `redis-cli --cluster fix`, then run again",
-                node=node.pod,
-            )
+def _keys_on_several(view: ClusterView) -> Iterator[Reason]:
+    """Keys of one slot on more nodes than its owner and one other: nobody can say which of two values is the newer."""
+    torn = {move.slot: (move.owner, *move.holders) for move in half_moves(view) if len(move.holders) > 1}
+    torn |= {slot: holders for slot, holders in orphans(view).items() if len(holders) > 1}
+    for slot, holders in sorted(torn.items()):
+        where = ", ".join(f"{node.pod} ({node.keys_in.get(slot, 0)} keys)" for node in holders)
+        yield Reason(
+            code="keys-on-several",
+            message=f"slot {slot} has keys on several nodes: {where}",
+            remedy=f"look at them with CLUSTER GETKEYSINSLOT {slot} 10, delete those that are not wanted, run again",
+            node=holders[0].pod,
+        )
 
 
 def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     """Slots of which no copy is left: their keys may be on a disk that can still come back. Given to somebody else the
     cluster would serve again, and the loss would be final. That is a person's decision, for this very state.
+
+    Where every pod remembers the cluster and nobody is missing, no disk can come back: a slot without an owner is then
+    only that, and gets one.
     """
     if loss_accepted(view, desired):
         return
     holders = [node for node in view.nodes if node.keys and (node.slots or node.role is Role.REPLICA)]
+    missing = bool(view.unlisted()) or any(node.blank for node in view.nodes)
     lost = lost_for_good(view)
-    unowned = SlotSet.union_of([*inherited(view).values(), lost]).complement() if holders else SlotSet()
+    homed = homes(view).values()
+    unowned = SlotSet.union_of([*inherited(view).values(), *homed, lost]).complement()
+    unowned = unowned if holders and missing else SlotSet()
     if (lost or unowned) and not any(_two_clusters(view)):
         yield Reason(
             code="slots-lost",
@@ -134,8 +149,9 @@ def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
 
 
 def _keys_outside(view: ClusterView) -> Iterator[Reason]:
+    home = homes(view)
     for node in view.nodes:
-        if node.keys and node.role is Role.MASTER and not node.slots:
+        if node.keys and node.role is Role.MASTER and not node.slots and node.node_id not in home:
             yield Reason(
                 code="keys-outside",
                 message=f"{node.pod} owns no slot and holds {node.keys} keys: joining it would hide or lose them",

@@ -48,15 +48,7 @@ class Session:
 
     def apply(self) -> Outcome:
         """Brings the cluster to the declared shape and proves that it serves."""
-        told = self.settings
-        self.log.info(
-            "run_started",
-            service=f"{told.service}.{told.namespace}",
-            shards=told.shards,
-            replicas_per_shard=told.replicas_per_shard,
-            deadline_s=told.deadline_s,
-            program=__version__,
-        )
+        self._say_started("apply")
         view = self.run.converge()
         if not self.run.steps_done:
             self._knock()
@@ -65,6 +57,26 @@ class Session:
         first = self.run.first_view or view
         fresh = forming(first) and first.claimed() != ALL_SLOTS
         return self._outcome("formed" if fresh else "repaired", 0)
+
+    def reinit(self) -> Outcome:
+        """Wipes the cluster that a person has confirmed, and forms it anew."""
+        self._say_started("reinit")
+        if not self.run.wipe(self.settings.confirm):
+            return self.apply()
+        self._prove(self.run.converge())
+        return self._outcome("reinitialised", 0)
+
+    def _say_started(self, verb: str) -> None:
+        told = self.settings
+        self.log.info(
+            "run_started",
+            verb=verb,
+            service=f"{told.service}.{told.namespace}",
+            shards=told.shards,
+            replicas_per_shard=told.replicas_per_shard,
+            deadline_s=told.deadline_s,
+            program=__version__,
+        )
 
     def plan(self) -> Outcome:
         """Says what `apply` would do, and does nothing."""

@@ -1,17 +1,13 @@
 """The verbs, as data. A step is one small thing to tell one node, or a condition to wait for; it acts on nothing.
-
-`settled(step, view)` says when a step has come true. It is defined once and used three times: the planner skips with
-it, the executor waits with it, and the tests' fake cluster is checked against it.
+When it has come true is said by `settled`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple, assert_never
 
-from bootstrap.model import Address, ClusterView, Node, NodeId, Role
+from bootstrap.model import Address, ClusterView, NodeId
 from bootstrap.slots import SlotSet
 
 
@@ -21,6 +17,15 @@ class SetTimeout:
 
     node: NodeId
     timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetConfig:
+    """CONFIG SET of a setting that may change at run time without harm."""
+
+    node: NodeId
+    name: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,16 @@ class Replicate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reattach:
+    """CLUSTER REPLICATE, told to a replica of that very master whose link stays down: on Redis it connects anew and
+    goes on from where it was. Never told while a copy is on its way, which it would start again.
+    """
+
+    replica: NodeId
+    master: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failover:
     """CLUSTER FAILOVER, told to a replica whose master is lost: FORCE asks the other masters for their votes, TAKEOVER
     asks nobody. TAKEOVER is safe only while the old master is certainly gone.
@@ -75,6 +90,58 @@ class Forget:
 
     node: NodeId
     lost: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkSlot:
+    """CLUSTER SETSLOT IMPORTING, told to the node that is to own a slot, or MIGRATING, told to the one that does."""
+
+    node: NodeId
+    slot: int
+    other: NodeId
+    importing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveKeys:
+    """MIGRATE, told to the source of an open slot, for as many of its keys as a moment allows. Of a key that both have
+    the source's copy counts: until the slot is handed over, clients are served from it.
+    """
+
+    source: NodeId
+    target: NodeId
+    slot: int
+    address: Address
+    """The target's."""
+    databases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSlot:
+    """CLUSTER SETSLOT NODE, told to the slot's new owner itself: it takes a new epoch, and the others follow. Only
+    after the old owner has no key of the slot left: what it still holds then, it drops.
+    """
+
+    node: NodeId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseSlot:
+    """CLUSTER SETSLOT STABLE: takes away a mark that nothing hangs on any more."""
+
+    node: NodeId
+    slot: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wipe:
+    """CLUSTER RESET HARD; on a master together with FLUSHALL, in one transaction. A replica drops its copy by itself.
+    Part of `reinit` alone.
+    """
+
+    node: NodeId
+    flush: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +193,24 @@ class AwaitServing:
     """Wait until every node says `cluster_state:ok`."""
 
 
-Local = SetTimeout | SetEpoch
+Local = SetTimeout | SetConfig | SetEpoch | MarkSlot | MoveKeys | CloseSlot | Wipe
 """Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
 
-Write = SetTimeout | SetEpoch | Meet | AddSlots | Replicate | Failover | Forget | Announce
+SlotMove = MarkSlot | MoveKeys | TakeSlot | CloseSlot
+Write = (
+    SetTimeout
+    | SetConfig
+    | SetEpoch
+    | Meet
+    | AddSlots
+    | Replicate
+    | Reattach
+    | Failover
+    | Forget
+    | Announce
+    | SlotMove
+    | Wipe
+)
 Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication | AwaitServing
 Step = Write | Wait
 
@@ -146,66 +227,16 @@ class Rejected(NamedTuple):
 def told_to(step: Write) -> NodeId:
     """The node that a write is sent to."""
     match step:
-        case SetTimeout() | SetEpoch() | AddSlots() | Announce() | Forget():
-            return step.node
         case Meet():
             return step.introducer
-        case Replicate():
+        case Replicate() | Reattach():
             return step.replica
+        case MoveKeys():
+            return step.source
         case Failover():
             return step.heir
         case _:
-            assert_never(step)
-
-
-def settled(step: Step, view: ClusterView) -> bool:
-    """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
-    nodes = view.by_id
-    if isinstance(step, Wait) and (view.absent or not nodes):
-        return False
-    match step:
-        case SetTimeout():
-            return step.node in nodes and nodes[step.node].timeout_ms == step.timeout_ms
-        case SetEpoch():
-            return step.node in nodes and nodes[step.node].myself.config_epoch >= step.epoch
-        case Meet():
-            known = step.introducer in nodes and step.newcomer in nodes
-            return known and linked(nodes[step.introducer], nodes[step.newcomer])
-        case AddSlots():
-            return step.node in nodes and all(not step.slots - told.slots for told in _tellings(step.node, view))
-        case Replicate():
-            tellings = _tellings(step.replica, view)
-            return step.replica in nodes and all(told.master_id == step.master for told in tellings)
-        case Failover() | AwaitHeir():
-            return not step.slots - view.claimed()
-        case Forget():
-            return step.node in nodes and step.lost not in nodes[step.node].others
-        case Announce():
-            return step.node in nodes and _agreed(nodes[step.node], view)
-        case AwaitMesh():
-            return not any(unlinked_pairs(view))
-        case AwaitAgreement():
-            claimed_once = sum(len(node.slots) for node in view.nodes) == len(view.claimed())
-            return claimed_once and all(_agreed(node, view) for node in view.nodes)
-        case AwaitEpochs():
-            epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
-            return len(set(epochs)) == len(epochs)
-        case AwaitReplication():
-            return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
-        case AwaitServing():
-            return all(node.serving for node in view.nodes)
-        case _:
-            assert_never(step)
-
-
-def linked(one: Node, other: Node) -> bool:
-    """True when each of two nodes knows the other by its id, is connected to it, and does not suspect it."""
-    return _reaches(one, other) and _reaches(other, one)
-
-
-def unlinked_pairs(view: ClusterView) -> Iterator[tuple[Node, Node]]:
-    """Pairs of nodes that lack a link in some direction, lower ordinals first."""
-    return ((one, other) for one, other in combinations(view.nodes, 2) if not linked(one, other))
+            return step.node
 
 
 def sentence(step: Step, view: ClusterView) -> str:
@@ -213,6 +244,8 @@ def sentence(step: Step, view: ClusterView) -> str:
     match step:
         case SetTimeout():
             return f"set cluster-node-timeout of {view.name(step.node)} to {step.timeout_ms} ms"
+        case SetConfig():
+            return f"set {step.name} of {view.name(step.node)} to {step.value}"
         case SetEpoch():
             return f"give {view.name(step.node)} the config epoch {step.epoch}"
         case Meet():
@@ -221,6 +254,21 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"assign slots {step.slots} to {view.name(step.node)}"
         case Replicate():
             return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
+        case Reattach():
+            return f"let {view.name(step.replica)} connect anew to its master {view.name(step.master)}"
+        case MarkSlot() if step.importing:
+            return f"let {view.name(step.node)} import slot {step.slot} from {view.name(step.other)}"
+        case MarkSlot():
+            return f"let {view.name(step.node)} hand slot {step.slot} over to {view.name(step.other)}"
+        case MoveKeys():
+            return f"move the keys of slot {step.slot} from {view.name(step.source)} to {view.name(step.target)}"
+        case TakeSlot():
+            return f"make {view.name(step.node)} the owner of slot {step.slot}"
+        case CloseSlot():
+            return f"end the move of slot {step.slot} on {view.name(step.node)}"
+        case Wipe():
+            what = "all its keys, slots" if step.flush else "its copy"
+            return f"wipe {view.name(step.node)}: {what} and its knowledge of the others"
         case Failover():
             how = "without asking the others, who cannot vote" if step.takeover else "by the votes of the others"
             return f"promote {view.name(step.heir)} in place of the lost {view.name(step.lost)}, {how}"
@@ -243,30 +291,3 @@ def sentence(step: Step, view: ClusterView) -> str:
             return "wait until every node says cluster_state:ok"
         case _:
             assert_never(step)
-
-
-def _reaches(one: Node, other: Node) -> bool:
-    told = one.others.get(other.node_id)
-    return told is not None and told.connected and not told.suspected
-
-
-def _agreed(node: Node, view: ClusterView) -> bool:
-    """True when nobody who knows the node says anything else of it than it says itself."""
-    own = node.myself
-    others = (other.others.get(node.node_id) for other in view.nodes)
-    return all(
-        told.slots == own.slots and told.master_id == own.master_id and told.role is own.role for told in others if told
-    )
-
-
-def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:
-    """What each node says of `node_id`, the node itself included; one that does not know it says nothing of worth."""
-    for node in view.nodes:
-        told = node.myself if node.node_id == node_id else node.others.get(node_id)
-        yield _Telling(told.slots, told.master_id) if told else _Telling(SlotSet(), None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Telling:
-    slots: SlotSet
-    master_id: NodeId | None

@@ -12,6 +12,7 @@ from itertools import cycle
 
 from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
+from bootstrap.moves import homes
 from bootstrap.slots import SlotSet, even_split
 
 
@@ -40,11 +41,12 @@ def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
 
 
 def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
-    """Every owner of slots, and every heir of a lost one; then nodes that others follow; then the lowest ordinals that
-    follow nobody.
+    """Every owner of slots, every heir of a lost one, and who alone holds keys of a slot without an owner; then nodes
+    that others follow; then the lowest ordinals that follow nobody.
     """
     followed = {node.myself.master_id for node in view.nodes}
-    claims = inherited(view)
+    home = homes(view)
+    claims = {node_id: slots | home.get(node_id, SlotSet()) for node_id, slots in inherited(view).items()}
 
     def preference(node: Node) -> tuple[bool, bool, int]:
         return (not claims[node.node_id], node.node_id not in followed, node.ordinal)
@@ -56,10 +58,11 @@ def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
 
 
 def _slots(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, SlotSet]:
-    """Each master keeps what it has. A slot without an owner goes to the master whose even share it is, if that one has
-    none yet, and else to the master that has least.
+    """Each master keeps what it has. A slot without an owner goes to the master that holds its keys; else to the one
+    whose even share it is, if that one has none yet; and else to the master that has least.
     """
-    claims = inherited(view)
+    home = homes(view)
+    claims = {node_id: slots | home.get(node_id, SlotSet()) for node_id, slots in inherited(view).items()}
     target = {master.node_id: claims[master.node_id] for master in masters}
     kept = SlotSet() if loss_accepted(view, desired) else lost_for_good(view)
     free = SlotSet.union_of([*claims.values(), kept]).complement()

@@ -159,6 +159,9 @@ def _settings(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
             yield _bad("timeout-drift", drift, node.pod)
+        for name, value in desired.config.items():
+            if node.config.get(name, value) != value:
+                yield _bad("config-drift", f"{name} of {node.pod} is {node.config[name]}, not {value}", node.pod)
 
 
 def _node(view: ClusterView, node_id: NodeId | None) -> Node | None:

@@ -66,22 +66,33 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
         replicas = tuple(sorted(address for address in online if address))
         return Replication(role=Role.MASTER, link_up=True, offset=_offset(offset), online_replicas=replicas)
     if role == "slave":
-        link_up = info.get("master_link_status") == "up" and info.get("master_sync_in_progress", "0") == "0"
+        syncing = info.get("master_sync_in_progress", "0") != "0"
         master = _address(info.get("master_host", ""), info.get("master_port", ""))
         return Replication(
             role=Role.REPLICA,
-            link_up=link_up,
+            link_up=info.get("master_link_status") == "up" and not syncing,
             master=master,
+            syncing=syncing,
             down_s=max(0, _offset(info.get("master_link_down_since_seconds", "0"))),
             offset=_offset(offset),
         )
     raise WireError(f"INFO: no role that a cluster node can have: {_quote(role or '')}")
 
 
-def count_keys(info: Mapping[str, str]) -> int:
-    """Keys in all databases, from the keyspace section (`db0:keys=3,expires=0,…`); an empty database has no line."""
-    databases = (value for name, value in info.items() if re.fullmatch(r"db[0-9]+", name, re.ASCII))
-    return sum(_number(_fields(value).get("keys", ""), "INFO: keys") for value in databases)
+def keys_by_database(info: Mapping[str, str]) -> Mapping[int, int]:
+    """Keys by database, from the keyspace section (`db0:keys=3,expires=0,…`); an empty database has no line."""
+    return {
+        int(name[2:]): _number(_fields(value).get("keys", ""), "INFO: keys")
+        for name, value in info.items()
+        if re.fullmatch(r"db[0-9]{1,9}", name, re.ASCII)
+    }
+
+
+def parse_config(reply: object) -> Mapping[str, str]:
+    """CONFIG GET's reply, `[name, value, name, value…]`; empty for anything else, such as an error (CONFIG denied)."""
+    if not isinstance(reply, list) or len(reply) % 2:
+        return {}
+    return {str(name): str(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
 
 
 def _member(line: str) -> Member:

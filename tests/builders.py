@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import combinations, permutations
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -21,7 +21,6 @@ from bootstrap.plan import Plan, Refusal, plan
 from bootstrap.report import plan_text
 from bootstrap.slots import SlotSet, even_split
 from bootstrap.steps import (
-    AddSlots,
     Announce,
     AwaitAgreement,
     AwaitEpochs,
@@ -29,13 +28,10 @@ from bootstrap.steps import (
     AwaitMesh,
     AwaitReplication,
     AwaitServing,
-    Failover,
-    Forget,
     Meet,
-    Replicate,
-    SetEpoch,
-    SetTimeout,
+    MoveKeys,
     Step,
+    TakeSlot,
     Write,
 )
 from tests.fake_cluster import FakeCluster, FakeNode, Known
@@ -87,8 +83,6 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
     """The step is done and everyone has heard of it. Raises AssertionError when the servers would not take it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     match step:
-        case SetTimeout() | SetEpoch() | AddSlots() | Replicate() | Forget() | Failover():
-            assert cluster.tell([step], cluster.look()) == []
         case Meet():
             introduce([by_id[step.introducer], by_id[step.newcomer]])
         case AwaitMesh():
@@ -111,8 +105,16 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
         case AwaitServing():
             for node in cluster.nodes:
                 node.serving = True
+        case MoveKeys():
+            while by_id[step.source].in_slot.get(step.slot):
+                assert cluster.tell([step], cluster.look()) == []
+        case TakeSlot():
+            assert cluster.tell([step], cluster.look()) == []
+            for node in cluster.nodes:
+                if node.node_id != step.node:
+                    cluster._lose(node, SlotSet.of((step.slot, step.slot)))
         case _:
-            assert_never(step)
+            assert cluster.tell([step], cluster.look()) == []
     share(cluster)
 
 
@@ -138,8 +140,9 @@ class Scenario:
     """A state of a cluster, the shape that is wanted, and what the planner says to it.
 
     The file: a sentence, the state, a line `=>`, the expected words. The state's lines are `shape: S R [timeout]`, one
-    line a pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1`, `open=93<1`), and
-    who knows whom (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). `serving: all` and
+    line a pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1`, `open=93<1`,
+    `held=93:5` for five keys in slot 93, which `keys` has to count too), and who knows whom (`known: all`,
+    `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). `serving: all` and
     `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that no pod carries, and that answers elsewhere) are
     optional; `3: replica of lost offset=7 down=60` follows the stranger.
     """
@@ -148,15 +151,11 @@ class Scenario:
     expected: str
     desired: Desired = field(default_factory=shape)
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
-    open_slots: dict[int, tuple[int, str, int]] = field(default_factory=dict)
     elsewhere: frozenset[str] = frozenset()
 
     def view(self) -> ClusterView:
-        view = replace(self.cluster.look(), elsewhere=self.elsewhere)
-        for ordinal, (slot, direction, other) in self.open_slots.items():
-            side = "migrating" if direction == ">" else "importing"
-            view = with_line(view, ordinal, ordinal, **{side: ((slot, view.nodes[other].node_id),)})
-        return view
+        stuck = frozenset(node.node_id for node in self.cluster.nodes if node.hangs)
+        return replace(self.cluster.look(), elsewhere=self.elsewhere, stuck=stuck)
 
 
 def scenario(path: Path) -> Scenario:
@@ -166,6 +165,8 @@ def scenario(path: Path) -> Scenario:
     told = {name.strip(): rest.split() for name, rest in lines}
     shards, replicas, *timeout = (int(number) for number in told.pop("shape"))
     result = Scenario(path.stem, expected.strip(), shape(shards, replicas, timeout[0] if timeout else None))
+    config = dict(word.split("=", 1) for word in told.pop("config", []))
+    result.desired = replace(result.desired, config=config)
     pods = {int(name): told.pop(name) for name in list(told) if name.isdecimal()}
     result.cluster = cluster = FakeCluster(len(pods), timeout_ms=timeout[0] if timeout else 15000)
     for ordinal, words in pods.items():
@@ -210,9 +211,15 @@ def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
     node.timeout_ms = int(more.pop("timeout", node.timeout_ms))
     node.offset = int(more.pop("offset", "0"))
     node.lost_ticks = int(more.pop("down", "0")) * 10
-    node.link_up = more.pop("link", "up") == "up" and node.master != STRANGER
+    link = more.pop("link", "up")
+    node.hangs, node.link_up = link == "stuck", link == "up" and node.master != STRANGER
+    node.config = {name: more.pop(name) for name in list(more) if name.startswith("cluster-")}
     if found := re.fullmatch(r"([0-9]+)([<>])([0-9]+)", more.pop("open", "")):
-        result.open_slots[ordinal] = (int(found[1]), found[2], int(found[3]))
+        marks = node.migrating if found[2] == ">" else node.importing
+        marks[int(found[1])] = result.cluster[int(found[3])].node_id
+    for held in more.pop("held", "").split(",") if "held" in more else ():
+        slot, _, keys = held.partition(":")
+        node.in_slot[int(slot)] = int(keys)
     assert not more, f"{result.name}: {more}"
 
 
@@ -262,9 +269,15 @@ def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
     return cluster, desired
 
 
+_HURTS = (
+    *("keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "belief", "stale"),
+    *("half moved", "unowned", "lost"),
+)
+
+
 def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
     one, other = chance.sample(cluster.nodes, 2)
-    match chance.choice(["keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "belief", "stale"]):
+    match chance.choice(_HURTS):
         case "keys":
             one.keys = chance.randint(1, 99)
         case "timeout":
@@ -288,6 +301,18 @@ def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
         case "stale":
             if known := one.known.get(other.node_id):
                 known.slots = SlotSet()
+        case "half moved":
+            slot = chance.choice([slot for slot, _ in one.slots.ranges] or [0])
+            one.migrating, other.importing = {slot: other.node_id}, {slot: one.node_id} if chance.random() < 0.7 else {}
+            for node in chance.sample([one, other], chance.randint(0, 2)):
+                node.in_slot[slot] = chance.randint(1, 9)
+                node.keys += node.in_slot[slot]
+        case "unowned":
+            one.slots -= SlotSet.of((0, 99), (9000, 9001))
+            one.in_slot[50] = chance.randint(0, 3)
+            one.keys += one.in_slot[50]
+        case "lost":
+            cluster.nodes[one.ordinal] = cluster._blank(one.ordinal)
 
 
 def decision_text(view: ClusterView, desired: Desired) -> str:

@@ -9,11 +9,29 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
 from bootstrap.slots import ALL_SLOTS, SlotSet
-from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Rejected, Replicate, SetEpoch, SetTimeout, Write
+from bootstrap.steps import (
+    AddSlots,
+    Announce,
+    CloseSlot,
+    Failover,
+    Forget,
+    MarkSlot,
+    Meet,
+    MoveKeys,
+    Reattach,
+    Rejected,
+    Replicate,
+    SetConfig,
+    SetEpoch,
+    SetTimeout,
+    TakeSlot,
+    Wipe,
+    Write,
+)
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
@@ -56,6 +74,13 @@ class FakeNode:
     banned: dict[NodeId, float] = field(default_factory=dict)
     """Forgotten ids, and when: gossip does not bring them back for 60 s."""
     offset: int = 0
+    hangs: bool = False
+    """Its link to its master stays down until it is told to connect anew."""
+    config: dict[str, str] = field(default_factory=dict)
+    in_slot: dict[int, int] = field(default_factory=dict)
+    """Keys in slots of interest; they are counted in `keys` as well."""
+    migrating: dict[int, NodeId] = field(default_factory=dict)
+    importing: dict[int, NodeId] = field(default_factory=dict)
     handshakes: dict[Address, float] = field(default_factory=dict)
 
 
@@ -109,12 +134,17 @@ class FakeCluster:
     def look(self) -> ClusterView:
         alive = [node for node in self.nodes if node.alive]
         dead = [node for node in self.nodes if not node.alive]
+        view = ClusterView(nodes=tuple(self._facts(node) for node in alive))
+        asked = view.in_question()
         return ClusterView(
-            nodes=tuple(self._facts(node) for node in alive),
+            nodes=tuple(replace(n, keys_in=self._keys_in(n, asked)) for n in view.nodes),
             absent=tuple(
                 Absent(pod=n.pod, ordinal=n.ordinal, why=Absence.CONNECTION_REFUSED, address=n.address) for n in dead
             ),
         )
+
+    def _keys_in(self, node: Node, asked: SlotSet) -> dict[int, int]:
+        return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in asked}
 
     def glance(self) -> ClusterView:
         return self.look()
@@ -164,6 +194,53 @@ class FakeCluster:
                 return self._add_slots(by_id[write.node], write.slots)
             case Replicate():
                 return self._replicate(by_id[write.replica], write.master)
+            case Reattach():
+                node = by_id[write.replica]
+                node.hangs, node.copy_ticks = False, 1
+            case SetConfig():
+                by_id[write.node].config[write.name] = write.value
+            case Wipe():
+                return self._wipe(by_id[write.node], flush=write.flush)
+            case MarkSlot() | MoveKeys() | TakeSlot() | CloseSlot():
+                return self._move_slot(write, by_id)
+        return ""
+
+    def _wipe(self, node: FakeNode, *, flush: bool) -> str:
+        if node.keys and node.master is None and not flush:
+            return "ERR CLUSTER RESET can't be called with master nodes containing keys"
+        if flush and node.master:
+            return "READONLY You can't write against a read only replica."
+        fresh = self._blank(node.ordinal, node.timeout_ms)
+        fresh.address = node.address
+        self.nodes[self.nodes.index(node)] = fresh
+        return ""
+
+    def _move_slot(self, write: MarkSlot | MoveKeys | TakeSlot | CloseSlot, by_id: dict[NodeId, FakeNode]) -> str:
+        match write:
+            case MarkSlot():
+                node = by_id[write.node]
+                if write.importing == (write.slot in node.slots):
+                    return f"ERR I'm {'already' if write.importing else 'not'} the owner of hash slot {write.slot}"
+                (node.importing if write.importing else node.migrating)[write.slot] = write.other
+            case MoveKeys():
+                source, target = by_id[write.source], by_id[write.target]
+                if write.slot not in target.slots and target.importing.get(write.slot) != source.node_id:
+                    return "ERR Target instance replied with error: MOVED"
+                if not target.serving:
+                    return "ERR Target instance replied with error: CLUSTERDOWN"
+                moved = min(3, source.in_slot.get(write.slot, 0))  # a moment is too short for more
+                for node, change in ((source, -moved), (target, moved)):
+                    node.keys += change
+                    node.in_slot[write.slot] = node.in_slot.get(write.slot, 0) + change
+            case TakeSlot():
+                node = by_id[write.node]
+                node.slots |= SlotSet.of((write.slot, write.slot))
+                node.importing.pop(write.slot, None)
+                node.epoch = 1 + max(each.epoch for each in self.nodes)
+            case CloseSlot():
+                node = by_id[write.node]
+                node.importing.pop(write.slot, None)
+                node.migrating.pop(write.slot, None)
         return ""
 
     def _add_slots(self, node: FakeNode, slots: SlotSet) -> str:
@@ -263,17 +340,27 @@ class FakeCluster:
         for known_id, known in receiver.known.items():
             if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
                 known.slots -= sender.slots
+        if receiver.epoch < sender.epoch and not sender.master:
+            self._lose(receiver, receiver.slots & sender.slots)
         for told in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
             if receiver.banned.get(told, -60.0) + 60.0 > self.time:
                 continue
             if told != receiver.node_id and told not in receiver.known:
                 receiver.handshakes.setdefault(sender.known[told].address, self.time)
 
+    def _lose(self, node: FakeNode, slots: SlotSet) -> None:
+        """A node that hears of a newer owner gives its slots up, and drops the keys that it still holds of them."""
+        node.slots -= slots
+        for slot in slots & SlotSet.of(*((slot, slot) for slot in node.in_slot)):
+            node.keys -= node.in_slot.pop(slot)
+
     def _cron(self, node: FakeNode) -> None:
         here = {each.node_id for each in self.nodes if each.alive}
         for known_id, known in node.known.items():
             known.connected = known.connected and known_id in here
-        if node.master in here and not node.link_up and not node.copy_ticks and node.known[node.master].connected:
+        known_master = node.known.get(node.master or "")
+        connected = node.master in here and known_master is not None and known_master.connected
+        if connected and not (node.link_up or node.copy_ticks or node.hangs):
             node.copy_ticks = self.random.randint(1, 8)  # its master's new address has become known
         master = node.known.get(node.master or "")
         if master is not None and node.master not in here:
@@ -307,6 +394,8 @@ class FakeCluster:
             config_epoch=node.epoch,
             connected=True,
             slots=node.slots,
+            migrating=tuple(node.migrating.items()),
+            importing=tuple(node.importing.items()),
         )
         handshakes = (self._handshake(address) for address in node.handshakes)
         master = by_id.get(node.master) if node.master else None
@@ -321,6 +410,7 @@ class FakeCluster:
             replication=Replication(
                 role=Role.REPLICA if node.master else Role.MASTER,
                 link_up=node.link_up,
+                syncing=not node.link_up and node.copy_ticks > 0,
                 master=master.address if master else None,
                 down_s=round(node.lost_ticks * TICK_S),
                 offset=node.offset,
@@ -329,6 +419,8 @@ class FakeCluster:
             keys=node.keys,
             timeout_ms=node.timeout_ms,
             version="fake 1.0",
+            config=dict(node.config),
+            databases=(0,) if node.keys else (),
         )
 
     def _handshake(self, address: Address) -> Member:

@@ -13,7 +13,17 @@ from bootstrap.errors import Misconfigured, Reason
 from bootstrap.model import Address, ClusterView
 from bootstrap.plan import Plan, plan
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, Meet, Rejected, Replicate, SetTimeout, Write
+from bootstrap.steps import (
+    AddSlots,
+    CloseSlot,
+    Meet,
+    MoveKeys,
+    Rejected,
+    Replicate,
+    SetTimeout,
+    TakeSlot,
+    Write,
+)
 from bootstrap.verify import violations
 from tests.builders import formed, shape, share
 from tests.core.test_execute import SHAPE, run_on
@@ -23,11 +33,32 @@ from tests.fake_cluster import FakeCluster, Known
 
 
 def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
-    """The keys of those slots may be on a disk that comes back."""
+    """The keys of those slots may be on a disk that comes back: one pod is blank, and its id was forgotten."""
     cluster = formed(shape())
     cluster[1].slots, cluster[0].keys = SlotSet(), 5
+    forgotten = cluster[4]
+    cluster.nodes[4] = cluster._blank(4)
+    for node in cluster.nodes:
+        node.known.pop(forgotten.node_id, None)
     share(cluster)
     assert "slots-lost" in codes(plan(cluster.look(), shape()))
+
+
+def test_a_slot_is_never_taken_while_its_owner_holds_keys_of_it() -> None:
+    """Hearing of its successor, an owner drops them; so the keys come first, and they are counted again after that."""
+    cluster = formed(shape())
+    cluster[0].keys, cluster[0].in_slot = 9, {93: 7}
+    cluster[1].keys, cluster[1].in_slot = 4, {93: 2}
+    cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
+    decision = plan(cluster.look(), shape())
+    assert isinstance(decision, Plan)
+    kinds = [{type(step) for step in phase.steps} for phase in decision.phases]
+    assert kinds == [{MoveKeys}, {TakeSlot}, {CloseSlot}]
+    run = run_on(cluster)
+    run.converge()
+    assert sum(isinstance(write, MoveKeys) for write in cluster.written) == 3
+    assert (cluster[0].keys, cluster[1].keys) == (2, 11)
+    assert 93 in cluster[1].slots
 
 
 def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
@@ -125,7 +156,8 @@ def test_an_empty_view_settles_no_wait() -> None:
     assert decision == Plan()
     fresh = plan(FakeCluster(6).look(), shape())
     waits: Iterable[object] = [step for step in steps_of(fresh) if not isinstance(step, Write)]
-    from bootstrap.steps import Wait, settled
+    from bootstrap.settled import settled
+    from bootstrap.steps import Wait
 
     assert not any(settled(step, ClusterView()) for step in waits if isinstance(step, Wait))
 

@@ -9,10 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootstrap.model import ClusterView, Desired, Role
+from bootstrap.model import ClusterView, Desired, NodeId, Role
 from bootstrap.plan import Plan, Refusal, plan
+from bootstrap.settled import settled
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, Announce, Meet, Replicate, SetEpoch, SetTimeout, Step, Wait, settled
+from bootstrap.steps import (
+    AddSlots,
+    Announce,
+    AwaitHeir,
+    CloseSlot,
+    Failover,
+    Forget,
+    MarkSlot,
+    Meet,
+    MoveKeys,
+    Reattach,
+    Replicate,
+    SetEpoch,
+    SetTimeout,
+    Step,
+    TakeSlot,
+    Wait,
+)
 from bootstrap.verify import violations
 from tests.builders import (
     Scenario,
@@ -93,6 +111,7 @@ def test_no_plan_ever_puts_data_at_risk(state: tuple[FakeCluster, Desired]) -> N
 def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
     """What a server might take and a person would regret."""
     nodes, given_away = view.by_id, SlotSet()
+    moved_on: set[NodeId] = set()
     epochs = [member.config_epoch for node in view.nodes for member in node.members]
     for step in steps:
         match step:
@@ -106,8 +125,10 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 replica = nodes[step.replica]
                 if replica.slots or (replica.keys and replica.role is Role.MASTER):
                     yield f"{step} flushes what only that node has"
-                if nodes[step.master].role is not Role.MASTER or step.master == step.replica:
+                heir = step.master in moved_on or any(isinstance(each, AwaitHeir) for each in steps)
+                if step.master == step.replica or not (heir or nodes[step.master].role is Role.MASTER):
                     yield f"{step} follows no master"
+                moved_on.add(step.replica)
             case SetEpoch():
                 if nodes[step.node].others or nodes[step.node].myself.config_epoch or step.epoch in epochs:
                     yield f"{step} would be rejected, or doubles an epoch"
@@ -124,8 +145,31 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
             case SetTimeout():
                 if step.timeout_ms < 5000 and any(node.keys or node.serving for node in view.nodes):
                     yield f"{step} lowers a timeout that keys rely on"
+            case Forget():
+                if step.lost in nodes or step.lost in view.elsewhere:
+                    yield f"{step} forgets who is there"
+                if nodes[step.node].myself.master_id == step.lost and step.node not in moved_on:
+                    yield f"{step} forgets whom it follows"
+            case Reattach():
+                if step.replica not in view.stuck or nodes[step.replica].replication.syncing:
+                    yield f"{step} starts a copy again"
+            case MarkSlot() | TakeSlot():
+                if step.slot not in view.half_moved():
+                    yield f"{step} begins a move that nobody asked for"
+            case MoveKeys():
+                if step.target == step.source or step.slot not in nodes[step.source].slots:
+                    yield f"{step} moves keys that are not the source's to give"
+            case CloseSlot():
+                if sum(bool(node.keys_in.get(step.slot)) and step.slot not in node.slots for node in view.nodes) > 1:
+                    yield f"{step} hides keys"
+            case Failover():
+                moved_on.add(step.heir)
+                if step.lost in nodes or step.lost in view.elsewhere or view.absent:
+                    yield f"{step} replaces a master that may still serve"
+            case AwaitHeir():
+                moved_on |= {node.node_id for node in view.nodes if node.myself.master_id == step.lost}
             case _:
-                assert isinstance(step, Wait)
+                assert isinstance(step, Wait), step
 
 
 @given(half_formed())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from bootstrap.model import ClusterView
+from bootstrap.settled import settled
 from bootstrap.slots import ALL_SLOTS, SlotSet
 from bootstrap.steps import (
     AddSlots,
@@ -22,7 +23,6 @@ from bootstrap.steps import (
     Step,
     Write,
     sentence,
-    settled,
     told_to,
 )
 from tests.builders import formed, shape, with_line, with_node

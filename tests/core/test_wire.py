@@ -237,9 +237,9 @@ def test_a_role_that_no_cluster_node_has_is_an_error(info: dict[str, str]) -> No
 def test_keys_are_counted_over_all_databases(version: str) -> None:
     """Valkey 9 has several databases in a cluster; an empty one has no line."""
     text = TEXTS[version]["keyspace"]
-    assert wire.count_keys(wire.parse_info(text)) == 4
-    assert wire.count_keys(wire.parse_info(text + "\r\ndb1:keys=3,expires=0,avg_ttl=0\r\n")) == 7
-    assert wire.count_keys(wire.parse_info("# Keyspace\r\n")) == 0
+    assert wire.keys_by_database(wire.parse_info(text)) == {0: 4}
+    assert wire.keys_by_database(wire.parse_info(text + "\r\ndb1:keys=3,expires=0,avg_ttl=0\r\n")) == {0: 4, 1: 3}
+    assert wire.keys_by_database(wire.parse_info("# Keyspace\r\n")) == {}
 
 
 def parse_everything(text: str) -> None:
@@ -248,7 +248,7 @@ def parse_everything(text: str) -> None:
         wire.parse_cluster_nodes,
         wire.parse_cluster_info,
         lambda text: wire.parse_replication(wire.parse_info(text)),
-        lambda text: wire.count_keys(wire.parse_info(text)),
+        lambda text: wire.keys_by_database(wire.parse_info(text)),
     ):
         with suppress(WireError):
             parse(text)

@@ -1,0 +1,67 @@
+"""Slots whose move to another node was begun and not finished, and slots that lost their owner while all nodes stayed.
+
+A slot's keys say where it belongs. While its owner is about to hand it over, a key is either with the owner or with the
+new one; so whoever else holds keys of it is who it was on its way to, and the move is finished. With no key elsewhere
+nothing has been moved yet, and the marks are taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from bootstrap.model import ClusterView, Node, NodeId, Role
+from bootstrap.slots import SlotSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HalfMove:
+    """One slot that some node marks as migrating or importing."""
+
+    slot: int
+    owner: Node
+    """The one node that claims it."""
+    holders: tuple[Node, ...]
+    """Other masters that hold keys of it, in ordinal order."""
+    marked: tuple[Node, ...]
+    """Who marks it, in ordinal order."""
+
+    @property
+    def target(self) -> Node | None:
+        """Who is to own it; None where it stays where it is, or where several could."""
+        return self.holders[0] if len(self.holders) == 1 else None
+
+
+def half_moves(view: ClusterView) -> Iterator[HalfMove]:
+    """Every slot that is marked and has one owner, in ascending order. Without one, or with several, that comes first:
+    nobody can say whose the keys are.
+    """
+    for slot in view.half_moved():
+        owners = [node for node in view.nodes if slot in node.slots]
+        if len(owners) == 1:
+            yield HalfMove(
+                slot=slot,
+                owner=owners[0],
+                holders=tuple(node for node in _holders(slot, view) if node != owners[0]),
+                marked=tuple(node for node in view.nodes if slot in node.half_moved),
+            )
+
+
+def orphans(view: ClusterView) -> Mapping[int, tuple[Node, ...]]:
+    """Slots that nobody claims and whose keys some masters hold, with these masters."""
+    free = view.claimed().complement()
+    asked = {slot for node in view.nodes for slot, keys in node.keys_in.items() if keys}
+    return {slot: tuple(_holders(slot, view)) for slot in sorted(asked) if slot in free and any(_holders(slot, view))}
+
+
+def homes(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+    """Slots that nobody claims, by the one master that holds keys of them."""
+    found: dict[NodeId, list[tuple[int, int]]] = {}
+    for slot, holders in orphans(view).items():
+        if len(holders) == 1:
+            found.setdefault(holders[0].node_id, []).append((slot, slot))
+    return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
+
+
+def _holders(slot: int, view: ClusterView) -> Iterator[Node]:
+    return (node for node in view.nodes if node.role is Role.MASTER and node.keys_in.get(slot))

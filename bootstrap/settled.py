@@ -1,0 +1,135 @@
+"""When a step has come true. Defined once and used three times: the planner skips with it, the executor waits with it,
+and the tests' fake cluster is checked against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import assert_never
+
+from bootstrap.model import ClusterView, Node, NodeId, Role
+from bootstrap.slots import SlotSet
+from bootstrap.steps import (
+    AddSlots,
+    Announce,
+    AwaitAgreement,
+    AwaitEpochs,
+    AwaitHeir,
+    AwaitMesh,
+    AwaitReplication,
+    AwaitServing,
+    CloseSlot,
+    Failover,
+    Forget,
+    MarkSlot,
+    Meet,
+    MoveKeys,
+    Reattach,
+    Replicate,
+    SetConfig,
+    SetEpoch,
+    SetTimeout,
+    Step,
+    TakeSlot,
+    Wait,
+    Wipe,
+)
+
+
+def settled(step: Step, view: ClusterView) -> bool:
+    """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
+    nodes = view.by_id
+    if isinstance(step, Wait) and (view.absent or not nodes):
+        return False
+    match step:
+        case SetTimeout():
+            return step.node in nodes and nodes[step.node].timeout_ms == step.timeout_ms
+        case SetConfig():
+            return step.node in nodes and nodes[step.node].config.get(step.name) == step.value
+        case SetEpoch():
+            return step.node in nodes and nodes[step.node].myself.config_epoch >= step.epoch
+        case Meet():
+            known = step.introducer in nodes and step.newcomer in nodes
+            return known and linked(nodes[step.introducer], nodes[step.newcomer])
+        case AddSlots():
+            return step.node in nodes and all(not step.slots - told.slots for told in _tellings(step.node, view))
+        case Replicate():
+            tellings = _tellings(step.replica, view)
+            return step.replica in nodes and all(told.master_id == step.master for told in tellings)
+        case Reattach():
+            return step.replica in nodes and _link_moves(nodes[step.replica])
+        case MarkSlot():
+            mark = (step.slot, step.other)
+            marks = nodes[step.node].myself if step.node in nodes else None
+            return marks is not None and mark in (marks.importing if step.importing else marks.migrating)
+        case MoveKeys():
+            return step.source in nodes and not nodes[step.source].keys_in.get(step.slot)
+        case TakeSlot():
+            return step.node in nodes and all(step.slot in told.slots for told in _tellings(step.node, view))
+        case CloseSlot():
+            return step.node in nodes and step.slot not in nodes[step.node].half_moved
+        case Wipe():
+            return not view.absent and step.node not in nodes
+        case Failover() | AwaitHeir():
+            return not step.slots - view.claimed()
+        case Forget():
+            return step.node in nodes and step.lost not in nodes[step.node].others
+        case Announce():
+            return step.node in nodes and _agreed(nodes[step.node], view)
+        case AwaitMesh():
+            return not any(unlinked_pairs(view))
+        case AwaitAgreement():
+            claimed_once = sum(len(node.slots) for node in view.nodes) == len(view.claimed())
+            return claimed_once and all(_agreed(node, view) for node in view.nodes)
+        case AwaitEpochs():
+            epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
+            return len(set(epochs)) == len(epochs)
+        case AwaitReplication():
+            return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
+        case AwaitServing():
+            return all(node.serving for node in view.nodes)
+        case _:
+            assert_never(step)
+
+
+def linked(one: Node, other: Node) -> bool:
+    """True when each of two nodes knows the other by its id, is connected to it, and does not suspect it."""
+    return _reaches(one, other) and _reaches(other, one)
+
+
+def unlinked_pairs(view: ClusterView) -> Iterator[tuple[Node, Node]]:
+    """Pairs of nodes that lack a link in some direction, lower ordinals first."""
+    return ((one, other) for one, other in combinations(view.nodes, 2) if not linked(one, other))
+
+
+def _link_moves(replica: Node) -> bool:
+    return replica.replication.link_up or replica.replication.syncing
+
+
+def _reaches(one: Node, other: Node) -> bool:
+    told = one.others.get(other.node_id)
+    return told is not None and told.connected and not told.suspected
+
+
+def _agreed(node: Node, view: ClusterView) -> bool:
+    """True when nobody who knows the node says anything else of it than it says itself."""
+    own = node.myself
+    others = (other.others.get(node.node_id) for other in view.nodes)
+    return all(
+        told.slots == own.slots and told.master_id == own.master_id and told.role is own.role for told in others if told
+    )
+
+
+def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:
+    """What each node says of `node_id`, the node itself included; one that does not know it says nothing of worth."""
+    for node in view.nodes:
+        told = node.myself if node.node_id == node_id else node.others.get(node_id)
+        yield _Telling(told.slots, told.master_id) if told else _Telling(SlotSet(), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    slots: SlotSet
+    master_id: NodeId | None
