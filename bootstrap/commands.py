@@ -51,7 +51,8 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (("CLUSTER", "SETSLOT", write.slot, "STABLE"),)
         case Wipe():
             reset = ("CLUSTER", "RESET", "HARD")
-            return (("MULTI",), ("FLUSHALL", "ASYNC"), reset, ("EXEC",)) if write.flush else (reset,)
+            flush = ("FLUSHALL", "ASYNC")
+            return (("MULTI",), flush, reset, ("EXEC",)) if write.flush else (reset, flush)
         case MoveKeys():
             raise TypeError("moving keys is a conversation, not a command")
         case Failover():

@@ -115,6 +115,8 @@ def _nameserver(text: str) -> Address:
 
 
 def _fingerprint(text: str) -> str:
+    if text == "none":
+        return ""
     if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
         raise ValueError("is no fingerprint (12 hexadecimal digits, as `plan` shows it)")
     return text

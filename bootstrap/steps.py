@@ -136,8 +136,11 @@ class CloseSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wipe:
-    """CLUSTER RESET HARD; on a master together with FLUSHALL, in one transaction. A replica drops its copy by itself.
-    Part of `reinit` alone.
+    """CLUSTER RESET HARD and FLUSHALL. Part of `reinit` alone.
+
+    On a master both are one transaction, so that no client writes in between. A replica takes no FLUSHALL; its reset
+    makes it an empty master, but leaves its file on disk as it was (*measured*, 7.0.15: killed and started again it has
+    all its keys back, and claims their slots), so the FLUSHALL follows at once.
     """
 
     node: NodeId

@@ -18,6 +18,8 @@ import yaml
 Manifest = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
+ALONE = (ROOT / "k8s" / "job", ROOT / "k8s" / "reinit")
+"""Kustomizations that bring a Job without the servers it is for."""
 BUILD_TIMEOUT_S = 30
 
 
@@ -54,9 +56,9 @@ def name_of(manifest: Manifest) -> str:
 
 
 def kustomizations() -> tuple[Path, ...]:
-    """Every directory of the repository that is a kustomization: the root, and whatever is found under k8s."""
+    """Every directory of the repository that makes a cluster: the root, and whatever is found under k8s."""
     found = sorted(file.parent for file in (ROOT / "k8s").rglob("kustomization.yaml"))
-    return (ROOT, *found)
+    return (ROOT, *(directory for directory in found if directory not in ALONE))
 
 
 @cache

@@ -21,9 +21,9 @@ TIMEOUT_MS = 2000
 """Elections take the node timeout and some seconds: a short one keeps the tests short."""
 
 
-def formed(program: Program, lab: Labs) -> tuple[Lab, Mapping[str, str]]:
+def formed(program: Program, lab: Labs, *config: str) -> tuple[Lab, Mapping[str, str]]:
     """Six servers, formed, with keys on every shard; and what was acknowledged and copied."""
-    six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
+    six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
     assert six.run("apply").exit_code == 0
     keys = {f"key:{number}": f"value:{number}" for number in range(200)}
