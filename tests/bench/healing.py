@@ -1,0 +1,138 @@
+"""`make bench`: healing after all pods moved, counted from the moment when the last server answers at its new address
+until every node says `cluster_state:ok`, all agree, and every replica is linked, with the keys still there.
+
+Every nodes.conf then holds only dead addresses. The servers wait out a delay of 2 s after a start before they serve, so
+that is the floor. Two ways: the run is already waiting for the pods (as a Job does that was started too early), and the
+run starts only then, Python's start included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from redis import Redis, RedisCluster
+from redis.cluster import ClusterNode
+
+from bootstrap.local.cluster import LocalCluster, settings
+from bootstrap.local.programs import find_program
+from bootstrap.local.servers import start_all
+from bootstrap.model import Address, ClusterView, Desired, Node
+from bootstrap.nodes import Credentials, Nodes
+from bootstrap.report import aligned
+from bootstrap.verify import violations
+from tests.at_hand import SERVERS
+
+LIMIT_S = 60.0
+OWN_DELAY_S = 2.0
+KEYS = 1000
+DESIRED = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
+
+
+def apply(cluster: LocalCluster) -> subprocess.Popen[bytes]:
+    """`apply` as a process of its own, as a Job runs it."""
+    environment = settings(nameserver=cluster.nameserver.address, shards=3, replicas=1)
+    environment |= {"BOOTSTRAP_NODE_TIMEOUT_MS": "5000", "BOOTSTRAP_LOG": "json"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bootstrap", "apply"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def view_of(cluster: LocalCluster, nodes: Nodes) -> ClusterView:
+    """What every server says now."""
+    places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(cluster.servers)]
+    answers = nodes.look(places)
+    found = [answers[pod, address] for pod, _, address in places]
+    return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+
+
+def until_good(cluster: LocalCluster, began: float) -> float:
+    """Seconds since `began` until nothing is left to complain of."""
+    nodes = Nodes(Credentials())
+    try:
+        while time.monotonic() - began < LIMIT_S:
+            if not violations(view_of(cluster, nodes), DESIRED):
+                return time.monotonic() - began
+            time.sleep(0.02)
+    finally:
+        nodes.close()
+    raise SystemExit("the cluster did not heal")
+
+
+def fill(cluster: LocalCluster) -> None:
+    """Keys on every shard, all of them copied."""
+    door = ClusterNode(cluster.servers[0].address.host, cluster.servers[0].address.port)
+    with RedisCluster(startup_nodes=[door]) as client:
+        for number in range(KEYS):
+            client.set(f"key:{number}", number)
+        for node in client.get_primaries():
+            client.execute_command("WAIT", 1, 5000, target_nodes=node)
+
+
+def move_all(cluster: LocalCluster, number: int) -> None:
+    """Every server is killed and comes back at another address; returns when the last one answers there."""
+    for server in cluster.servers:
+        server.kill()
+        *block, last = server.address.host.split(".")
+        server.address = Address(".".join([*block, str((int(last) + 20 * number) % 250 + 1)]), server.address.port)
+    start_all(cluster.servers)
+    for server in cluster.servers:
+        with Redis(server.address.host, server.address.port, socket_timeout=5) as door:
+            door.ping()
+
+
+def measure(server: str, rounds: int) -> tuple[float, float]:
+    """Medians, seconds: with a run that waits already, and with one that starts at that moment."""
+    waiting: list[float] = []
+    starting: list[float] = []
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(find_program(server), Path(directory), nodes=6) as cluster,
+    ):
+        if apply(cluster).wait(LIMIT_S) != 0:
+            raise SystemExit("the cluster was not formed")
+        fill(cluster)
+        for number in range(1, 2 * rounds + 1):
+            early = number % 2 == 0
+            # The DNS knows nobody while the pods are away: a waiting run has something to wait for.
+            zone = cluster.nameserver.zone
+            cluster.nameserver.publish(replace(zone, pods=()))
+            process = apply(cluster) if early else None
+            move_all(cluster, number)
+            began = time.monotonic()
+            cluster.publish()
+            process = process or apply(cluster)
+            (waiting if early else starting).append(until_good(cluster, began))
+            if process.wait(LIMIT_S) != 0:
+                raise SystemExit("apply failed")
+    return statistics.median(waiting), statistics.median(starting)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    rows: list[tuple[str, ...]] = [
+        ("SERVER", "apply was waiting s", "over the servers' 2 s", "apply starts then s", "over the servers' 2 s")
+    ]
+    for name, path in SERVERS.items():
+        waiting, starting = measure(str(path), options.rounds)
+        times = (waiting, waiting - OWN_DELAY_S, starting, starting - OWN_DELAY_S)
+        rows.append((name, *(f"{seconds:.2f}" for seconds in times)))
+        print(aligned(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
