@@ -180,6 +180,11 @@ class Settings:
         "the declared cluster-allow-replica-migration, yes or no",
         shown="none: only differences between nodes are told",
     )
+    replace_replicas: str = _setting(
+        "off",
+        _one_of("off", "on", "with-a-gap"),
+        "exchange replicas that run on their master's node or in its zone; on: never leaving a shard without one",
+    )
     confirm: str = _setting(
         "",
         _fingerprint,
@@ -218,6 +223,7 @@ class Settings:
                 )
                 if value
             },
+            replace_replicas=self.replace_replicas,
             accept_loss=self.accept_loss,
         )
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from bootstrap.losses import Loss, losses
 from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.placement import judge
 from bootstrap.settled import settled, unlinked_pairs
-from bootstrap.slots import SlotSet
+from bootstrap.slots import ALL_SLOTS, SlotSet
 from bootstrap.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.topology import Shard
 
@@ -47,7 +48,20 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     if moving := view.half_moved():
         marked = ", ".join(node.pod for node in view.nodes if node.half_moved)
         yield Finding(code="open-slots", message=f"{several(len(moving), 'slot')} half moved ({moving}) on {marked}")
+    yield from _placement(view, desired)
     yield from _drift(view, desired)
+
+
+def _placement(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """Only of a formed cluster: while it forms, or a member is lost, roles are still to be given."""
+    found = judge(view)
+    if found.verdict != "improvable" or view.claimed() != ALL_SLOTS or view.unlisted():
+        return
+    yield Finding(code="placement", message="; ".join(found.why))
+    if desired.replace_replicas == "on" and desired.replicas_per_shard == 1:
+        message = "with one replica each, an exchange leaves a shard without a copy for as long as the next one takes"
+        message += ": BOOTSTRAP_REPLACE_REPLICAS=with-a-gap accepts that"
+        yield Finding(code="replicas-not-exchanged", message=message)
 
 
 def _drift(view: ClusterView, desired: Desired) -> Iterator[Finding]:

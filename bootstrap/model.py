@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
 
+from bootstrap.places import Place
 from bootstrap.slots import SlotSet
 
 NodeId = str
@@ -243,6 +244,8 @@ class ClusterView:
     absent: tuple[Absent, ...] = ()
     elsewhere: frozenset[NodeId] = frozenset()
     """Members that no listed pod carries and that answered at the address where the others know them."""
+    places: Mapping[str, Place] = field(default_factory=dict)
+    """Where pods run, by pod; a pod of which that is not known is missing."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas that this run has watched for a while with their link neither up nor copying."""
 
@@ -258,6 +261,10 @@ class ClusterView:
 
     def unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
         """Ids that some node knows and no reachable pod carries, with the nodes that know them."""
+        return self._unlisted
+
+    @cached_property
+    def _unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
         here = self.by_id.keys()
         strangers: dict[NodeId, list[Node]] = {}
         for node in self.nodes:
@@ -285,6 +292,10 @@ class ClusterView:
 
     def claimed(self) -> SlotSet:
         """Slots that at least one reachable node says are its own."""
+        return self._claimed
+
+    @cached_property
+    def _claimed(self) -> SlotSet:
         return SlotSet.union_of(node.slots for node in self.nodes)
 
     def half_moved(self) -> SlotSet:
@@ -313,6 +324,10 @@ class Desired:
     """The declared cluster-node-timeout, milliseconds; None: leave timeouts alone."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Further `cluster-…` settings that every node should have."""
+    replace_replicas: str = "off"
+    """`on`: a replica too close to its master changes places with another, never leaving a shard without a linked one;
+    `with-a-gap`: also where each shard has one replica, and one is without while the copies run; `off`: it is told.
+    """
     accept_loss: str = ""
     """The fingerprint of the cluster whose lost slots may be given to others, empty; valid for that very state."""
 

@@ -32,6 +32,7 @@ from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.moves import HalfMove, half_moves
+from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_to_refuse
 from bootstrap.settled import settled, unlinked_pairs
 from bootstrap.steps import (
@@ -133,6 +134,14 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shape)))),
         *_finish_moves(tuple(half_moves(view))),
     ]
+    if desired.replace_replicas != "off" and not any(phase.steps for phase in phases):
+        phases.append(
+            Phase(
+                name="replace",
+                why="one shard at a time; the other half of the exchange comes next",
+                steps=tuple(_replace(view, desired)),
+            )
+        )
     drift = Phase(name="settings", why="the declared configuration holds", steps=tuple(_settings(view, desired)))
     # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
     # keys deserve the failure detection that was declared.
@@ -296,6 +305,13 @@ def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
             for node in {n.node_id: n for n in (*move.marked, *((owner,) if target else ()))}.values():
                 if node != target:
                     yield CloseSlot(node=node.node_id, slot=slot)
+
+
+def _replace(view: ClusterView, desired: Desired) -> Iterator[Step]:
+    if found := exchange(view, with_a_gap=desired.replace_replicas == "with-a-gap"):
+        replica, master = found
+        yield Replicate(replica=replica, master=master)
+        yield AwaitReplication()
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:

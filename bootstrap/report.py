@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bootstrap.errors import Reason
 from bootstrap.model import Absent, ClusterView, Node, Role
+from bootstrap.placement import Verdict, judge
 from bootstrap.plan import Plan
 from bootstrap.steps import Wait, sentence
 
@@ -30,12 +31,14 @@ class Outcome:
     slots_covered: int
     steps: int
     took_s: float
+    placement: Verdict = field(default_factory=lambda: Verdict(verdict="unknown"))
     reasons: tuple[Reason, ...] = ()
 
     def as_fields(self) -> dict[str, Any]:
         """The fields of the JSON object, without its `event`."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "reasons"}
-        return {**fields, "reasons": [reason.as_fields() for reason in self.reasons]}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        placement = {"verdict": self.placement.verdict, "why": list(self.placement.why)}
+        return {**fields, "placement": placement, "reasons": [reason.as_fields() for reason in self.reasons]}
 
     def as_termination_message(self) -> str:
         """The JSON object in at most 4096 bytes: first long texts are cut, then reasons dropped from the end, and how
@@ -43,6 +46,7 @@ class Outcome:
         """
         fields = {"event": "outcome", **self.as_fields()}
         if len(_json(fields)) > TERMINATION_MESSAGE_MAX:
+            fields["placement"] = {**fields["placement"], "why": [_cut(why) for why in fields["placement"]["why"][:1]]}
             fields["reasons"] = [{name: _cut(text) for name, text in reason.items()} for reason in fields["reasons"]]
         while len(_json(fields)) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
             fields["reasons"] = fields["reasons"][:-1]
@@ -71,6 +75,7 @@ def outcome_of(
         slots_covered=len(view.claimed()),
         steps=steps,
         took_s=round(took_s, 2),
+        placement=judge(view),
         reasons=tuple(reasons),
     )
 

@@ -6,13 +6,14 @@ the rest their replicas in order: with three shards 3→0, 4→1, 5→2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import cycle
+from functools import partial
 
 from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
 from bootstrap.moves import homes
+from bootstrap.placement import Spots, choose_masters, closeness, give_replicas, spots
 from bootstrap.slots import SlotSet, even_split
 
 
@@ -52,9 +53,13 @@ def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
         return (not claims[node.node_id], node.node_id not in followed, node.ordinal)
 
     may_be = [node for node in view.nodes if node.role is Role.MASTER or claims[node.node_id]]
-    candidates = sorted(may_be, key=preference)
-    owners = sum(1 for node in candidates if claims[node.node_id])
-    return tuple(sorted(candidates[: max(owners, desired.shards)], key=lambda node: node.ordinal))
+    owners = [node for node in may_be if claims[node.node_id]]
+    others = sorted((node for node in may_be if not claims[node.node_id]), key=preference)
+    followed_ones = [node for node in others if node.node_id in followed]
+    kept = [*owners, *followed_ones[: max(0, desired.shards - len(owners))]]
+    free = [node for node in others if node not in kept]
+    masters = choose_masters(free, kept, desired.shards, desired.replicas_per_shard, spots(view))
+    return tuple(sorted(masters, key=lambda node: node.ordinal))
 
 
 def _slots(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, SlotSet]:
@@ -86,32 +91,47 @@ def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) ->
     A replica that holds keys and has no link to its master may hold the last copy of them: it stays, wanted or not,
     unless its master is lost and somebody else has taken over the slots.
     """
+    where = spots(view)
     succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
-    following: dict[NodeId, list[NodeId]] = {master.node_id: [] for master in masters}
+    following: dict[NodeId, list[Node]] = {master.node_id: [] for master in masters}
     spare: list[Node] = []
     for node in view.nodes:
         master = node.myself.master_id
-        if node.node_id in following:
-            continue
-        cut_off = node.role is Role.REPLICA and node.keys > 0 and not node.replication.link_up
-        last_copy = cut_off and master not in succeeded
-        if master in following and (last_copy or len(following[master]) < desired.replicas_per_shard):
-            following[master].append(node.node_id)
-        elif not last_copy:
+        if master in following and node.node_id not in following:
+            following[master].append(node)
+        elif node.node_id not in following and not _last_copy(node, succeeded):
             spare.append(node)
-    for node, master in zip(spare, _gaps(following, desired.replicas_per_shard), strict=False):
-        following[master].append(node.node_id)
+    poor = [master for master, replicas in following.items() if len(replicas) < desired.replicas_per_shard]
+    for master, replicas in following.items():
+        if len(replicas) <= desired.replicas_per_shard:
+            continue
+        may_go = [replica for replica in replicas if not _last_copy(replica, succeeded)]
+        # Of too many goes whoever would do best where one is missing, then who does worst here, then the last one.
+        may_go.sort(key=partial(_ties, master=master, poor=poor, where=where))
+        leaving = may_go[: len(replicas) - desired.replicas_per_shard]
+        spare += leaving
+        following[master] = [replica for replica in replicas if replica not in leaving]
+    wants = {master: max(0, desired.replicas_per_shard - len(replicas)) for master, replicas in following.items()}
+    here = {master: [replica.node_id for replica in replicas] for master, replicas in following.items()}
+    spare.sort(key=lambda node: node.ordinal)
+    given = give_replicas(wants, (node.node_id for node in spare), where, here)
     ordinal = {node.node_id: node.ordinal for node in view.nodes}
-    return {master: tuple(sorted(replicas, key=ordinal.__getitem__)) for master, replicas in following.items()}
+    return {
+        master: tuple(sorted((*replicas, *given[master]), key=ordinal.__getitem__)) for master, replicas in here.items()
+    }
 
 
-def _gaps(following: Mapping[NodeId, list[NodeId]], wanted: int) -> Iterator[NodeId]:
-    """Masters that lack replicas, in rounds: each gets its first before any gets its second."""
-    lacking = {master: wanted - len(replicas) for master, replicas in following.items()}
-    for master in cycle(following) if following else ():
-        if not any(count > 0 for count in lacking.values()):
-            return
-        # A shard is served in the round in which it is as poor as the poorest.
-        if lacking[master] > 0 and lacking[master] == max(lacking.values()):
-            lacking[master] -= 1
-            yield master
+def _last_copy(node: Node, succeeded: set[NodeId]) -> bool:
+    """True for a replica that holds keys and has no link: its master may be the only other one that had them. Not where
+    the master was lost and somebody else has `succeeded` it.
+    """
+    cut_off = node.role is Role.REPLICA and node.keys > 0 and not node.replication.link_up
+    return cut_off and node.myself.master_id not in succeeded
+
+
+def _ties(node: Node, *, master: NodeId, poor: list[NodeId], where: Spots) -> tuple[int, int, int]:
+    return (_best(node, poor, where), -closeness(where[node.node_id], where[master]), -node.ordinal)
+
+
+def _best(node: Node, masters: list[NodeId], where: Spots) -> int:
+    return min((closeness(where[node.node_id], where[master]) for master in masters), default=0)

@@ -15,7 +15,9 @@ from bootstrap.report import TERMINATION_MESSAGE_MAX, Outcome, outcome_of, plan_
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
 
-CONTRACT = ["outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "reasons"]
+CONTRACT = [
+    *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "reasons")
+]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
 
 
