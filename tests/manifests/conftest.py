@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from .kustomize import ROOT, Build, build, kustomizations
+from .kustomize import ROOT, Build, build, combine, components, kustomizations
+
+EVERYTHING = ROOT / "every component at once"
 
 
-@pytest.fixture(params=kustomizations(), ids=lambda directory: directory.relative_to(ROOT).as_posix())
+@pytest.fixture(params=(*kustomizations(), EVERYTHING), ids=lambda directory: directory.relative_to(ROOT).as_posix())
 def built(request: pytest.FixtureRequest) -> Build:
-    """One kustomization, built."""
+    """One kustomization, built; or all components together, on top of the base."""
     directory: Path = request.param
-    return build(directory)
+    # Last name first: nfs includes persistence, which therefore may only come before it.
+    return combine(*reversed(components())) if directory == EVERYTHING else build(directory)
