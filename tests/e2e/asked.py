@@ -12,6 +12,10 @@ in_kubernetes = pytest.mark.skipif(
     "role_labels" not in declared(), reason="this program does not use Kubernetes for that yet"
 )
 
+by_placement = pytest.mark.skipif(
+    "replace_replicas" not in declared(), reason="this program gives no role by placement yet"
+)
+
 
 def needs_disks(namespace: Namespace, overlay: str) -> None:
     """Skips what keeps data where no class of storage is the default one."""

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from tests.manifests.kustomize import KUBECTL, OVERLAYS, Manifest, written
 
+from .secrets import SECRETS
+
 T = TypeVar("T")
 
 KUBECTL_S = 120
@@ -23,6 +25,8 @@ RUN_S = 360
 """For a run of the Job: its own deadline is 300 s, and an image may have to be pulled first."""
 PODS_S = 180
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+LET_IN = {"gold-redis-client": "true"}
+"""By the component network-policy."""
 OURS = {"app.kubernetes.io/part-of": "redis-cluster-e2e"}
 FORBIDDEN = re.compile(r"does not let this account|HTTP 403|[Ff]orbidden")
 CLIENT = Path(__file__).with_name("client.py")
@@ -48,6 +52,20 @@ class Run:
         """The log's lines of that event."""
         lines = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
         return tuple(line for line in lines if line["event"] == name)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """Each pod's master, a master's is itself: by the table at the end of the log."""
+        lines = [line.split() for line in self.log.splitlines()]
+        start = next(number for number, words in enumerate(lines) if words[:3] == ["POD", "ROLE", "SHARD"])
+        rows = [words[:3] for words in lines[start + 1 :] if not words[0].startswith("{")]
+        masters = {shard: pod for pod, role, shard in rows if role == "master"}
+        return {pod: masters[shard] for pod, _, shard in rows}
+
+    @property
+    def masters(self) -> set[str]:
+        """The pods of the masters."""
+        return set(self.roles.values())
 
     @property
     def forbidden(self) -> tuple[str, ...]:
@@ -89,7 +107,7 @@ class Namespace:
 
     def get(self, *words: str) -> Any:
         """`kubectl get`, as data."""
-        return json.loads(self.kubectl("get", *words, "-o", "json"))
+        return json.loads(self.kubectl("get", *words, "-o", "json") or "null")
 
     def create(self) -> None:
         """The namespace, with the restricted Pod Security Standard enforced."""
@@ -113,7 +131,15 @@ class Namespace:
         name, tag = self.image.rsplit(":", 1)
         images = [{"name": "redis-bootstrap", "newName": name, "newTag": tag}]
         with written(resources=[OVERLAYS / overlay], images=images, **fields) as directory:
+            self._bring_secrets(self.kubectl("kustomize", str(directory)))
             return self.kubectl("apply", "-k", str(directory))
+
+    def _bring_secrets(self, manifests: str) -> None:
+        """Those that the manifests name are the user's to bring, beforehand."""
+        for name, data_of in SECRETS.items():
+            if f"secretName: {name}\n" in manifests and not self.get("secret", name, "--ignore-not-found"):
+                metadata = {"name": name}
+                self.create_all([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data_of()}])
 
     def run(self, name: str) -> Run:
         """A run for the asking, from its start to its end."""
@@ -174,20 +200,16 @@ class Namespace:
         """What that server answers."""
         return self.kubectl("exec", pod, "-c", "redis", "--", "redis-cli", *words).strip()
 
-    def roles(self) -> dict[str, str]:
-        """Each pod's master: its own name for a master. As redis-app-0 sees it."""
-        pods = {pod["status"]["podIP"]: name for name, pod in self.servers().items()}
-        lines = [line.split() for line in self.redis("redis-app-0", "CLUSTER", "NODES").splitlines()]
-        names = {node_id: pods[address.rsplit(":", 1)[0]] for node_id, address, *_ in lines}
-        return {names[node_id]: names.get(master, names[node_id]) for node_id, _, _, master, *_ in lines}
+    def client(self, *words: str, name: str = "client", labels: dict[str, str] | None = None) -> str:
+        """What a cluster client says that runs in a pod of its own and enters through the Service gold-redis.
 
-    def client(self, *words: str, limit_s: float = KUBECTL_S) -> str:
-        """What a cluster client says that runs in a pod of its own and enters through the Service gold-redis."""
-        if not self.get("pods", "-l", "app.kubernetes.io/name=e2e-client")["items"]:
-            self.create_all([_client_pod(self.image)])
-            self.kubectl("wait", "--for=condition=Ready", "pod/client", f"--timeout={PODS_S}s", limit_s=PODS_S + 5)
+        The pod is made when it is first asked; without `labels` it has those by which clients are let in.
+        """
+        if not self.get("pod", name, "--ignore-not-found"):
+            self.create_all([_client_pod(self.image, name, LET_IN if labels is None else labels)])
+            self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={PODS_S}s", limit_s=PODS_S + 5)
         program = CLIENT.read_text(encoding="utf-8")
-        return self.kubectl("exec", "-i", "client", "--", "python", "-", *words, stdin=program, limit_s=limit_s).strip()
+        return self.kubectl("exec", "-i", name, "--", "python", "-", *words, stdin=program).strip()
 
     def story(self) -> str:
         """What one would look at after a failure: objects, Events, and the log of every container."""
@@ -235,17 +257,25 @@ def _has_run(pod: Manifest) -> bool:
     return any("waiting" not in status["state"] for status in pod["status"].get("containerStatuses", []))
 
 
-def _client_pod(image: str) -> Manifest:
+def _client_pod(image: str, name: str, labels: dict[str, str]) -> Manifest:
     confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
-    container = {"name": "client", "image": image, "command": ["sleep", "infinity"], "securityContext": confined}
+    mounts = [{"name": name, "mountPath": f"/etc/{name}", "readOnly": True} for name in SECRETS]
+    container = {
+        "name": "client",
+        "image": image,
+        "command": ["sleep", "infinity"],
+        "securityContext": confined,
+        "volumeMounts": mounts,
+    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "client", "labels": {"app.kubernetes.io/name": "e2e-client"}},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": "e2e-client", **labels}},
         "spec": {
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [container],
+            "volumes": [{"name": name, "secret": {"secretName": name, "optional": True}} for name in SECRETS],
         },
     }

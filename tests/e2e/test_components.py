@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 
+import pytest
+
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
 
 from .asked import in_kubernetes, needs_disks
 from .harness import PODS_S, Namespace, until
+
+NETWORK_POLICY = COMPONENTS / "network-policy"
+POLICY_S = 40
+WALL = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": {"name": "wall"},
+    "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "redis-app"}}, "policyTypes": ["Ingress"]},
+}
 
 
 def test_only_one_pod_at_a_time_may_be_drained(namespace: Namespace) -> None:
@@ -23,15 +34,38 @@ def test_only_one_pod_at_a_time_may_be_drained(namespace: Namespace) -> None:
     assert "disruption budget" in said
 
 
+@pytest.mark.skipif(not NETWORK_POLICY.exists(), reason="there is no such component yet")
+def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
+    """The Job and they do; and to the bus nobody but peers, since whoever reaches it is taken for one."""
+    namespace.apply("minikube")
+    assert namespace.ended().condition == "Complete"
+    namespace.wait_for_servers()
+    servers = [pod["status"]["podIP"] for pod in namespace.servers().values()]
+    assert stranger(namespace, servers) == 6
+    namespace.create_all([WALL])
+    try:
+        until(lambda: stranger(namespace, servers) == 0, "a policy that lets nobody in is enforced", POLICY_S)
+    except AssertionError:
+        pytest.skip("this cluster's network does not enforce NetworkPolicies")
+    namespace.kubectl("delete", "networkpolicy", "wall")
+    namespace.apply("minikube", components=[NETWORK_POLICY])
+    until(lambda: namespace.client("reach", "6379", *servers) == "6", "a client gets in", POLICY_S)
+    assert namespace.client("reach", "16379", *servers) == "0"
+    assert namespace.client("write", "0", "50") == "50"
+    assert stranger(namespace, servers) == 0
+    run = namespace.run("again")
+    assert (run.outcome["outcome"], run.forbidden) == ("unchanged", ())
+
+
 @in_kubernetes
 def test_services_follow_the_roles(namespace: Namespace) -> None:
     """The masters behind one, the replicas behind the other, and everybody behind gold-redis."""
     needs_disks(namespace, "production")
     namespace.apply("production")
-    assert namespace.ended().forbidden == ()
+    run = namespace.ended()
+    assert run.forbidden == ()
     namespace.wait_for_servers()
-    masters = {pod for pod, followed in namespace.roles().items() if pod == followed}
-    wanted = {"redis-masters": masters, "redis-replicas": set(namespace.servers()) - masters}
+    wanted = {"redis-masters": run.masters, "redis-replicas": run.roles.keys() - run.masters}
     until(lambda: {name: behind(namespace, name) for name in wanted} == wanted, f"Services have {wanted}", PODS_S)
 
 
@@ -53,6 +87,11 @@ def test_a_volume_on_nfs_binds_to_the_claim_of_its_pod(namespace: Namespace) -> 
     finally:
         namespace.kubectl("delete", "pvc", "--all")
         namespace.kubectl("delete", "pv", *(volume["metadata"]["name"] for volume in volumes))
+
+
+def stranger(namespace: Namespace, servers: list[str]) -> int:
+    """How many servers a pod reaches that nobody was told about."""
+    return int(namespace.client("reach", "6379", *servers, name="stranger", labels={}))
 
 
 def volume_of(namespace: Namespace, volume: Manifest) -> Manifest:

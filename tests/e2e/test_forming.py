@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS
 
-from .asked import in_kubernetes, needs_disks
+from .asked import by_placement, needs_disks
 from .harness import Namespace
 
 KEYS = 200
@@ -58,16 +58,15 @@ def test_applying_again_never_fails(namespace: Namespace) -> None:
     assert "job.batch/redis-bootstrap unchanged" in said
 
 
-@in_kubernetes
+@by_placement
 def test_roles_are_spread_over_nodes_and_zones(namespace: Namespace) -> None:
     """No replica on its master's node or in its zone, and of three masters one in each of three zones."""
     zones = {node["metadata"]["name"]: node["metadata"]["labels"].get(ZONE) for node in namespace.get("nodes")["items"]}
     if None in zones.values() or len(set(zones.values())) != 3:
         pytest.skip(f"needs nodes in three zones, found {zones}")
     namespace.apply("minikube", components=[COMPONENTS / "high-availability"])
-    assert namespace.ended().condition == "Complete"
+    roles = namespace.ended().roles
     node_of = {name: pod["spec"]["nodeName"] for name, pod in namespace.servers().items()}
-    roles = namespace.roles()
     placed = {pod: (followed, node_of[pod], zones[node_of[pod]]) for pod, followed in roles.items()}
     for replica, master in roles.items():
         if replica != master:

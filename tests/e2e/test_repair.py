@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .asked import needs_disks
-from .harness import Namespace
+from .harness import Namespace, Run
 
 KEYS = 300
 BY_HAND = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
@@ -31,8 +31,7 @@ def test_all_pods_come_back_to_their_disks(namespace: Namespace) -> None:
 
 def test_a_master_comes_back_without_its_disk(namespace: Namespace) -> None:
     """Its replica has the keys and takes its place; the blank pod follows."""
-    formed(namespace, "production", BY_HAND)
-    master = min(pod for pod, followed in namespace.roles().items() if pod == followed)
+    master = min(formed(namespace, "production", BY_HAND).masters)
     pod, disk = namespace.servers()[master], namespace.get("pvc", f"data-{master}")
     namespace.kubectl("delete", "pvc", f"data-{master}", "--wait=false")
     namespace.kubectl("delete", "pod", master)
@@ -42,7 +41,7 @@ def test_a_master_comes_back_without_its_disk(namespace: Namespace) -> None:
     assert (run.condition, run.outcome["outcome"]) == ("Complete", "repaired")
     namespace.wait_for_servers()
     assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
-    assert namespace.roles()[master] != master
+    assert run.roles[master] != master
 
 
 def test_all_pods_come_back_with_nothing(namespace: Namespace) -> None:
@@ -51,7 +50,7 @@ def test_all_pods_come_back_with_nothing(namespace: Namespace) -> None:
     lose_all_pods(namespace)
     run = namespace.run("mend")
     assert (run.condition, run.outcome["outcome"]) == ("Complete", "formed")
-    assert run.outcome["cluster"] != first["cluster"]
+    assert run.outcome["cluster"] != first.outcome["cluster"]
     namespace.wait_for_servers()
     assert namespace.client("read", "0", str(KEYS)) == "0"
 
@@ -64,14 +63,14 @@ def test_self_heal_needs_nobody(namespace: Namespace) -> None:
     assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
 
 
-def formed(namespace: Namespace, overlay: str, *patches: Any) -> dict[str, Any]:
-    """A cluster with keys in it; returns the outcome of the run that formed it."""
+def formed(namespace: Namespace, overlay: str, *patches: Any) -> Run:
+    """A cluster with keys in it; returns the run that formed it."""
     needs_disks(namespace, overlay)
     namespace.apply(overlay, patches=list(patches))
-    outcome = namespace.ended().outcome
+    run = namespace.ended()
     namespace.wait_for_servers()
     assert namespace.client("write", "0", str(KEYS)) == str(KEYS)
-    return outcome
+    return run
 
 
 def addresses(namespace: Namespace) -> dict[str, str]:

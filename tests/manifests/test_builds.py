@@ -7,11 +7,11 @@ from typing import Any
 
 import kubernetes_validate
 
-from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, combine, components, name_of
+from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
 from .pod_security import violations
 
 KUBERNETES = kubernetes_validate.latest_version()
-OF_OTHERS = {"monitoring.coreos.com"}
+OF_OTHERS = {"monitoring.coreos.com", "cert-manager.io"}
 """API groups of custom resources, whose schema Kubernetes does not bring along."""
 NAMES_A_NAMESPACE = {"PersistentVolume", "ClusterRoleBinding"}
 """Cluster-wide kinds that say to which namespace they belong: who uses one has to choose the namespace beforehand."""
@@ -161,7 +161,7 @@ def test_no_role_is_wider_than_a_list_of_names(built: Build) -> None:
 
 def test_a_namespace_reaches_every_reference() -> None:
     """With `namespace:` in somebody's overlay, subjects and claims follow; without one a binding's own is meant."""
-    named = combine(*components(), namespace="elsewhere")
+    named = combine(*menu(), namespace="elsewhere")
     everywhere = [manifest for manifest in named.manifests if "namespace" not in manifest["metadata"]]
     assert {manifest["kind"] for manifest in everywhere} == {"ClusterRole", "ClusterRoleBinding", "PersistentVolume"}
     assert {manifest["metadata"].get("namespace", "elsewhere") for manifest in named.manifests} == {"elsewhere"}
