@@ -15,6 +15,7 @@ import pytest
 from bootstrap.__main__ import main
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import Program, find_program
+from bootstrap.local.servers import Server
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.nodes import Credentials, Nodes
 from tests.at_hand import SERVERS
@@ -72,9 +73,10 @@ class Lab:
         out = io.StringIO()
         return Said(main(list(words), {**self.variables, **variables}, out), out.getvalue())
 
-    def view(self) -> ClusterView:
-        """What every server says now."""
-        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self.cluster.servers)]
+    def view(self, *servers: Server) -> ClusterView:
+        """What these servers, or all, say now. One that hangs is waited for: ask the others, where one does."""
+        asked = servers or self.cluster.servers
+        places = [(s.name, ordinal, s.address) for ordinal, s in enumerate(self.cluster.servers) if s in asked]
         nodes = Nodes(Credentials())
         try:
             answers = nodes.look(places)

@@ -1,0 +1,107 @@
+"""A network of its own for one test: loopback alone, on which packets between servers can be lost.
+
+The thread that enters it, and all threads and processes that it starts from then on, live in a network namespace in
+which nothing else runs. Servers have an address each and use it for what they send, too, so a rule of iptables tells
+one from another. Packets are dropped where they arrive: the sender learns nothing, as on a real network.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+
+from bootstrap.local.addresses import BUS_OFFSET
+from bootstrap.local.servers import Server
+
+_CLONE_NEWNET = 0x40000000
+
+
+@cache
+def why_not() -> str:
+    """What this machine lacks for it; "" where nothing."""
+    if sys.platform != "linux":
+        return "network namespaces are Linux's"
+    if missing := [tool for tool in ("ip", "iptables", "unshare") if shutil.which(tool) is None]:
+        return f"not on PATH: {', '.join(missing)}"
+    trial = "unshare --net iptables -A INPUT -m statistic --mode random --probability 0.5 -j DROP"
+    tried = subprocess.run(trial.split(), capture_output=True, text=True, timeout=10, check=False)
+    return f"no network of its own: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+class Network:
+    """Within the `with` block this thread is in a new network. `heal` ends all faults."""
+
+    def __enter__(self) -> Self:
+        self._outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        _checked(_libc().unshare(_CLONE_NEWNET))
+        _run("ip", "link", "set", "lo", "up")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            _checked(_libc().setns(self._outside, _CLONE_NEWNET))
+        finally:
+            os.close(self._outside)
+
+    def cut(self, one: Server, other: Server) -> None:
+        """No packet arrives between the two; everybody else reaches both."""
+        self.lose(one, other, share=1.0)
+
+    def lose(self, one: Server, other: Server, *, share: float) -> None:
+        """That share of the packets between the two is lost, both ways."""
+        chance = ("-m", "statistic", "--mode", "random", "--probability", str(share)) if share < 1 else ()
+        for source, target in ((one, other), (other, one)):
+            _drop("-s", source.address.host, "-d", target.address.host, *chance)
+
+    def swallow(self, *hosts: str) -> None:
+        """Whatever is sent there vanishes, as with the address of a pod that is gone; elsewhere it would be refused."""
+        for host in hosts:
+            _drop("-d", host)
+
+    def cut_bus(self, server: Server) -> None:
+        """Nothing arrives at or from its cluster bus; its port for data answers."""
+        host = server.address.host
+        for end, side in (("--dport", "-d"), ("--dport", "-s"), ("--sport", "-d"), ("--sport", "-s")):
+            _drop("-p", "tcp", side, host, end, str(server.address.port + BUS_OFFSET))
+
+    def heal(self) -> None:
+        """Every packet arrives again."""
+        _run("iptables", "-w", "-F", "INPUT")
+
+
+def send_from_own_address(server: Server) -> None:
+    """Now, and after its next start at the address that it has by then. Servers before 7.0 do it by themselves."""
+    if int(server.program.version.split(".")[0]) < 7:
+        return
+    name, host = "bind-source-addr", server.address.host
+    server.config = (*(line for line in server.config if not line.startswith(name)), f"{name} {host}")
+    if server.alive:
+        with Redis(host, server.address.port) as client:
+            client.config_set(name, host)
+
+
+def _drop(*rule: str) -> None:
+    _run("iptables", "-w", "-A", "INPUT", *rule, "-j", "DROP")
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, timeout=10)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
