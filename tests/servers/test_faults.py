@@ -17,7 +17,7 @@ from bootstrap.model import ClusterView, NodeId
 from bootstrap.slots import SlotSet
 from tests.servers.conftest import Lab, Said, until
 from tests.servers.network import Network, send_from_own_address, why_not
-from tests.servers.test_repair import client, replace_pods
+from tests.servers.test_repair import client, elsewhere, replace_pods
 from tests.servers.writer import Writer
 
 Labs = Callable[..., Lab]
@@ -70,9 +70,9 @@ def assert_waits(six: Lab, said: Said, pod: str, why: str) -> None:
     assert [(reason["node"], why in reason["message"]) for reason in said.outcome["reasons"]] == [(pod, True)]
 
 
-def assert_good_again(six: Lab) -> None:
+def assert_good_again(six: Lab, *, deadline_s: int = 60) -> None:
     """A run ends well, every invariant holds, and the next run has nothing to do."""
-    said = six.run("apply")
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S=str(deadline_s))
     assert said.exit_code == 0, said.text
     verified = six.run("verify")
     assert verified.exit_code == 0, verified.text
@@ -154,6 +154,23 @@ def apart(program: Program, lab: Labs) -> Lab:
     return six
 
 
+def test_a_cut_bus_is_named(network: Network, program: Program, lab: Labs) -> None:
+    """A master answers clients, and no other server: its replica is elected, and the run waits for the links."""
+    six = apart(program, lab)
+    assert six.run("apply").exit_code == 0
+    _, alone, _, _, heir, _ = six.cluster.servers
+    with kept_promises(six):
+        before = members(six.view())
+        network.cut_bus(alone)
+        until(lambda: owns_slots(six, heir))
+        said = six.run("apply", BOOTSTRAP_DEADLINE_S="1")
+        assert said.exit_code == 1, said.text
+        assert any(alone.name in reason["message"] for reason in said.outcome["reasons"]), said.text
+        assert members(six.view()) == before
+        network.heal()
+        assert_good_again(six)
+
+
 def test_two_masters_that_do_not_reach_each_other_are_named(network: Network, program: Program, lab: Labs) -> None:
     """All others reach both, so nobody is elected: the run says which two."""
     six = apart(program, lab)
@@ -167,6 +184,42 @@ def test_two_masters_that_do_not_reach_each_other_are_named(network: Network, pr
         assert any({one.name, other.name} <= set(reason["message"].split()) for reason in said.outcome["reasons"])
         network.heal()
         assert_good_again(six)
+
+
+def test_pods_whose_old_addresses_swallow_packets_are_found_again(
+    network: Network, any_program: Program, lab: Labs
+) -> None:
+    """As on Kubernetes, nobody refuses what is sent to where a pod was: for a whole node timeout, such a link looks
+    connected, and every node says cluster_state:ok.
+    """
+    three = lab(any_program, 3, 0, config=("cluster-node-timeout 15000",))
+    three.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = ""
+    assert three.run("apply").exit_code == 0
+    network.swallow(*(server.address.host for server in three.cluster.servers))
+    replace_pods(three, 0, 1, 2, wiped=False)
+    assert_good_again(three)
+    here = {server.address for server in three.cluster.servers}
+    assert {known.address for node in three.view().nodes for known in node.others.values()} == here
+
+
+def test_a_replica_that_knows_its_moved_master_by_hearsay_follows_it_again(
+    network: Network, any_program: Program, lab: Labs
+) -> None:
+    """Gossip brings a replica its master's new address, but not its replication: that goes on asking the old one."""
+    six = apart(any_program, lab)
+    assert six.run("apply").exit_code == 0
+    master, _, _, replica, *_ = six.cluster.servers
+    (before,) = six.view(master).nodes
+    with kept_promises(six):
+        master.kill()
+        master.address = elsewhere(master.address)
+        send_from_own_address(master)
+        network.cut(master, replica)
+        master.start()
+        six.cluster.publish()
+        until(lambda: all(n.others[before.node_id].address == master.address for n in six.view(replica).nodes))
+        network.heal()
+        assert_good_again(six, deadline_s=15)
 
 
 def test_a_cluster_forms_and_stays_though_packets_are_lost(network: Network, program: Program, lab: Labs) -> None:
