@@ -56,9 +56,22 @@ def losses(view: ClusterView) -> tuple[Loss, ...]:
     return tuple(found)
 
 
+def outvoted(view: ClusterView) -> frozenset[NodeId]:
+    """Masters that others have replaced and that have not heard of it: each of their slots has an owner with a greater
+    config epoch. So looks one that the others do not reach, while it answers clients and this program.
+    """
+    found = set()
+    for node in view.nodes:
+        newer = (n.slots for n in view.nodes if n.slots and n.myself.config_epoch > node.myself.config_epoch)
+        if node.slots and not node.slots - SlotSet.union_of(newer):
+            found.add(node.node_id)
+    return frozenset(found)
+
+
 def inherited(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     """What each node owns or is about to take over from a lost master."""
-    claims = {node.node_id: node.slots for node in view.nodes}
+    replaced = outvoted(view)
+    claims = {node.node_id: SlotSet() if node.node_id in replaced else node.slots for node in view.nodes}
     for loss in losses(view):
         if loss.heir is not None:
             claims[loss.heir.node_id] |= loss.slots

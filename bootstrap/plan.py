@@ -196,8 +196,17 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
         for replica in shard.replicas:
             if view.by_id[replica].myself.master_id != shard.master:
                 yield Replicate(replica=replica, master=shard.master)
-            elif replica in view.stuck:
+            elif replica in view.stuck or _asks_elsewhere(view.by_id[replica], view.by_id[shard.master]):
                 yield Reattach(replica=replica, master=shard.master)
+
+
+def _asks_elsewhere(replica: Node, master: Node) -> bool:
+    """True for a replica whose link is down because it looks for its master where that was: gossip has brought it the
+    new address, but not to its replication.
+    """
+    link = replica.replication
+    here = (None, master.address, master.myself.address)
+    return not (link.link_up or link.syncing) and link.master not in here
 
 
 def _elect(view: ClusterView) -> Iterator[Step]:

@@ -109,8 +109,10 @@ def _link_moves(replica: Node) -> bool:
 
 
 def _reaches(one: Node, other: Node) -> bool:
+    """A link to where a pod was looks connected for a whole node timeout, where nobody refuses what is sent there."""
     told = one.others.get(other.node_id)
-    return told is not None and told.connected and not told.suspected
+    here = told is not None and told.address in (other.address, other.myself.address)
+    return told is not None and here and told.connected and not told.suspected
 
 
 def _agreed(node: Node, view: ClusterView) -> bool:

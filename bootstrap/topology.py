@@ -103,12 +103,12 @@ def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) ->
             spare.append(node)
     poor = [master for master, replicas in following.items() if len(replicas) < desired.replicas_per_shard]
     for master, replicas in following.items():
-        if len(replicas) <= desired.replicas_per_shard:
-            continue
         may_go = [replica for replica in replicas if not _last_copy(replica, succeeded)]
+        if len(may_go) <= desired.replicas_per_shard:
+            continue
         # Of too many goes whoever would do best where one is missing, then who does worst here, then the last one.
         may_go.sort(key=partial(_ties, master=master, poor=poor, where=where))
-        leaving = may_go[: len(replicas) - desired.replicas_per_shard]
+        leaving = may_go[: len(may_go) - desired.replicas_per_shard]
         spare += leaving
         following[master] = [replica for replica in replicas if replica not in leaving]
     wants = {master: max(0, desired.replicas_per_shard - len(replicas)) for master, replicas in following.items()}

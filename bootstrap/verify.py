@@ -82,6 +82,8 @@ def _links(view: ClusterView) -> Iterator[Reason]:
                 yield _bad("not-known", f"{node.pod} does not know {peer.pod}", node.pod)
             elif not line.connected:
                 yield _bad("link-down", f"{node.pod} has no link to {peer.pod}", node.pod)
+            elif line.address not in (peer.address, _announced(peer)):
+                yield _bad("link-elsewhere", f"{node.pod} looks for {peer.pod} at {line.address}", node.pod)
             elif line.flags & {"fail", "fail?", "handshake", "noaddr"}:
                 flags = ",".join(sorted(line.flags))
                 yield _bad("suspected", f"{node.pod} takes {peer.pod} for {flags}", node.pod)
