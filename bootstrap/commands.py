@@ -52,7 +52,8 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case Wipe():
             reset = ("CLUSTER", "RESET", "HARD")
             flush = ("FLUSHALL", "ASYNC")
-            return (("MULTI",), flush, reset, ("EXEC",)) if write.flush else (reset, flush)
+            save = ("SAVE",)
+            return (("MULTI",), flush, reset, ("EXEC",), save) if write.flush else (reset, flush, save)
         case MoveKeys():
             raise TypeError("moving keys is a conversation, not a command")
         case Failover():

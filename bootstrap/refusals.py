@@ -5,7 +5,7 @@ What cannot be told apart from its dangerous twin is refused. Whoever adds a rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from bootstrap.errors import Reason
@@ -24,14 +24,16 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
         _members_elsewhere(view),
         _keys_on_several(view),
         _slots_lost(view, desired),
-        _keys_outside(view),
+        _keys_outside(view, homes(view)),
         _shape_differs(view, desired, shards),
     )
 
 
 def reasons_not_to_wipe(view: ClusterView, desired: Desired) -> Iterator[Reason]:
-    """What stands against forming anew, whatever a person has confirmed."""
-    return chain(_wrong_number_of_pods(view, desired), _members_elsewhere(view), _keys_outside(view))
+    """What stands against forming anew, whatever a person has confirmed. The fingerprint names owners alone, so keys of
+    a master without slots are never meant by it, wherever they belong.
+    """
+    return chain(_wrong_number_of_pods(view, desired), _members_elsewhere(view), _keys_outside(view, {}))
 
 
 def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
@@ -148,10 +150,11 @@ def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         )
 
 
-def _keys_outside(view: ClusterView) -> Iterator[Reason]:
-    home = homes(view)
+def _keys_outside(view: ClusterView, home: Mapping[NodeId, SlotSet]) -> Iterator[Reason]:
+    """Masters without slots that hold keys, other than those of the slots that go `home` to them."""
     for node in view.nodes:
-        if node.keys and node.role is Role.MASTER and not node.slots and node.node_id not in home:
+        explained = sum(node.keys_in.get(slot, 0) for slot in home.get(node.node_id, ()))
+        if node.keys > explained and node.role is Role.MASTER and not node.slots:
             yield Reason(
                 code="keys-outside",
                 message=f"{node.pod} owns no slot and holds {node.keys} keys: joining it would hide or lose them",
@@ -161,8 +164,8 @@ def _keys_outside(view: ClusterView) -> Iterator[Reason]:
 
 
 def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
-    claims = inherited(view)
-    owners = [node for node in view.nodes if claims[node.node_id]]
+    claims, home = inherited(view), homes(view)
+    owners = [node for node in view.nodes if claims[node.node_id] or node.node_id in home]
     if len(shards) < desired.shards:
         yield Reason(
             code="too-few-masters",
@@ -173,7 +176,8 @@ def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...
     if len(owners) > desired.shards:
         yield Reason(
             code="too-many-masters",
-            message=f"{len(owners)} masters own slots, not {desired.shards}: {', '.join(n.pod for n in owners)}",
+            message=f"{len(owners)} masters own slots or alone hold their keys, not {desired.shards}: "
+            f"{', '.join(n.pod for n in owners)}",
             remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move the slots off the masters that are too many",
         )
     for shard in shards:

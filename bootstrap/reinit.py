@@ -66,13 +66,21 @@ def _destroyed(view: ClusterView, confirm: str) -> Iterator[Reason]:
     """What would be lost, master by master."""
     now = view.fingerprint()
     if confirm:
-        message = f"the cluster as it stands is {now or 'without owners of slots'}, not {confirm}; nothing was wiped"
+        message = (
+            f"the cluster as it stands is {now or 'without owners of slots'}, not {confirm}; nothing of it is wiped"
+        )
         yield Reason(code="not-that-cluster", message=message, remedy="look at what it is now: run plan")
     remedy = f"python -m bootstrap reinit --confirm {now}, if all of that may go" if now else "empty the pods by hand"
     for node in view.nodes:
         if node.slots or (node.keys and node.role is Role.MASTER):
             message = f"reinit would destroy the master {node.pod}: {several(len(node.slots), 'slot')} ({node.slots})"
             message += f", {several(node.keys, 'key')}"
+            yield Reason(code="would-destroy", message=message, remedy=remedy, node=node.pod)
+    owners = {node.node_id for node in view.nodes if node.slots}
+    for node in view.nodes:
+        if now and node.keys and node.role is Role.REPLICA and node.myself.master_id not in owners:
+            message = f"reinit would destroy {node.pod}, perhaps the last copy of {several(node.keys, 'key')}: "
+            message += "it is a replica whose master owns no slot here"
             yield Reason(code="would-destroy", message=message, remedy=remedy, node=node.pod)
     if not now:
         holders = ", ".join(node.pod for node in view.nodes if not node.blank)

@@ -12,7 +12,7 @@ from bootstrap.slots import SlotSet
 from bootstrap.steps import Wipe
 from bootstrap.verify import violations
 from tests.core.test_execute import SHAPE, run_on
-from tests.core.test_repair import healthy, lose_a_majority, move_all, wipe
+from tests.core.test_repair import give_keys, healthy, lose_a_majority, move_all, wipe
 from tests.fake_cluster import FakeCluster, Killed, Known
 
 
@@ -140,3 +140,22 @@ def test_pods_that_do_not_fit_the_shape_are_not_wiped() -> None:
     cluster.nodes.append(cluster._blank(6))
     cluster[6].known["e" * 40] = Known(Address("10.0.9.9", 6379))
     assert refused(cluster, cluster.look().fingerprint()) == ["number-of-pods"]
+
+
+def test_keys_that_would_be_at_home_in_a_freed_slot_are_not_confirmed_either() -> None:
+    """Half-way: a node that holds keys of slots whose owner is wiped already was in nobody's list."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    for ordinal in (3, 0):
+        wipe(cluster, ordinal)
+    give_keys(cluster[3], 100, 4)
+    assert refused(cluster, confirm) == ["keys-outside"]
+
+
+def test_a_replica_with_the_last_copy_is_told_as_well() -> None:
+    """Its master is lost, so that no master's line speaks of these keys."""
+    cluster = healthy()
+    lose_a_majority(cluster)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).wipe("")
+    assert [reason.node for reason in caught.value.reasons] == ["redis-app-2", "redis-app-3", "redis-app-4"]

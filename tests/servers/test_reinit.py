@@ -93,3 +93,21 @@ def test_clients_that_write_on_do_not_stop_it(program: Program, lab: Labs) -> No
         for writer in writers:
             writer.join()
     assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+
+
+@pytest.mark.parametrize("saves", [('save ""', "appendonly no"), ("appendonly yes",)], ids=["never", "to a log"])
+def test_no_old_key_comes_back_after_a_restart(program: Program, lab: Labs, saves: tuple[str, ...]) -> None:
+    """Where nothing is saved by itself, FLUSHALL leaves an old dump.rdb as it is."""
+    six, keys = formed(program, lab, *saves)
+    for server in six.cluster.servers:
+        with Redis(server.address.host, server.address.port) as door:
+            door.save()
+    said = six.run("reinit", "--confirm", six.run("plan").outcome["cluster"])
+    assert said.exit_code == 0, said.text
+    for server in six.cluster.servers:
+        server.kill()
+        server.start()
+    until(lambda: len(six.view().nodes) == 6)
+    assert six.run("apply").exit_code == 0
+    with client(six) as reader:
+        assert [name for name in keys if reader.exists(name)] == []
