@@ -153,8 +153,10 @@ class Run:
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         patience = Pacer(self)
-        if seen is not None and seen.unlisted():
-            seen = None  # only a look finds out whether a member that no pod carries is alive elsewhere
+        # Only a look finds out whether a member that no pod carries is alive elsewhere, and who holds the keys of slots
+        # without an owner: a glance counts those of half-moved slots alone.
+        if seen is not None and (seen.unlisted() or seen.in_question() - seen.half_moved()):
+            seen = None
         while True:
             view = seen or self.wait_for_peers()
             seen = None

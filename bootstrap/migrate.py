@@ -41,7 +41,7 @@ def _in_database(
 ) -> Exception | None:
     if database and isinstance(answer := ask("SELECT", database), Exception):
         return answer
-    batch = 16
+    batch = BATCH_MIN  # nothing is known yet of how big the keys are
     while time.monotonic() < ends:
         keys = ask("CLUSTER", "GETKEYSINSLOT", step.slot, batch)
         if isinstance(keys, Exception):

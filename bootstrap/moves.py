@@ -24,7 +24,9 @@ class HalfMove:
     holders: tuple[Node, ...]
     """Other masters that hold keys of it, in ordinal order."""
     marked: tuple[Node, ...]
-    """Who marks it, in ordinal order."""
+    """Masters that mark it or have a replica that does, in ordinal order. Valkey's replicas copy their master's marks,
+    may keep one that their master has not, and take SETSLOT from their master alone.
+    """
 
     @property
     def target(self) -> Node | None:
@@ -36,22 +38,22 @@ def half_moves(view: ClusterView) -> Iterator[HalfMove]:
     """Every slot that is marked and has one owner, in ascending order. Without one, or with several, that comes first:
     nobody can say whose the keys are.
     """
+    holding = _holders(view)
     for slot in view.half_moved():
         owners = [node for node in view.nodes if slot in node.slots]
         if len(owners) == 1:
             yield HalfMove(
                 slot=slot,
                 owner=owners[0],
-                holders=tuple(node for node in _holders(slot, view) if node != owners[0]),
-                marked=tuple(node for node in view.nodes if slot in node.half_moved),
+                holders=tuple(node for node in holding.get(slot, ()) if node is not owners[0]),
+                marked=tuple(_marking(slot, view)),
             )
 
 
 def orphans(view: ClusterView) -> Mapping[int, tuple[Node, ...]]:
     """Slots that nobody claims and whose keys some masters hold, with these masters."""
     free = view.claimed().complement()
-    asked = {slot for node in view.nodes for slot, keys in node.keys_in.items() if keys}
-    return {slot: tuple(_holders(slot, view)) for slot in sorted(asked) if slot in free and any(_holders(slot, view))}
+    return {slot: tuple(holders) for slot, holders in sorted(_holders(view).items()) if slot in free}
 
 
 def homes(view: ClusterView) -> Mapping[NodeId, SlotSet]:
@@ -63,5 +65,17 @@ def homes(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
 
 
-def _holders(slot: int, view: ClusterView) -> Iterator[Node]:
-    return (node for node in view.nodes if node.role is Role.MASTER and node.keys_in.get(slot))
+def _holders(view: ClusterView) -> Mapping[int, list[Node]]:
+    """Masters with keys by slot, in ordinal order, for the slots that the view has in question."""
+    found: dict[int, list[Node]] = {}
+    for node in view.nodes:
+        if node.role is Role.MASTER:
+            for slot, keys in node.keys_in.items():
+                if keys:
+                    found.setdefault(slot, []).append(node)
+    return found
+
+
+def _marking(slot: int, view: ClusterView) -> Iterator[Node]:
+    told = {node.myself.master_id or node.node_id for node in view.nodes if slot in node.half_moved}
+    return (node for node in view.nodes if node.node_id in told)

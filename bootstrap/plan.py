@@ -12,7 +12,7 @@ The order of the phases is the heart of it:
 7. *forget*: the other lost members, at every node at once. Not before: a forgotten master can no longer be voted out,
    and a replica cannot forget its master.
 8. *serve*: nothing is written; the servers' own rejoin delay passes.
-9. *open*, *move*, *take*, *close*: slots whose move was left half-way. A node that does not serve takes no keys.
+9. *open*, *move*, *take*, *shut*, *close*: slots whose move was left half-way. Who does not serve takes no keys.
 10. *settings*: what drifted from the declared configuration.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
@@ -285,6 +285,7 @@ def _finish_moves(moves: tuple[HalfMove, ...]) -> Iterator[Phase]:
         "open": "both sides have to know of a move before a key moves",
         "move": "a slot is handed over only when its old owner holds nothing of it",
         "take": "the new owner says so itself, with a new epoch",
+        "shut": "no key may slip in after the keys were counted",
         "close": "no mark is left of a move that is over",
     }
     for name, why in whys.items():
@@ -310,10 +311,14 @@ def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
             )
         case "take" if target:
             yield TakeSlot(node=target.node_id, slot=slot)
+        case "shut" if not move.holders:
+            # While the owner marks it, clients that name a new key are sent to the other side: only when that takes none
+            # any more does its number of keys mean anything. So the owner's mark stays until they are counted anew.
+            yield from (CloseSlot(node=node.node_id, slot=slot) for node in move.marked if node != owner)
         case "close" if len(move.holders) < 2:
-            for node in {n.node_id: n for n in (*move.marked, *((owner,) if target else ()))}.values():
-                if node != target:
-                    yield CloseSlot(node=node.node_id, slot=slot)
+            closing = {owner.node_id} if target or owner in move.marked else set()
+            closing |= {node.node_id for node in move.marked if target and node != target}
+            yield from (CloseSlot(node=node_id, slot=slot) for node_id in sorted(closing))
 
 
 def _replace(view: ClusterView, desired: Desired) -> Iterator[Step]:

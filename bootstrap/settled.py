@@ -69,7 +69,9 @@ def settled(step: Step, view: ClusterView) -> bool:
         case TakeSlot():
             return step.node in nodes and all(step.slot in told.slots for told in _tellings(step.node, view))
         case CloseSlot():
-            return step.node in nodes and step.slot not in nodes[step.node].half_moved
+            followers = (node for node in view.nodes if node.myself.master_id == step.node)
+            marked = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.half_moved)
+            return step.node in nodes and not any(marked)
         case Wipe():
             return not view.absent and step.node not in nodes
         case Failover() | AwaitHeir():

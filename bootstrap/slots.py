@@ -6,6 +6,7 @@ slots costs one pair of integers.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,7 +52,10 @@ class SlotSet:
             yield from range(first, last + 1)
 
     def __contains__(self, slot: object) -> bool:
-        return any(first <= slot <= last for first, last in self.ranges) if isinstance(slot, int) else False
+        if not isinstance(slot, int):
+            return False
+        before = bisect_right(self.ranges, (slot, SLOT_COUNT))
+        return before > 0 and slot <= self.ranges[before - 1][1]
 
     def __or__(self, other: SlotSet) -> SlotSet:
         return SlotSet.of(*self.ranges, *other.ranges)

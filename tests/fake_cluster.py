@@ -147,7 +147,15 @@ class FakeCluster:
         return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in asked}
 
     def glance(self) -> ClusterView:
-        return self.look()
+        """Like the real one it counts the keys of half-moved slots alone."""
+        view = self.look()
+        moving = view.half_moved()
+        return replace(
+            view,
+            nodes=tuple(
+                replace(n, keys_in={s: keys for s, keys in n.keys_in.items() if s in moving}) for n in view.nodes
+            ),
+        )
 
     def knock(self, doors: Sequence[Address]) -> list[str]:
         return ["" for _ in doors]

@@ -12,7 +12,7 @@ import pytest
 from bootstrap.errors import Refused
 from bootstrap.model import Address, ClusterView, Desired
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, Failover, Forget, Rejected, SetTimeout, Wipe, Write
+from bootstrap.steps import AddSlots, CloseSlot, Failover, Forget, Rejected, SetTimeout, Wipe, Write
 from bootstrap.verify import violations
 from tests.builders import formed, shape, share
 from tests.core.test_execute import run_on, run_on_without_goodbye
@@ -122,7 +122,8 @@ def take_slots_from_their_owner(cluster: FakeCluster) -> None:
 
 
 def take_all_slots_from_an_owner(cluster: FakeCluster) -> None:
-    give_keys(cluster[1], 6000, 3)
+    cluster[1].keys = 0
+    give_keys(cluster[1], 6000, 14)
     cluster[1].slots = SlotSet()
     share(cluster)
 
@@ -337,3 +338,49 @@ def test_all_blank_pods_form_anew() -> None:
     view = run_on(cluster).converge()
     assert violations(view, SHAPE) == ()
     assert [node.ordinal for node in view.nodes if node.slots] == [0, 1, 2]
+
+
+def test_homes_are_known_also_after_another_phase() -> None:
+    """A phase before it ends with a glance, which does not count the keys of slots without an owner."""
+    cluster = healthy()
+    give_keys(cluster[0], 100, 3)
+    cluster[0].slots -= SlotSet.of((100, 109))
+    cluster[1].slots -= SlotSet.of((5461, 7999))
+    share(cluster)
+    cluster[2].timeout_ms = 1000
+    run_on(cluster).converge()
+    assert 100 in cluster[0].slots
+
+
+class Writing(FakeCluster):
+    """A client writes a new key just before the marks are taken away: the owner sends it to the other side."""
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        writes = list(writes)
+        both = 93 in self[0].migrating and 93 in self[1].importing
+        if both and any(isinstance(write, CloseSlot) for write in writes):
+            give_keys(self[1], 93, self[1].in_slot.get(93, 0) + 1)
+        return super().tell(writes, view)
+
+
+def test_a_key_that_a_client_writes_while_a_move_is_taken_back_is_found() -> None:
+    """The keys were counted, then one more came: the other side is shut first, and they are counted anew."""
+    cluster = healthy()
+    cluster.__class__ = Writing
+    cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
+    give_keys(cluster[0], 93, 5)
+    run_on(cluster).converge()
+    assert [node.in_slot.get(93, 0) for node in cluster.nodes if 93 in node.slots] == [6]
+
+
+def test_a_master_without_slots_gets_none_for_a_part_of_its_keys() -> None:
+    """One key's slot has no owner, the others are hidden behind their owners: refused before anything is written."""
+    cluster = healthy()
+    cluster[5].master, cluster[5].keys = None, 49
+    give_keys(cluster[5], 50, 1)
+    cluster[0].slots -= SlotSet.of((50, 50))
+    share(cluster)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).converge()
+    assert {reason.code for reason in caught.value.reasons} == {"keys-outside", "too-many-masters"}
+    assert cluster.written == []

@@ -133,3 +133,37 @@ def test_declared_settings_that_drifted_are_set(program: Program, lab: Labs) -> 
     with servers(six) as doors:
         assert doors[2].config_get("cluster-require-full-coverage")["cluster-require-full-coverage"] == "yes"
         assert doors[4].config_get("cluster-allow-replica-migration")["cluster-allow-replica-migration"] == "no"
+
+
+def test_slots_go_home_also_where_something_else_comes_first(any_program: Program, lab: Labs) -> None:
+    """The drifted timeout is set first; what is seen after that must know whose the keys are."""
+    six, keys = formed(any_program, lab)
+    values = dict.fromkeys(keys_of(100, 3), "mine")
+    with client(six) as writer:
+        for name, value in values.items():
+            writer.set(name, value)
+    with servers(six) as doors:
+        for door in doors:
+            door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
+        doors[2].config_set("cluster-node-timeout", 3000)
+    assert_healed(six, six.run("apply"), {**keys, **values})
+
+
+@pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey's replicas copy the marks of their masters")
+def test_a_mark_that_only_a_replica_kept_is_taken_away(lab: Labs) -> None:
+    """It was away while the move ended, and came back with a whole new copy, which has no marks in it."""
+    six, keys = formed(find_program(str(SERVERS["valkey-9.1"])), lab, "repl-backlog-size 16384")
+    with servers(six) as doors:
+        source, target, *_ = ids(doors)
+        doors[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
+        doors[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
+        until(lambda: bool(six.view().nodes[3].half_moved))
+        six.cluster.servers[3].kill()
+        for door in doors[:2]:
+            door.execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
+        for name in keys_of(50, 100):
+            doors[0].set(name, "x" * 5000)
+    six.cluster.servers[3].start()
+    until(lambda: len(six.view().nodes) == 6 and six.view().nodes[3].replication.link_up)
+    assert six.view().nodes[3].half_moved
+    assert_healed(six, six.run("apply"), keys)
