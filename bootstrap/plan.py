@@ -312,8 +312,8 @@ def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
         case "take" if target:
             yield TakeSlot(node=target.node_id, slot=slot)
         case "shut" if not move.holders:
-            # While the owner marks it, clients that name a new key are sent to the other side: only when that takes none
-            # any more does its number of keys mean anything. So the owner's mark stays until they are counted anew.
+            # While the owner marks it, clients that name a new key are sent to the other side. Only when that one takes
+            # none any more does its number of keys mean anything, so the owner's mark stays until they are counted.
             yield from (CloseSlot(node=node.node_id, slot=slot) for node in move.marked if node != owner)
         case "close" if len(move.holders) < 2:
             closing = {owner.node_id} if target or owner in move.marked else set()
