@@ -5,6 +5,10 @@ BootstrapError
 ├── WrongUsage      2   the command line makes no sense
 ├── Refused         3   going on would risk data: a person decides
 ├── Misconfigured   4   a setting is wrong: trying again cannot help
+├── ApiError        1   Kubernetes did not do what it was asked (raised by `kube` alone)
+│   ├── NotFound    1   there is no such object
+│   ├── Conflict    1   somebody else was first
+│   └── Forbidden   4   the Job's account lacks a right: trying again cannot help
 └── WireError       1   a server's answer could not be understood (raised by `wire` alone)
 """
 
@@ -76,6 +80,26 @@ class Interrupted(NotYet):
         message = f"{signal_name} ended the run"
         reason = Reason(code="interrupted", message=message, remedy="run again: it goes on from here")
         super().__init__(message, reasons=(reason,))
+
+
+class ApiError(BootstrapError):
+    """Kubernetes did not answer in time, or with an error."""
+
+    exit_code = 1
+
+
+class NotFound(ApiError):
+    """There is no such object."""
+
+
+class Conflict(ApiError):
+    """The object is there already, or has changed since it was read."""
+
+
+class Forbidden(ApiError):
+    """The Job's account may not do that. Only whoever grants rights can change it."""
+
+    exit_code = 4
 
 
 class WireError(BootstrapError):

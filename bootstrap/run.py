@@ -16,6 +16,7 @@ from bootstrap.config import Settings
 from bootstrap.discover import Names, NoAnswer, Resolver, system_nameservers
 from bootstrap.errors import BootstrapError, NotYet, Reason
 from bootstrap.execute import Log, Pacer, Run
+from bootstrap.kube import Kube
 from bootstrap.model import Address, ClusterView
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.observe import Observer
@@ -194,7 +195,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
     try:
         observer = Observer(resolver=resolver, nodes=nodes, names=names, wanted=settings.desired.nodes)
 
-        pods = Pods.where_usable(settings.kubernetes, settings.namespace)
+        kube = Kube.where_usable(settings.kubernetes, settings.namespace)
 
         run = Run(
             world=observer,
@@ -202,7 +203,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
             deadline=Deadline.after(settings.deadline_s, clock),
             clock=clock,
             log=log,
-            explain=pods.explain if pods else lambda view: view,
+            explain=Pods(kube, settings.statefulset).explain if kube else lambda view: view,
         )
         yield Session(
             settings=settings,

@@ -1,0 +1,167 @@
+"""Where pods run, and what is said of those that do not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bootstrap.errors import Forbidden
+from bootstrap.kube import Kube
+from bootstrap.model import Absence, Absent, Address, ClusterView
+from bootstrap.places import Place
+from bootstrap.pods import ZONE_LABEL, Pods
+from tests.kube.api import KubeApi, pod
+
+Client = Callable[..., Kube]
+NAME = "redis-app-0"
+
+
+def explained(api: KubeApi, client: Client, why: Absence = Absence.NO_RECORD, address: Address | None = None) -> str:
+    """What is said of redis-app-0, which does not answer."""
+    absent = Absent(pod=NAME, ordinal=0, why=why, address=address)
+    (found,) = Pods(client(), "redis-app").explain(ClusterView(absent=(absent,))).absent
+    return found.detail
+
+
+def container(state: dict[str, Any], last: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"containerStatuses": [{"name": "redis", "state": state, "lastState": last or {}, "ready": False, **more}]}
+
+
+UNSCHEDULABLE: dict[str, Any] = {
+    "phase": "Pending",
+    "podIP": None,
+    "conditions": [
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    ],
+}
+CRASHED = {"terminated": {"exitCode": 1, "reason": "Error"}}
+SAID: dict[str, tuple[dict[str, Any], str]] = {
+    "unschedulable": (UNSCHEDULABLE, "Unschedulable: 0/3 nodes are available"),
+    "pending": ({"phase": "Pending"}, "Pending"),
+    "starting": (
+        {"phase": "Pending", **container({"waiting": {"reason": "ContainerCreating"}})},
+        "Pending: ContainerCreating",
+    ),
+    "no image": (
+        container({"waiting": {"reason": "ErrImagePull", "message": "no such image"}}),
+        "ErrImagePull: no such image",
+    ),
+    "crash-looping": (
+        container({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}, CRASHED),
+        "CrashLoopBackOff: back-off 40s, container redis ended last with exit code 1 (Error)",
+    ),
+    "crash-looping, running just now": (
+        container({"running": {}}, CRASHED, restartCount=4),
+        "container redis ended last with exit code 1 (Error), and was restarted 4 times",
+    ),
+    "ended": (
+        container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
+        "container redis ended with exit code 137 (OOMKilled)",
+    ),
+    "evicted": (
+        {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
+        "Evicted: The node was low on resource: memory.",
+    ),
+    "an init container that fails": (
+        {
+            "phase": "Pending",
+            "initContainerStatuses": [
+                {"name": "chown", "state": {"terminated": {"exitCode": 0}}},
+                {
+                    "name": "wait",
+                    "state": {"waiting": {"reason": "RunContainerError", "message": "no secret"}},
+                },
+            ],
+            **container({"waiting": {"reason": "PodInitializing"}}),
+        },
+        "RunContainerError: no secret",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", sorted(SAID))
+def test_the_pod_s_own_reason_is_said(api: KubeApi, client: Client, case: str) -> None:
+    """In Kubernetes's words, and nothing else."""
+    status, words = SAID[case]
+    api.put("pods", NAME, pod(NAME, **status))
+    assert explained(api, client) == words
+
+
+def test_a_terminating_pod_is_called_so(api: KubeApi, client: Client) -> None:
+    """With its Kubernetes node: on one that is lost it stays for minutes."""
+    leaving = pod(NAME, node="node2")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.put("pods", NAME, leaving)
+    assert explained(api, client) == "terminating on node2"
+
+
+def test_the_dns_is_told_apart_from_the_pods(api: KubeApi, client: Client) -> None:
+    """No pod; a pod that the DNS does not list; one that it lists elsewhere; one that both agree upon."""
+    assert explained(api, client) == "no such pod"
+    api.put("pods", NAME, pod(NAME))
+    words = "it runs at 10.0.0.1 on node1, which the DNS does not know: does the Service select it?"
+    assert explained(api, client) == words
+    moved = explained(api, client, Absence.TIMEOUT, Address("10.0.0.9", 6379))
+    assert moved == "it runs at 10.0.0.1 on node1: the DNS has not caught up"
+    assert explained(api, client, Absence.CONNECTION_REFUSED, Address("10.0.0.1", 6379)) == ""
+
+
+def test_what_kubernetes_says_is_said_once(api: KubeApi, client: Client) -> None:
+    """A wait explains itself again and again; the words do not pile up."""
+    api.put("pods", NAME, pod(NAME, phase="Pending"))
+    pods = Pods(client(), "redis-app")
+    view = ClusterView(absent=(Absent(pod=NAME, ordinal=0, why=Absence.NO_RECORD, detail="known before"),))
+    assert pods.explain(pods.explain(view)).absent[0].detail == "known before; Pending"
+
+
+def test_an_api_that_does_not_tell_is_said_too(api: KubeApi, client: Client) -> None:
+    """Waiting goes on without it: the DNS and the nodes decide, Kubernetes only explains."""
+    api.forbidden.add(("list", "pods"))
+    assert explained(api, client).startswith("Kubernetes does not let this account list pods")
+
+
+def test_only_the_statefulset_s_pods_count(api: KubeApi, client: Client) -> None:
+    """By name, which is unique in a namespace; the owner's uid comes along, and an orphan has none."""
+    orphan = pod("redis-app-1")
+    del orphan["metadata"]["ownerReferences"]
+    for each in (pod("redis-app-0", uid="uid-7"), orphan, pod("redis-app-exporter"), pod("other-redis-app-0")):
+        api.put("pods", each["metadata"]["name"], each)
+    found = Pods(client(), "redis-app").look()
+    assert {name: each.owner_uid for name, each in found.items()} == {"redis-app-0": "uid-7", "redis-app-1": ""}
+
+
+def test_a_zone_comes_from_the_pod_or_its_neighbour(api: KubeApi, client: Client) -> None:
+    """Newer Kubernetes copies the label onto pods; one that is older than that has a neighbour. Nodes are not asked."""
+    api.put("pods", "redis-app-0", pod("redis-app-0", node="node1", labels={ZONE_LABEL: "a"}))
+    api.put("pods", "redis-app-1", pod("redis-app-1", node="node1"))
+    api.put("pods", "redis-app-2", pod("redis-app-2", node="node2"))
+    api.put("pods", "redis-app-3", pod("redis-app-3", node="", **UNSCHEDULABLE))
+    assert Pods(client(), "redis-app").places() == {
+        "redis-app-0": Place(node="node1", zone="a"),
+        "redis-app-1": Place(node="node1", zone="a"),
+        "redis-app-2": Place(node="node2", zone=""),
+    }
+    assert api.times("get", "nodes") == 0
+
+
+def test_a_zone_comes_from_the_node_where_that_is_allowed(api: KubeApi, client: Client) -> None:
+    """Each Node once, only where no pod tells; a Node without the label, or gone, gives none."""
+    for number, node in enumerate(("node1", "node1", "node2", "node3", "node4")):
+        api.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}", node=node))
+    api.put("pods", "redis-app-5", pod("redis-app-5", node="node5", labels={ZONE_LABEL: "e"}))
+    api.put("nodes", "node1", {"metadata": {"labels": {ZONE_LABEL: "a"}}})
+    api.put("nodes", "node2", {"metadata": {"labels": {ZONE_LABEL: "b"}}})
+    api.put("nodes", "node3", {"metadata": {}})
+    places = Pods(client(), "redis-app", read_nodes=True).places()
+    assert [place.zone for place in places.values()] == ["a", "a", "b", "", "", "e"]
+    assert [asked.name for asked in api.asked if asked.plural == "nodes"] == ["node1", "node2", "node3", "node4"]
+
+
+def test_zones_that_may_not_be_read_are_an_error(api: KubeApi, client: Client) -> None:
+    """Whoever sets BOOTSTRAP_READ_NODES wants them: the lacking right is named, exit code 4."""
+    api.put("pods", NAME, pod(NAME))
+    api.forbidden.add(("get", "nodes"))
+    with pytest.raises(Forbidden, match="get nodes"):
+        Pods(client(), "redis-app", read_nodes=True).places()
