@@ -80,19 +80,24 @@ def outcome_of(
     )
 
 
+def shard_numbers(view: ClusterView) -> Mapping[NodeId, int]:
+    """The number of each node's shard. Shards are counted by their lowest slots: a failover changes no number."""
+    owners = sorted((node.slots.ranges[0], node.node_id) for node in view.nodes if node.slots)
+    number = {node_id: number for number, (_, node_id) in enumerate(owners)}
+    master_of = {node.node_id: node.node_id if node.slots else node.myself.master_id for node in view.nodes}
+    return {node_id: number[master] for node_id, master in master_of.items() if master in number}
+
+
 def table(view: ClusterView) -> str:
     """The cluster for a person: a line a pod, shard by shard, each master before its replicas."""
-    shard_of = {node.node_id: number for number, node in enumerate(n for n in view.nodes if n.slots)}
-
-    def shard(node: Node) -> int | None:
-        return shard_of.get(node.node_id if node.slots else node.myself.master_id or "")
+    shard_of = shard_numbers(view)
 
     def order(node: Node) -> tuple[int, bool, int]:
-        number = shard(node)
-        return (len(shard_of) if number is None else number, node.role is Role.REPLICA, node.ordinal)
+        number = shard_of.get(node.node_id, len(view.nodes))
+        return (number, node.role is Role.REPLICA, node.ordinal)
 
     rows: list[tuple[str, ...]] = [("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "STATE", "LINK", "ADDRESS", "VERSION")]
-    rows += [_row(node, shard(node), view) for node in sorted(view.nodes, key=order)]
+    rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
     rows += [_absent_row(absent) for absent in view.absent]
     return aligned(rows)
 
