@@ -99,6 +99,10 @@ def _one_of(*choices: str) -> Callable[[str], str]:
     return read
 
 
+def _switch(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
 def _nameserver(text: str) -> Address:
     """`ip`, `ip:port` or `[ip]:port`; a name will not do, since the name server is what turns names into addresses."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
@@ -195,6 +199,19 @@ class Settings:
         "", _fingerprint, "give up slots of which no copy is left, in the cluster with that fingerprint", shown="none"
     )
     kubernetes: str = _setting("auto", _one_of("auto", "on", "off"), "use the Kubernetes API: auto, on or off")
+    lease: str = _setting("redis-bootstrap", _label, "Lease that keeps two runs from writing at once")
+    read_nodes: bool = _setting(
+        default=False,
+        read=_switch,
+        help_text="on or off: ask Nodes for the zones that pods do not tell; needs the right to get nodes",
+        shown="off",
+    )
+    role_labels: bool = _setting(
+        default=False,
+        read=_switch,
+        help_text="on or off: label the pods with redis-role and redis-shard; needs the right to patch pods",
+        shown="off",
+    )
     log: str = _setting(
         "auto", _one_of("auto", "json", "console"), "auto, json or console; auto: console on a terminal"
     )

@@ -80,6 +80,8 @@ class Run:
     log: Log
     explain: Callable[[ClusterView], ClusterView] = lambda view: view
     """Adds to the absent peers of a view what else is known of them; asked only when somebody is to be told."""
+    before_writing: Callable[[], None] = lambda: None
+    """Raises NotYet once this run may no longer write: another one may be at work."""
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
@@ -192,6 +194,7 @@ class Run:
 
     def _given_up(self) -> BootstrapError:
         """Peers that did not come. Where a setting keeps them away, trying again cannot help: another exit code."""
+        self.view = self.explain(self.view)
         absent = self.view.absent
         kind = Misconfigured if any(each.why.permanent for each in absent) else NotYet
         return kind.because(
@@ -218,6 +221,7 @@ class Run:
         return None
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
+        self.before_writing()
         declared = self.desired.timeout_ms or 0
         # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
@@ -252,6 +256,11 @@ class Run:
     def _put_timeouts_back(self) -> None:
         """One try, on every way out. What it does not reach is drift that the next run finds."""
         if not (self.lowered and self.desired.timeout_ms):
+            return
+        try:
+            self.before_writing()
+        except NotYet as error:
+            self.log.warning("timeouts_not_put_back", nodes=len(self.lowered), why=str(error))
             return
         here = self.lowered & self.view.by_id.keys()
         writes = [SetTimeout(node=node, timeout_ms=self.desired.timeout_ms) for node in sorted(here)]

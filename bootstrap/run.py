@@ -16,15 +16,14 @@ from bootstrap.config import Settings
 from bootstrap.discover import Names, NoAnswer, Resolver, system_nameservers
 from bootstrap.errors import BootstrapError, NotYet, Reason
 from bootstrap.execute import Log, Pacer, Run
-from bootstrap.kube import Kube
 from bootstrap.model import Address, ClusterView
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.observe import Observer
 from bootstrap.plan import Refusal, forming
-from bootstrap.pods import Pods
 from bootstrap.probe import ProbeFailed, probe
 from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
 from bootstrap.slots import ALL_SLOTS
+from bootstrap.surroundings import Surroundings, surroundings_of
 from bootstrap.verify import violations
 
 PEERS = "the peers"
@@ -45,6 +44,7 @@ class Session:
     console: bool
     run: Run
     resolver: Resolver
+    surroundings: Surroundings
     started_at: float
 
     def apply(self) -> Outcome:
@@ -115,9 +115,10 @@ class Session:
             return self._outcome("failed", 1, (internal(error),))
 
     def report(self, outcome: Outcome) -> None:
-        """The table for a person, then the outcome as the last line, and as the container's termination message."""
+        """The table for a person, then the outcome: an Event, the last line, the container's termination message."""
         if self.run.view.nodes or self.run.view.absent:
             print(table(self.run.view), file=self.out)
+        self.surroundings.tell(outcome)
         say(outcome, console=self.console, log=self.log, out=self.out)
         leave_termination_message(outcome, self.settings.termination_message_file, self.log)
 
@@ -126,6 +127,7 @@ class Session:
         patience = Pacer(self.run)
         while True:
             doors, through = self._doors(view)
+            self.run.before_writing()
             try:
                 shards = probe(view, doors, self.run_credentials, clock=self.clock)
             except ProbeFailed as error:
@@ -194,16 +196,14 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
     nodes = Nodes(credentials(settings))
     try:
         observer = Observer(resolver=resolver, nodes=nodes, names=names, wanted=settings.desired.nodes)
-
-        kube = Kube.where_usable(settings.kubernetes, settings.namespace)
-
+        surroundings = surroundings_of(settings, clock=clock, log=log)
         run = Run(
             world=observer,
             desired=settings.desired,
             deadline=Deadline.after(settings.deadline_s, clock),
             clock=clock,
             log=log,
-            explain=Pods(kube, settings.statefulset).explain if kube else lambda view: view,
+            explain=surroundings.explain,
         )
         yield Session(
             settings=settings,
@@ -213,6 +213,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
             console=console,
             run=run,
             resolver=resolver,
+            surroundings=surroundings,
             started_at=started_at,
         )
     finally:

@@ -63,6 +63,7 @@ def test_nothing_set_gives_the_defaults() -> None:
     found = Settings.from_env({})
     assert found.desired == Desired(shards=3, replicas_per_shard=1, timeout_ms=None)
     assert (found.nameserver, found.password, found.kubernetes) == (None, None, "auto")
+    assert (found.lease, found.read_nodes, found.role_labels) == ("redis-bootstrap", False, False)
 
 
 @pytest.mark.parametrize("name", declared())
@@ -98,6 +99,9 @@ LIMITS = {
     "CLUSTER_DOMAIN": (["cluster.local", "cluster.local.", "a"], [".", "a..b", "a b", ".a"]),
     "STATEFULSET": (["redis-app"], ["redis_app"]),
     "KUBERNETES": (["auto", "on", "off"], ["yes", "ON"]),
+    "LEASE": (["redis-bootstrap"], ["Redis", "a.b"]),
+    "READ_NODES": (["on", "off"], ["auto", "yes", "ON"]),
+    "ROLE_LABELS": (["on", "off"], ["auto", "true", "1"]),
     "LOG": (["auto", "json", "console"], ["text"]),
     "ACCESS_SERVICE": (["gold-redis", "none"], ["Gold"]),
     "TERMINATION_MESSAGE_FILE": (["/dev/termination-log"], ["a\nb"]),

@@ -90,10 +90,15 @@ def test_no_change_of_settings_or_redis_conf_touches_the_job() -> None:
     assert after.one("StatefulSet", "redis-app") != before.one("StatefulSet", "redis-app")
 
 
-def test_the_job_may_list_pods_and_nothing_else() -> None:
-    """The base asks for the one right that it uses; a component that needs more brings it along."""
+def test_the_job_writes_its_lease_and_events_and_nothing_else() -> None:
+    """The base asks for the rights that it uses (tests/servers/test_kubernetes.py); a component that needs more brings
+    it along. No right reaches beyond the namespace, and none beyond the one Lease, but to make it.
+    """
     (role,) = build(BASE).of_kind("Role")
-    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]
+    rights = {plural: rule["verbs"] for rule in role["rules"] for plural in rule["resources"] if plural != "leases"}
+    assert rights == {"pods": ["list"], "events": ["create", "get", "patch"]}
+    leases = [(rule.get("resourceNames"), rule["verbs"]) for rule in role["rules"] if rule["resources"] == ["leases"]]
+    assert leases == [([Settings().lease], ["get", "update"]), (None, ["create"])]
     assert build(BASE).of_kind("ClusterRole") == ()
 
 

@@ -1,0 +1,143 @@
+"""What a run does for those around it: keeps other runs out, leaves Events, labels the pods.
+
+Inside of Kubernetes, that is; elsewhere there is nobody around, and every method does nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from bootstrap.clock import Clock
+from bootstrap.config import Settings
+from bootstrap.errors import ApiError, Forbidden, Misconfigured, NotYet, Reason
+from bootstrap.events import Events, note_of, reason_of
+from bootstrap.execute import Log, Pacer, Run
+from bootstrap.kube import Kube
+from bootstrap.labels import label
+from bootstrap.lock import DURATION_S, Lock
+from bootstrap.model import ClusterView
+from bootstrap.pods import Pods
+from bootstrap.report import Outcome
+
+
+class Surroundings:
+    """Outside of Kubernetes."""
+
+    @contextmanager
+    def held(self, run: Run) -> Iterator[None]:  # noqa: ARG002 - what it is inside
+        """While this lasts, no other run writes."""
+        yield
+
+    def explain(self, view: ClusterView) -> ClusterView:
+        """The view, with what is known here of its absent peers."""
+        return view
+
+    def label(self, run: Run) -> None:
+        """Makes the pods' labels true to the run's latest view."""
+
+    def tell(self, outcome: Outcome) -> None:
+        """Leaves word of how a run that was `held` ended."""
+
+
+class InKubernetes(Surroundings):
+    """Inside of a pod with a service account."""
+
+    def __init__(self, kube: Kube, settings: Settings, *, clock: Clock, log: Log) -> None:
+        self._kube = kube
+        self._settings = settings
+        self._clock = clock
+        self._log = log
+        instance = socket.gethostname()
+        self._lock = Lock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
+        self._events = Events(kube, statefulset=settings.statefulset, instance=instance)
+        self.pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
+        self._uid = ""
+        self._was_held = False
+
+    @contextmanager
+    def held(self, run: Run) -> Iterator[None]:
+        """Waits for the Lease until the run's deadline and holds it meanwhile; the run asks it before it writes.
+
+        Raises NotYet where another run holds it or Kubernetes does not answer, Forbidden where that may not be asked.
+        """
+        self._was_held = True
+        self._wait_for_lock(run)
+        self._lock.keep()
+        run.before_writing = self._lock.check
+        told = self._settings
+        try:
+            self._event("started", f"sees to {told.shards} shards with {told.replicas_per_shard} replicas each")
+            yield
+        finally:
+            try:
+                self._lock.release()
+            except ApiError as error:
+                self._log.warning("lock_not_released", lease=told.lease, why=str(error), expires_in_s=DURATION_S)
+
+    def explain(self, view: ClusterView) -> ClusterView:
+        """With Kubernetes's words on why a pod is not there."""
+        return self.pods.explain(view)
+
+    def label(self, run: Run) -> None:
+        """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""
+        if self._settings.role_labels:
+            pods = label(run.view, self._kube, self.pods, before_writing=run.before_writing)
+            if pods:
+                self._log.info("pods_labelled", pods=pods)
+
+    def tell(self, outcome: Outcome) -> None:
+        """An Event. One that cannot be written changes nothing about the run."""
+        if self._was_held:
+            self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
+
+    def _wait_for_lock(self, run: Run) -> None:
+        patience, began = Pacer(run), self._clock.now()
+        while True:
+            try:
+                holder = self._lock.attempt()
+            except Forbidden:
+                raise
+            except ApiError as error:
+                why = _unavailable(self._lock, error)
+            else:
+                if not holder:
+                    waited_s = round(self._clock.now() - began, 2)
+                    self._log.info("lock_taken", lease=self._lock.name, waited_s=waited_s)
+                    return
+                why = _held_by(self._lock, holder)
+            patience.wait("waiting_for_lock", partial(str, why.message), partial(NotYet.because, (why,)))
+
+    def _event(self, word: str, note: str, *, good: bool = True) -> None:
+        try:
+            if not self._uid:
+                self._uid = next((pod.owner_uid for pod in self.pods.look().values() if pod.owner_uid), "")
+            self._events.tell(reason_of(word), note, good=good, uid=self._uid)
+        except ApiError as error:
+            self._log.warning("event_not_written", reason=reason_of(word), why=str(error))
+
+
+def surroundings_of(settings: Settings, *, clock: Clock, log: Log) -> Surroundings:
+    """Those of this process. Raises Misconfigured where a setting needs Kubernetes, and there is none."""
+    kube = Kube.where_usable(settings.kubernetes, settings.namespace)
+    if kube is not None:
+        return InKubernetes(kube, settings, clock=clock, log=log)
+    if settings.role_labels:
+        message = "BOOTSTRAP_ROLE_LABELS is on, but there is no Kubernetes to label pods in, or it is not to be used"
+        remedy = "set it to off, or see BOOTSTRAP_KUBERNETES and the pod's service account"
+        raise Misconfigured.because((Reason(code="kubernetes", message=message, remedy=remedy),))
+    return Surroundings()
+
+
+def _held_by(lock: Lock, holder: str) -> Reason:
+    remedy = f"wait until it has ended; if it is dead, its Lease runs out after {DURATION_S} s. Then run again"
+    return Reason(code="lock-held", message=f"the Lease {lock.name} is held by {holder}", remedy=remedy)
+
+
+def _unavailable(lock: Lock, error: ApiError) -> Reason:
+    remedies = "; ".join(reason.remedy for reason in error.reasons)
+    remedy = f"{remedies}. BOOTSTRAP_KUBERNETES=off runs without a lock"
+    return Reason(code="lock-unavailable", message=f"the Lease {lock.name} cannot be taken: {error}", remedy=remedy)
