@@ -80,8 +80,8 @@ class Run:
     log: Log
     explain: Callable[[ClusterView], ClusterView] = lambda view: view
     """Adds to the absent peers of a view what else is known of them; asked only when somebody is to be told."""
-    before_writing: Callable[[], None] = lambda: None
-    """Raises NotYet once this run may no longer write: another one may be at work."""
+    check_lock: Callable[[], None] = lambda: None
+    """Raises NotYet once another run may be at work: asked before every write, and before a refusal."""
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
@@ -138,6 +138,7 @@ class Run:
                 self._say_what_was_found(view, decision)
             match decision:
                 case Refusal():
+                    self.check_lock()  # what another run has half done looks like much that is refused
                     raise Refused.because(decision.reasons)
                 case Plan(phases=()):
                     bad = violations(view, self.desired)
@@ -221,7 +222,7 @@ class Run:
         return None
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
-        self.before_writing()
+        self.check_lock()
         declared = self.desired.timeout_ms or 0
         # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
@@ -258,7 +259,7 @@ class Run:
         if not (self.lowered and self.desired.timeout_ms):
             return
         try:
-            self.before_writing()
+            self.check_lock()
         except NotYet as error:
             self.log.warning("timeouts_not_put_back", nodes=len(self.lowered), why=str(error))
             return

@@ -22,11 +22,11 @@ def labels_of(view: ClusterView) -> Mapping[str, Labels]:
     return {node.pod: (node.role.value, numbers.get(node.node_id)) for node in view.nodes}
 
 
-def label(view: ClusterView, kube: Kube, pods: Pods, *, before_writing: Callable[[], None]) -> int:
-    """Sets the labels that differ; returns on how many pods. Raises ApiError, and what `before_writing` raises."""
+def label(view: ClusterView, kube: Kube, pods: Pods, *, check_lock: Callable[[], None]) -> int:
+    """Sets the labels that differ; returns on how many pods. Raises ApiError, and what `check_lock` raises."""
     here = pods.look()
     differing = [(pod, wanted) for pod, wanted in labels_of(view).items() if pod in here and here[pod].labels != wanted]
     for pod, (role, shard) in differing:
-        before_writing()
+        check_lock()
         kube.patch(PODS, pod, {"metadata": {"labels": {ROLE_LABEL: role, SHARD_LABEL: shard}}})
     return len(differing)

@@ -120,12 +120,12 @@ def _with(absent: Absent, trouble: str) -> Absent:
 
 
 def _troubles(item: Object) -> Iterator[str]:
-    """Unschedulable, evicted, waiting (with the kubelet's reason), ended or restarting, terminating; none of a pod that
+    """Terminating, unschedulable, evicted, waiting (with the kubelet's reason), ended or restarting; none of a pod that
     runs.
     """
     status = item.get("status") or {}
-    node = item["spec"].get("nodeName")
-    if item["metadata"].get("deletionTimestamp"):
+    node, leaving = item["spec"].get("nodeName"), item["metadata"].get("deletionTimestamp")
+    if leaving:
         yield f"terminating on {node}" if node else "terminating"
     for condition in status.get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
@@ -134,26 +134,32 @@ def _troubles(item: Object) -> Iterator[str]:
     if status.get("reason"):  # the kubelet's, such as Evicted, or the node controller's, such as NodeLost
         yield _words(status)
         return
-    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    stuck = list(_stuck(containers))
+    before, containers = status.get("initContainerStatuses") or (), status.get("containerStatuses") or ()
+    stuck = [*_stuck(each for each in before if _exit_code(each) != 0), *_stuck(containers)]
     yield from stuck
-    if not stuck and status.get("phase") != "Running":
+    if not (stuck or leaving or status.get("phase") == "Running"):
         starting = {(each.get("state") or {}).get("waiting", {}).get("reason") for each in containers} - {None}
         yield ": ".join([str(status.get("phase") or "Unknown"), *sorted(starting)])
 
 
 def _stuck(containers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The containers that do not run as they should; an init container that ended well has done its work."""
+    """The containers that do not run as they should."""
     for each in containers:
         state, before = each.get("state") or {}, (each.get("lastState") or {}).get("terminated")
         waiting, ended = state.get("waiting"), state.get("terminated")
         last = f"container {each['name']} ended last with {_exit(before)}" if before else ""
         if waiting and waiting.get("reason") and waiting["reason"] not in _STARTING:
             yield ", ".join(filter(None, (_words(waiting), last)))
-        elif ended and ended.get("exitCode"):
+        elif ended:
             yield f"container {each['name']} ended with {_exit(ended)}"
         elif last and not each.get("ready"):
             yield f"{last}, and was restarted {each.get('restartCount', 0)} times"
+
+
+def _exit_code(container: Mapping[str, Any]) -> int | None:
+    """0 for an init container that has done its work."""
+    ended = (container.get("state") or {}).get("terminated") or {}
+    return ended.get("exitCode")
 
 
 def _exit(ended: Mapping[str, Any]) -> str:

@@ -127,7 +127,7 @@ class Session:
         patience = Pacer(self.run)
         while True:
             doors, through = self._doors(view)
-            self.run.before_writing()
+            self.run.check_lock()
             try:
                 shards = probe(view, doors, self.run_credentials, clock=self.clock)
             except ProbeFailed as error:

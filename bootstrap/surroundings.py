@@ -67,7 +67,7 @@ class InKubernetes(Surroundings):
         self._was_held = True
         self._wait_for_lock(run)
         self._lock.keep()
-        run.before_writing = self._lock.check
+        run.check_lock = self._lock.check
         told = self._settings
         try:
             self._event("started", f"sees to {told.shards} shards with {told.replicas_per_shard} replicas each")
@@ -85,7 +85,7 @@ class InKubernetes(Surroundings):
     def label(self, run: Run) -> None:
         """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""
         if self._settings.role_labels:
-            pods = label(run.view, self._kube, self.pods, before_writing=run.before_writing)
+            pods = label(run.view, self._kube, self.pods, check_lock=run.check_lock)
             if pods:
                 self._log.info("pods_labelled", pods=pods)
 

@@ -25,9 +25,9 @@ def view(api: KubeApi) -> ClusterView:
     return formed(shape()).look()
 
 
-def labelled(view: ClusterView, client: Client, before_writing: Callable[[], None] = lambda: None) -> int:
+def labelled(view: ClusterView, client: Client, check_lock: Callable[[], None] = lambda: None) -> int:
     kube = client()
-    return label(view, kube, Pods(kube, "redis-app"), before_writing=before_writing)
+    return label(view, kube, Pods(kube, "redis-app"), check_lock=check_lock)
 
 
 def found(api: KubeApi) -> list[str]:
@@ -83,10 +83,10 @@ def test_a_patch_that_fails_ends_the_run(api: KubeApi, client: Client, view: Clu
 def test_a_lost_lock_stops_before_the_next_patch(api: KubeApi, client: Client, view: ClusterView) -> None:
     """Another run may have changed the roles by now."""
 
-    def before_writing() -> None:
+    def check_lock() -> None:
         if api.times("patch", "pods") == 2:
             raise NotYet("the lock is lost")
 
     with pytest.raises(NotYet):
-        labelled(view, client, before_writing)
+        labelled(view, client, check_lock)
     assert api.times("patch", "pods") == 2

@@ -60,6 +60,10 @@ SAID: dict[str, tuple[dict[str, Any], str]] = {
         container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
         "container redis ended with exit code 137 (OOMKilled)",
     ),
+    "ended without an error": (
+        container({"terminated": {"exitCode": 0, "reason": "Completed"}}),
+        "container redis ended with exit code 0 (Completed)",
+    ),
     "evicted": (
         {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."},
         "Evicted: The node was low on resource: memory.",
@@ -91,7 +95,7 @@ def test_the_pod_s_own_reason_is_said(api: KubeApi, client: Client, case: str) -
 
 def test_a_terminating_pod_is_called_so(api: KubeApi, client: Client) -> None:
     """With its Kubernetes node: on one that is lost it stays for minutes."""
-    leaving = pod(NAME, node="node2")
+    leaving = pod(NAME, node="node2", phase="Succeeded")
     leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     api.put("pods", NAME, leaving)
     assert explained(api, client) == "terminating on node2"

@@ -12,7 +12,7 @@ import pytest
 from bootstrap import kube
 from bootstrap.config import Settings
 from bootstrap.discover import Resolver
-from bootstrap.errors import Forbidden, Misconfigured, NotYet
+from bootstrap.errors import Forbidden, Misconfigured, NotYet, Refused
 from bootstrap.execute import Run
 from bootstrap.kube import Kube
 from bootstrap.lock import DURATION_S, RENEW_EVERY_S, TRUST_S
@@ -24,7 +24,7 @@ from bootstrap.surroundings import InKubernetes, Surroundings, surroundings_of
 from bootstrap.verify import violations
 from tests.core.test_execute import SHAPE, Notes, run_on
 from tests.fake_cluster import FakeCluster
-from tests.kube.api import KubeApi, pod
+from tests.kube.api import Asked, KubeApi, pod
 
 Client = Callable[..., Kube]
 SETTINGS = Settings()
@@ -187,6 +187,25 @@ def test_a_run_that_cannot_renew_writes_no_more(api: KubeApi, inside: Callable[.
     assert servers.rounds == 1
     (line,) = log.of("lock_not_released")
     assert line["expires_in_s"] == DURATION_S
+
+
+def test_a_run_that_lost_its_lease_refuses_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """What it sees may be another run's work half done: exit code 1, to look again, not 3 for a person to decide."""
+    servers = Servers()
+    servers[4].keys = 1
+    around, run = inside(servers), run_on(servers)
+    with pytest.raises(Refused):
+        converge(around, run)
+
+    def taken(asked: Asked) -> None:
+        if asked.what == ("create", "events"):
+            api.meanwhile = lambda _: None
+            api.put("leases", "redis-bootstrap", {"spec": {"holderIdentity": "another", "leaseDurationSeconds": 15}})
+
+    api.objects = {key: found for key, found in api.objects.items() if key[0] != "events"}
+    api.meanwhile = taken
+    with pytest.raises(NotYet, match="another holds it now"):
+        converge(inside(servers), run_on(servers))
 
 
 def test_a_run_that_lost_its_lease_does_not_probe(inside: Callable[..., InKubernetes]) -> None:

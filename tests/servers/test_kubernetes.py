@@ -18,6 +18,7 @@ from bootstrap.local.zone import Zone
 from tests.kube.api import Asked, KubeApi, kube_api, pod
 from tests.manifests.kustomize import BASE, build
 from tests.servers.conftest import Lab, until
+from tests.servers.test_forming import MEASURE
 
 Labs = Callable[..., Lab]
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
@@ -185,6 +186,22 @@ def start(six: Lab, api: KubeApi, **variables: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_run_inside_of_kubernetes_is_small_too(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """Lock, Events and pods included, peak memory stays under the same 50 MB."""
+    six = lab(any_program)
+    six.run("apply")
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, sys.executable, "-c", INSIDE, api.folder, "apply"],
+        env={**os.environ, **six.variables, **ON},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert [asked.verb for asked in api.asked if asked.plural == "leases"] == ["get", "create", "update"]
+    assert int(measured.stdout.splitlines()[-1]) < 50_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
