@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -20,6 +20,7 @@ from bootstrap.kube import Kube
 from bootstrap.labels import label
 from bootstrap.lock import DURATION_S, Lock
 from bootstrap.model import ClusterView
+from bootstrap.places import Place
 from bootstrap.pods import Pods
 from bootstrap.report import Outcome
 
@@ -35,6 +36,10 @@ class Surroundings:
     def explain(self, view: ClusterView) -> ClusterView:
         """The view, with what is known here of its absent peers."""
         return view
+
+    def places(self) -> Mapping[str, Place]:
+        """Where each pod runs, by its name; empty where nobody knows."""
+        return {}
 
     def label(self, run: Run) -> None:
         """Makes the pods' labels true to the run's latest view."""
@@ -54,7 +59,7 @@ class InKubernetes(Surroundings):
         instance = socket.gethostname()
         self._lock = Lock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
         self._events = Events(kube, statefulset=settings.statefulset, instance=instance)
-        self.pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
+        self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._uid = ""
         self._was_held = False
 
@@ -80,12 +85,16 @@ class InKubernetes(Surroundings):
 
     def explain(self, view: ClusterView) -> ClusterView:
         """With Kubernetes's words on why a pod is not there."""
-        return self.pods.explain(view)
+        return self._pods.explain(view)
+
+    def places(self) -> Mapping[str, Place]:
+        """As Kubernetes says now. Raises ApiError."""
+        return self._pods.places()
 
     def label(self, run: Run) -> None:
         """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""
         if self._settings.role_labels:
-            pods = label(run.view, self._kube, self.pods, check_lock=run.check_lock)
+            pods = label(run.view, self._kube, self._pods, check_lock=run.check_lock)
             if pods:
                 self._log.info("pods_labelled", pods=pods)
 
@@ -114,7 +123,7 @@ class InKubernetes(Surroundings):
     def _event(self, word: str, note: str, *, good: bool = True) -> None:
         try:
             if not self._uid:
-                self._uid = next((pod.owner_uid for pod in self.pods.look().values() if pod.owner_uid), "")
+                self._uid = next((pod.owner_uid for pod in self._pods.look().values() if pod.owner_uid), "")
             self._events.tell(reason_of(word), note, good=good, uid=self._uid)
         except ApiError as error:
             self._log.warning("event_not_written", reason=reason_of(word), why=str(error))

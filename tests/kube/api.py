@@ -52,6 +52,7 @@ class KubeApi:
     """The API server; `forbidden`, `failing`, `silent` and `meanwhile` may be set at any time."""
 
     folder: Path
+    host: str = "127.0.0.1"
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     forbidden: set[tuple[str, str]] = field(default_factory=set)
@@ -80,7 +81,7 @@ class KubeApi:
         made = subprocess.run(
             [
                 *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-                *("-days", "2", "-subj", "/CN=kube", "-addext", "subjectAltName=IP:127.0.0.1"),
+                *("-days", "2", "-subj", "/CN=kube", "-addext", f"subjectAltName=IP:{self.host}"),
                 *("-keyout", "ca.key", "-out", "ca.crt"),
             ],
             cwd=self.folder,
@@ -127,7 +128,7 @@ class KubeApi:
             async def start_server(self, loop: asyncio.AbstractEventLoop | None = None, **_: Any) -> None:
                 await super().start_server(loop, ssl=tls)
 
-        async with KubernetesScaffold() as api, Server(api, server_cls=TlsServer) as server:
+        async with KubernetesScaffold() as api, Server(api, host=self.host, server_cls=TlsServer) as server:
             api[re.compile(r"/api.*")] << self._answer
             self.port = server.port
             self._ready.set()
@@ -194,13 +195,13 @@ class KubeApi:
 
 
 @contextmanager
-def kube_api(folder: Path) -> Iterator[KubeApi]:
+def kube_api(folder: Path, host: str = "127.0.0.1") -> Iterator[KubeApi]:
     """An API server on loopback; the files of its service account are in `folder`."""
     if shutil.which("openssl") is None:
         assert not ON_CI, "CI has openssl"
         pytest.skip("makes its certificate with openssl")
     folder.mkdir()
-    server = KubeApi(folder)
+    server = KubeApi(folder, host)
     server.start()
     try:
         yield server

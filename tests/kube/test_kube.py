@@ -131,6 +131,17 @@ def test_a_stranger_with_another_certificate_gets_no_token(api: KubeApi, tmp_pat
         assert stranger.asked == []
 
 
+def test_an_api_server_at_an_ipv6_address_is_spoken_to(tmp_path: Path) -> None:
+    """Its address is what its certificate has to name."""
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no IPv6 loopback here")
+    with kube_api(tmp_path / "account", "::1") as six:
+        assert list(Kube("::1", six.port, NAMESPACE, account=six.folder).list(PODS)) == []
+
+
 def test_nobody_there_is_an_answer_too(api: KubeApi) -> None:
     """Connection refused, in the system's words."""
     with pytest.raises(ApiError, match=r"does not answer .*refused"):

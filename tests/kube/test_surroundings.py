@@ -17,6 +17,7 @@ from bootstrap.execute import Run
 from bootstrap.kube import Kube
 from bootstrap.lock import DURATION_S, RENEW_EVERY_S, TRUST_S
 from bootstrap.model import ClusterView
+from bootstrap.places import Place
 from bootstrap.report import outcome_of
 from bootstrap.run import Session
 from bootstrap.steps import Rejected, Write
@@ -321,6 +322,7 @@ def test_outside_of_kubernetes_there_is_nobody_around(monkeypatch: pytest.Monkey
     run = run_on(servers)
     assert violations(converge(around, run), SHAPE) == ()
     assert around.explain(run.view) is run.view
+    assert around.places() == {}
     with pytest.raises(Misconfigured, match="BOOTSTRAP_ROLE_LABELS"):
         surroundings_of(replace(SETTINGS, role_labels=True), clock=servers, log=Notes())
 
@@ -333,4 +335,5 @@ def test_inside_of_a_pod_kubernetes_is_used(api: KubeApi, monkeypatch: pytest.Mo
     servers = Servers()
     around = surroundings_of(SETTINGS, clock=servers, log=Notes())
     assert isinstance(around, InKubernetes)
-    assert around.pods.places() == {}
+    api.put("pods", "redis-app-0", pod("redis-app-0", node="node7"))
+    assert around.places() == {"redis-app-0": Place(node="node7")}
