@@ -174,12 +174,14 @@ class Kube:
         outcome: SimpleQueue[tuple[int, bytes] | Exception] = SimpleQueue()
         threading.Thread(target=_into, args=(outcome, ask), daemon=True, name="kube").start()
         try:
-            answer = outcome.get(timeout=self._limit_s)
+            answer: tuple[int, bytes] | Exception = outcome.get(timeout=self._limit_s)
         except Empty:
             if connection.sock is not None:
                 with suppress(OSError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
-            raise TimeoutError(f"not within {self._limit_s:g} s") from None
+            answer = TimeoutError()
+        if isinstance(answer, TimeoutError):
+            raise TimeoutError(f"not within {self._limit_s:g} s")
         if isinstance(answer, Exception):
             raise answer
         return answer
