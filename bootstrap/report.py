@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bootstrap.errors import Reason
-from bootstrap.model import Absent, ClusterView, Node, Role
+from bootstrap.model import Absent, ClusterView, Node, NodeId, Role
 from bootstrap.placement import Verdict, judge
 from bootstrap.plan import Plan
 from bootstrap.steps import Wait, sentence
