@@ -82,6 +82,8 @@ class Run:
     """Adds to the absent peers of a view what else is known of them; asked only when somebody is to be told."""
     check_lock: Callable[[], None] = lambda: None
     """Raises NotYet once another run may be at work: asked before every write, and before a refusal."""
+    placed: Callable[[ClusterView], ClusterView] = lambda view: view
+    """Adds where the pods run, as far as anybody knows."""
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
@@ -184,7 +186,7 @@ class Run:
         patience = Pacer(self)
         while True:
             self.clock.check()
-            self.view = view = self.links.seen(self.world.look())
+            self.view = view = self.placed(self.links.seen(self.world.look()))
             if not view.absent:
                 return view
             patience.wait("waiting_for_peers", self._who_is_absent, self._given_up)
@@ -247,7 +249,7 @@ class Run:
             self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
-            self.view = self.links.seen(self.world.glance())
+            self.view = self.placed(self.links.seen(self.world.glance()))
             unsettled = [step for step in steps if not settled(step, self.view)]
             if not unsettled or self.view.absent or limit.passed:
                 return unsettled

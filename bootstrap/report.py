@@ -10,6 +10,7 @@ from typing import Any
 from bootstrap.errors import Reason
 from bootstrap.model import Absent, ClusterView, Node, NodeId, Role
 from bootstrap.placement import Verdict, judge
+from bootstrap.places import Place
 from bootstrap.plan import Plan
 from bootstrap.steps import Wait, sentence
 
@@ -99,6 +100,11 @@ def table(view: ClusterView) -> str:
     rows: list[tuple[str, ...]] = [("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "STATE", "LINK", "ADDRESS", "VERSION")]
     rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
     rows += [_absent_row(absent) for absent in view.absent]
+    if view.places:
+        rows[0] += ("NODE", "ZONE")
+        for number, row in enumerate(rows[1:], 1):
+            place = view.places.get(row[0], Place())
+            rows[number] = (*row, place.node or "-", place.zone or "-")
     return aligned(rows)
 
 

@@ -50,6 +50,16 @@ class Session:
     def apply(self) -> Outcome:
         """Brings the cluster to the declared shape and proves that it serves."""
         self._say_started("apply")
+        return self._alone(self._apply)
+
+    def _alone(self, work: Callable[[], Outcome]) -> Outcome:
+        """The work, while no other run writes; then the pods' labels say what it came to."""
+        with self.surroundings.held(self.run):
+            outcome = work()
+            self.surroundings.label(self.run)
+            return outcome
+
+    def _apply(self) -> Outcome:
         view = self.run.converge()
         if not self.run.steps_done:
             self._knock()
@@ -62,8 +72,11 @@ class Session:
     def reinit(self) -> Outcome:
         """Wipes the cluster that a person has confirmed, and forms it anew."""
         self._say_started("reinit")
+        return self._alone(self._reinit)
+
+    def _reinit(self) -> Outcome:
         if not self.run.wipe(self.settings.confirm):
-            return self.apply()
+            return self._apply()
         self._prove(self.run.converge())
         return self._outcome("reinitialised", 0)
 
@@ -94,7 +107,7 @@ class Session:
         """Looks, and says whether every invariant holds."""
         limit = self.run.deadline.sooner(VERIFY_LIMIT_S)
         while True:
-            self.run.view = self.run.world.look()
+            self.run.view = self.surroundings.placed(self.run.world.look())
             bad = violations(self.run.view, self.settings.desired)
             if not bad:
                 return self._outcome("unchanged", 0)
@@ -204,6 +217,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
             clock=clock,
             log=log,
             explain=surroundings.explain,
+            placed=surroundings.placed,
         )
         yield Session(
             settings=settings,

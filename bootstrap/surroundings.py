@@ -9,6 +9,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from bootstrap.clock import Clock
@@ -19,7 +20,7 @@ from bootstrap.execute import Log, Pacer, Run
 from bootstrap.kube import Kube
 from bootstrap.labels import label
 from bootstrap.lock import DURATION_S, Lock
-from bootstrap.model import ClusterView
+from bootstrap.model import Address, ClusterView
 from bootstrap.places import Place
 from bootstrap.pods import Pods
 from bootstrap.report import Outcome
@@ -37,9 +38,9 @@ class Surroundings:
         """The view, with what is known here of its absent peers."""
         return view
 
-    def places(self) -> Mapping[str, Place]:
-        """Where each pod runs, by its name; empty where nobody knows."""
-        return {}
+    def placed(self, view: ClusterView) -> ClusterView:
+        """The view, with where its pods run."""
+        return view
 
     def label(self, run: Run) -> None:
         """Makes the pods' labels true to the run's latest view."""
@@ -60,6 +61,8 @@ class InKubernetes(Surroundings):
         self._lock = Lock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
         self._events = Events(kube, statefulset=settings.statefulset, instance=instance)
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
+        self._places: Mapping[str, Place] = {}
+        self._placed_for: frozenset[tuple[str, Address]] = frozenset()
         self._uid = ""
         self._was_held = False
 
@@ -87,9 +90,17 @@ class InKubernetes(Surroundings):
         """With Kubernetes's words on why a pod is not there."""
         return self._pods.explain(view)
 
-    def places(self) -> Mapping[str, Place]:
-        """As Kubernetes says now. Raises ApiError."""
-        return self._pods.places()
+    def placed(self, view: ClusterView) -> ClusterView:
+        """With the pods' Kubernetes nodes and zones, once all are there; asked again when one has another address.
+
+        Raises ApiError: roles that are given without them would stay.
+        """
+        if view.absent or not view.nodes:
+            return view
+        pods = frozenset((node.pod, node.address) for node in view.nodes)
+        if pods != self._placed_for:
+            self._places, self._placed_for = self._pods.places(), pods
+        return replace(view, places=self._places)
 
     def label(self, run: Run) -> None:
         """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""

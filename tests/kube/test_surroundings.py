@@ -16,7 +16,7 @@ from bootstrap.errors import Forbidden, Misconfigured, NotYet, Refused
 from bootstrap.execute import Run
 from bootstrap.kube import Kube
 from bootstrap.lock import DURATION_S, RENEW_EVERY_S, TRUST_S
-from bootstrap.model import ClusterView
+from bootstrap.model import Address, ClusterView
 from bootstrap.places import Place
 from bootstrap.report import outcome_of
 from bootstrap.run import Session
@@ -322,7 +322,7 @@ def test_outside_of_kubernetes_there_is_nobody_around(monkeypatch: pytest.Monkey
     run = run_on(servers)
     assert violations(converge(around, run), SHAPE) == ()
     assert around.explain(run.view) is run.view
-    assert around.places() == {}
+    assert around.placed(run.view) is run.view
     with pytest.raises(Misconfigured, match="BOOTSTRAP_ROLE_LABELS"):
         surroundings_of(replace(SETTINGS, role_labels=True), clock=servers, log=Notes())
 
@@ -336,4 +336,8 @@ def test_inside_of_a_pod_kubernetes_is_used(api: KubeApi, monkeypatch: pytest.Mo
     around = surroundings_of(SETTINGS, clock=servers, log=Notes())
     assert isinstance(around, InKubernetes)
     api.put("pods", "redis-app-0", pod("redis-app-0", node="node7"))
-    assert around.places() == {"redis-app-0": Place(node="node7")}
+    assert around.placed(servers.look()).places == {"redis-app-0": Place(node="node7")}
+    api.put("pods", "redis-app-0", pod("redis-app-0", node="node8"))
+    assert around.placed(servers.look()).places == {"redis-app-0": Place(node="node7")}, "asked once"
+    servers[0].address = Address("10.0.9.1", 6379)
+    assert around.placed(servers.look()).places == {"redis-app-0": Place(node="node8")}, "asked again: a pod moved"
