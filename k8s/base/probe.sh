@@ -1,14 +1,9 @@
 #!/bin/sh
 # Asks this pod's own server whether it is `alive` or `ready`. What is printed on failure stands in the pod's Events.
-# redis-cli reads the password from REDISCLI_AUTH; REDIS_CLI_OPTIONS may hold more of its options, such as --tls.
 
-cli=$(command -v redis-cli || command -v valkey-cli)
-
-# A hung server takes the connection and stays silent: without a limit the question would hang with it.
-ask() {
-  # shellcheck disable=SC2086 # one variable, several options
-  timeout 3 "$cli" ${REDIS_CLI_OPTIONS-} "$@" 2>/dev/null
-}
+here=${0%/*}
+# shellcheck source=SCRIPTDIR/ask.sh
+. "$here/ask.sh"
 
 fail() {
   echo "$1"
@@ -17,13 +12,18 @@ fail() {
 
 case $1 in
 alive)
-  # Any answer will do, errors too: a node that loads its data or asks for a password must not be killed for it.
-  [ -n "$(ask PING)" ] || fail 'no answer to PING'
+  # Any answer will do, errors too: a node that loads its data or asks for a password must not be killed for it. Nor
+  # one that turns a connection down over a certificate: it would come back with the same.
+  ask PING 2>&1 | grep -Eq '^[A-Z]{2}|SSL|TLS|reset by peer' || fail 'no answer to PING'
+  # What components bring to take over a Secret that has changed. It says what it did in the container's log.
+  for renew in "$here"/renew-*.sh; do
+    [ ! -e "$renew" ] || sh "$renew" || :
+  done
   ;;
 ready)
   # The node sees the whole cluster served and, as a replica, holds its master's data. So a rolling update waits until
   # a replaced node has caught up before it takes the next one away.
-  answers=$(printf 'INFO\nCLUSTER INFO\n' | ask)
+  answers=$(printf 'INFO\nCLUSTER INFO\n' | ask 2>/dev/null)
   says() { printf '%s\n' "$answers" | grep -q "^$1"; }
   says loading:0 || fail 'no answer to INFO, or the data is still loading'
   says cluster_state:ok || fail 'cluster_state is not ok'

@@ -132,7 +132,7 @@ def test_a_replica_is_ready_only_while_its_link_is_up(tmp_path: Path) -> None:
 def test_the_kubelet_waits_longer_than_the_probe_takes() -> None:
     """The probe gives up by itself and says why; cut off by the kubelet, it would leave no word."""
     (container,) = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
-    assert "timeout 3 " in (BASE / "probe.sh").read_text(encoding="utf-8")
+    assert "timeout 3 " in (BASE / "ask.sh").read_text(encoding="utf-8")
     for name, question in {"startupProbe": "alive", "livenessProbe": "alive", "readinessProbe": "ready"}.items():
         assert container[name]["exec"]["command"] == ["sh", "/etc/redis/probe.sh", question]
         assert container[name]["timeoutSeconds"] > 3
