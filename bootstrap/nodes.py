@@ -8,6 +8,7 @@ themselves. RESP2 is asked for, which every server from Redis 5.0 on speaks.
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -17,10 +18,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redis.connection import Connection, SSLConnection
+from redis.connection import Connection
 from redis.exceptions import ResponseError
 
-from bootstrap import wire
+from bootstrap import tls, wire
 from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
 from bootstrap.migrate import move_keys
@@ -75,25 +76,28 @@ class Credentials:
             return ()
         return ("AUTH2", self.username, self.password) if self.username else ("AUTH", self.password)
 
-    def connection_options(self) -> dict[str, Any]:
-        """The options that redis-py takes for them, for a single connection and for a client alike.
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How to speak TLS, or None where it is not set. Raises Misconfigured where a file is not what it should be."""
+        return tls.context(self.ca_file, self.cert_file, self.key_file) if self.ca_file else None
 
-        The certificate must be signed by the given authority; its name is not compared, since nodes are reached and
-        announced by IP.
-        """
-        options: dict[str, Any] = {"username": self.username or None, "password": self.password, "protocol": 2}
-        if self.ca_file:
-            options |= {"ssl_ca_certs": str(self.ca_file), "ssl_cert_reqs": "required", "ssl_check_hostname": False}
-        if self.cert_file and self.key_file:
-            options |= {"ssl_certfile": str(self.cert_file), "ssl_keyfile": str(self.key_file)}
-        return options
+    def connection_options(self) -> dict[str, Any]:
+        """The options that redis-py takes for them, for a single connection and for a client alike."""
+        return {"username": self.username or None, "password": self.password, "protocol": 2}
+
+
+def connections(context: ssl.SSLContext | None) -> type[Connection]:
+    """The kind of redis-py's connections, with TLS or without."""
+    return tls.connections(context) if context else Connection
 
 
 class Nodes:
     """Connections to many nodes, kept open between looks, used from a pool of threads. Close it when done."""
 
     def __init__(self, credentials: Credentials, *, answer_limit_s: float = ANSWER_LIMIT_S) -> None:
+        """Raises Misconfigured where the TLS files are not what they should be."""
         self._credentials = credentials
+        self._tls = credentials.tls_context()
+        self._kind = connections(self._tls)
         self._answer_limit_s = answer_limit_s
         self._open: dict[Address, Connection] = {}
         self._pool = ThreadPoolExecutor(max_workers=WORKERS_MAX, thread_name_prefix="node")
@@ -171,13 +175,24 @@ class Nodes:
         except Exception as error:  # noqa: BLE001 - whatever a stranger on that port makes redis-py raise
             if address in self._open:
                 self._open.pop(address).disconnect()
-            silence = silence_of(error)
+            silence = self._second_opinion(address, silence_of(error))
             return replace(silence, detail=self._credentials.hide(silence.detail))
+
+    def _second_opinion(self, address: Address, silence: Silence) -> Silence:
+        """Who speaks TLS and who does not misunderstand each other in ways that look like a fault of the network."""
+        if silence.why not in (Absence.UNREACHABLE, Absence.TIMEOUT, Absence.NOT_REDIS):
+            return silence
+        try:
+            words = tls.second_opinion(address.host, address.port, self._tls, limit_s=self._answer_limit_s / 5)
+        except ssl.SSLError as error:
+            return silence_of(error)
+        except OSError:
+            return silence
+        return Silence(Absence.TLS, words) if words else silence
 
     def _connection(self, address: Address) -> Connection:
         if address not in self._open:
-            kind = SSLConnection if self._credentials.ca_file else Connection
-            self._open[address] = kind(
+            self._open[address] = self._kind(
                 host=address.host,
                 port=address.port,
                 socket_timeout=self._answer_limit_s,

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from bootstrap.clock import Clock, Deadline
 from bootstrap.model import Address, ClusterView, NodeId
-from bootstrap.nodes import ANSWER_LIMIT_S, Credentials
+from bootstrap.nodes import ANSWER_LIMIT_S, Credentials, connections
 from bootstrap.silence import words_of
 from bootstrap.slots import SlotSet
 
@@ -68,13 +68,15 @@ def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials,
 
 def _probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials) -> int:
     client = RedisCluster(
-        startup_nodes=[ClusterNode(door.host, door.port) for door in doors],
+        # Only a client that is given a URL takes a kind of connection; the other doors are as good.
+        url=f"redis://{doors[0]}",
+        startup_nodes=[ClusterNode(door.host, door.port) for door in doors[1:]],
+        connection_class=connections(credentials.tls_context()),
         socket_timeout=ANSWER_LIMIT_S,
         socket_connect_timeout=ANSWER_LIMIT_S,
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
         driver_info=None,
-        ssl=credentials.ca_file is not None,
         **credentials.connection_options(),
     )
     with client:

@@ -54,8 +54,10 @@ def silence_of(error: BaseException) -> Silence:
         match link:
             case NotANode():
                 return Silence(link.why)
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return Silence(Absence.UNREACHABLE, detail)  # it hung up: so does a server that is about to end
             case ssl.SSLError():
-                return Silence(Absence.TLS, link.reason or detail)
+                return Silence(Absence.TLS, _tls_words(link) or detail)
             case BusyLoadingError():
                 return Silence(Absence.LOADING)
             case NoPermissionError():
@@ -68,6 +70,23 @@ def silence_of(error: BaseException) -> Silence:
             case TimeoutError() | RedisTimeoutError():
                 return Silence(Absence.TIMEOUT)
     return _silence_by_words(error, detail)
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason, and for the usual ones what it means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    reason = error.reason or ""
+    return f"{reason}: {_TLS_REASONS[reason]}" if reason in _TLS_REASONS else reason
+
+
+_TLS_REASONS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client, and none is set",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed the client's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client's certificate has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client's certificate",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+}
 
 
 def _silence_by_words(error: BaseException, detail: str) -> Silence:

@@ -1,0 +1,66 @@
+"""Certificates for the tests, made with the openssl command: authorities, and what they sign, good or expired."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+OPENSSL = shutil.which("openssl")
+_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate, its key, and that of the authority which signed it, as PEM files."""
+
+    cert: Path
+    key: Path
+    ca: Path
+
+    def server_config(self, *, port: int = 6379, clients: str = "yes") -> tuple[str, ...]:
+        """The lines of redis.conf with which a server does everything over TLS, as the component `tls` has them."""
+        return (
+            "port 0",
+            f"tls-port {port}",
+            "tls-cluster yes",
+            "tls-replication yes",
+            f"tls-auth-clients {clients}",
+            f"tls-cert-file {self.cert}",
+            f"tls-key-file {self.key}",
+            f"tls-ca-cert-file {self.ca}",
+        )
+
+    def variables(self) -> dict[str, str]:
+        """What the program is told to use it."""
+        return {
+            "BOOTSTRAP_TLS_CA_FILE": str(self.ca),
+            "BOOTSTRAP_TLS_CERT_FILE": str(self.cert),
+            "BOOTSTRAP_TLS_KEY_FILE": str(self.key),
+        }
+
+
+class Authority:
+    """A certificate authority in a directory of its own. What it signs says no more than it must, like what people make
+    by hand: no usages, no key identifiers.
+    """
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.ca, self._key = directory / "ca.crt", directory / "ca.key"
+        _openssl("req", "-x509", *_KEY, "-nodes", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)
+
+    def issue(self, name: str, *, days: int = 30, passphrase: str = "") -> Certificate:
+        """A certificate for both ways. `days` -1: it has expired. `passphrase`: its key is encrypted."""
+        cert, key, request = (self.directory / f"{name}.{suffix}" for suffix in ("crt", "key", "csr"))
+        encryption = ("-passout", f"pass:{passphrase}") if passphrase else ("-nodes",)
+        _openssl("req", *_KEY, *encryption, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
+        signing = ("-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", str(days))
+        _openssl("x509", "-req", "-in", request, *signing, "-out", cert)
+        return Certificate(cert, key, self.ca)
+
+
+def _openssl(*words: str | Path) -> None:
+    subprocess.run([OPENSSL or "openssl", *words], check=True, capture_output=True, timeout=30)
