@@ -19,7 +19,7 @@ from redis.retry import Retry
 from bootstrap.clock import Clock, Deadline
 from bootstrap.model import Address, ClusterView, NodeId
 from bootstrap.nodes import ANSWER_LIMIT_S, Credentials, connections
-from bootstrap.silence import words_of
+from bootstrap.silence import server_words_of, words_of
 from bootstrap.slots import SlotSet
 
 KEY_LIFE_MS = 10_000
@@ -61,7 +61,7 @@ def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials,
         case [ProbeFailed() as error]:
             raise error
         case [Exception() as error]:
-            raise ProbeFailed(f"no way in through {through}: {credentials.hide(words_of(error))}") from error
+            raise ProbeFailed(f"no way in through {through}: {credentials.hide(server_words_of(error))}") from error
         case _:
             raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
 

@@ -44,13 +44,24 @@ def words_of(error: object) -> str:
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
-def silence_of(error: BaseException) -> Silence:
-    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
+def server_words_of(error: BaseException) -> str:
+    """The server's own words where it gave some: redis-py's cluster client puts its own over them."""
+    replies = [link for link in _chain_of(error) if isinstance(link, ResponseError)]
+    return words_of(replies[-1] if replies else error)
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """An error and what caused it, down to the first cause."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
+    return chain
+
+
+def silence_of(error: BaseException) -> Silence:
+    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
     detail = words_of(error)
-    for link in chain:
+    for link in _chain_of(error):
         match link:
             case NotANode():
                 return Silence(link.why)
