@@ -1,0 +1,224 @@
+"""The ACL users of the component `auth` on real servers: enough to form and repair, no more; and wrong ones, named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from redis import Redis
+from redis.exceptions import AuthenticationError, NoPermissionError
+
+from bootstrap.local.programs import Program
+from bootstrap.model import Address
+from bootstrap.nodes import _LOOK, Command, commands_for
+from bootstrap.slots import SlotSet
+from bootstrap.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout, Write
+from tests.secrets import KEYS, Secret
+from tests.servers.conftest import Lab
+from tests.servers.test_repair import replace_pods
+
+Labs = Callable[..., Lab]
+PLACE = Address("127.0.0.1", 6379)
+WRITES: tuple[Write, ...] = (
+    SetTimeout(node="a", timeout_ms=1000),
+    SetEpoch(node="a", epoch=1),
+    Meet(introducer="a", newcomer="b", address=PLACE, bus_port=16379),
+    AddSlots(node="a", slots=SlotSet.of((0, 9))),
+    Replicate(replica="a", master="b"),
+    Failover(heir="a", lost="b", slots=SlotSet(), takeover=True),
+    Forget(node="a", lost="b"),
+    Announce(node="a", others=((PLACE, 16379),)),
+)
+"""One of each kind, so that a new kind of write has to bring its right along."""
+ODD = " \"quoted\" 'and' \\ # >all ~* $HOME `id` %s é 密码 \t"
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Secret:
+    made = Secret.of(tmp_path / "auth")
+    assert made.render().returncode == 0
+    return made
+
+
+def client(lab: Lab, ordinal: int, user: str = "default", password: str = KEYS["password"]) -> Redis:
+    address = lab.cluster.servers[ordinal].address
+    return Redis(address.host, address.port, username=user, password=password, protocol=2, decode_responses=True)
+
+
+def denied(lab: Lab) -> list[Any]:
+    """What the servers' ACL logs hold."""
+    return [entry for ordinal in range(len(lab.cluster.servers)) for entry in client(lab, ordinal).acl_log()]
+
+
+def test_the_jobs_user_may_do_all_that_forming_and_repair_take(program: Program, lab: Labs, secret: Secret) -> None:
+    """A cluster from nothing, a lost master with its disk, and a healthy run; no server denied anybody anything."""
+    six = lab(program, config=secret.server_config)
+    formed = six.run("apply", **secret.variables)
+    assert (formed.exit_code, formed.outcome["outcome"]) == (0, "formed"), formed.text
+    assert denied(six) == []
+    replace_pods(six, 0, wiped=True)
+    repaired = six.run("apply", **secret.variables)
+    assert (repaired.exit_code, repaired.outcome["outcome"]) == (0, "repaired"), repaired.text
+    assert denied(six) == []
+    assert six.run("apply", **secret.variables).outcome["outcome"] == "unchanged"
+
+
+def test_every_right_of_the_jobs_user_is_used(lab: Labs, any_program: Program, secret: Secret) -> None:
+    """Each is that of a command which a run was seen to send, or which one of the writes is."""
+    six = lab(any_program, config=secret.server_config)
+    assert six.run("apply", **secret.variables).exit_code == 0
+    seen = {name for ordinal in range(6) for name in client(six, ordinal).info("commandstats")}
+    if "cmdstat_cluster|nodes" not in seen:
+        pytest.skip("this server does not count subcommands one by one")
+    used = {name.removeprefix("cmdstat_") for name in seen} | {right for write in WRITES for right in rights_of(write)}
+    rights = {rule[1:] for rule in secret.users["bootstrap"] if rule.startswith("+")}
+    assert rights - used == set()
+
+
+def test_every_write_and_every_look_is_permitted(lab: Labs, any_program: Program, secret: Secret) -> None:
+    """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
+    assert {type(write) for write in WRITES} == set(get_args(Write))
+    one = lab(any_program, 1, 0, config=secret.server_config)
+    commands = [*_LOOK, *(command for write in WRITES for command in commands_for(write))]
+    assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
+        command[:2]: "OK" for command in commands
+    }
+
+
+def test_what_no_run_does_is_denied(lab: Labs, any_program: Program, secret: Secret) -> None:
+    """Neither the data, nor anything that takes it away, nor the users."""
+    one = lab(any_program, 1, 0, config=secret.server_config)
+    commands: list[Command] = [
+        ("GET", "somebody's"),
+        ("SET", "somebody's", "x"),
+        ("KEYS", "*"),
+        ("FLUSHALL",),
+        ("CLUSTER", "RESET"),
+        ("CONFIG", "REWRITE"),
+        ("ACL", "LIST"),
+        ("SHUTDOWN",),
+        ("PSYNC", "?", "-1"),
+        ("DEBUG", "SLEEP", "0"),
+    ]
+    assert [command for command, verdict in dry_run(one, commands) if verdict == "OK"] == []
+
+
+def test_nobody_gets_in_without_a_name(program: Program, lab: Labs, tmp_path: Path) -> None:
+    """The user `default` has the clients' password or, where they have a user of their own, is off."""
+    named = Secret.of(tmp_path / "named", username="app")
+    assert named.render().returncode == 0
+    for secret, user in ((named, "app"), (Secret.of(tmp_path / "default"), "default")):
+        assert secret.render().returncode == 0
+        server = lab(program, 1, 0, config=secret.server_config)
+        assert_locked(server)
+        assert client(server, 0, user).acl_whoami() == user
+    assert named.users["default"] == ["off"]
+
+
+def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: Labs, tmp_path: Path) -> None:
+    """Quotes, blanks at both ends, a backslash, other alphabets: for the Job, and for the replicas at their master."""
+    secret = Secret.of(tmp_path / "auth", bootstrap_password=f"{ODD}job\r\n", server_password=f"{ODD}servers\n")
+    assert secret.render().returncode == 0
+    six = lab(program, config=secret.server_config)
+    said = six.run("apply", **secret.variables)
+    assert said.exit_code == 0, said.text
+    assert "quoted" not in said.text
+    assert "密码" not in said.text
+    assert client(six, 0).config_get("masterauth") == {"masterauth": f"{ODD}servers"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"BOOTSTRAP_USERNAME": "nobody"}, "wrong-password"),
+        ({"BOOTSTRAP_PASSWORD_FILE": "wrong"}, "wrong-password"),
+        ({"BOOTSTRAP_USERNAME": "", "BOOTSTRAP_PASSWORD_FILE": "wrong"}, "wrong-password"),
+        ({"BOOTSTRAP_USERNAME": "", "BOOTSTRAP_PASSWORD_FILE": ""}, "needs-password"),
+    ],
+    ids=["another user", "another password", "no user", "neither"],
+)
+def test_a_wrong_user_or_password_is_named(
+    any_program: Program, lab: Labs, secret: Secret, tmp_path: Path, changed: dict[str, str], code: str
+) -> None:
+    """Exit 4, for each of the nodes; neither the right password nor the wrong one is in what it says."""
+    (tmp_path / "wrong").write_text(f"{ODD}wrongone")
+    if changed.get("BOOTSTRAP_PASSWORD_FILE"):
+        changed = {**changed, "BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "wrong")}
+    three = lab(any_program, 3, 0, config=secret.server_config)
+    said = three.run("apply", **{**secret.variables, **changed}, BOOTSTRAP_DEADLINE_S="1")
+    assert (said.exit_code, [reason["code"] for reason in said.outcome["reasons"]]) == (4, [code] * 3)
+    assert all(reason["remedy"] for reason in said.outcome["reasons"])
+    assert "wrongone" not in said.text
+    assert not any(value in said.text for key, value in KEYS.items() if key.endswith("password"))
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        ("cluster|nodes", "cluster"),
+        ("cluster|info", "cluster"),
+        ("info", "info"),
+        ("cluster|set-config-epoch", "cluster"),
+        ("cluster|meet", "cluster"),
+        ("cluster|addslots", "cluster"),
+        ("cluster|replicate", "cluster"),
+        ("cluster|slots", "cluster"),
+        ("command", "command"),
+        ("set", "set"),
+        ("get", "get"),
+        ("del", "del"),
+    ],
+)
+def test_a_right_that_the_user_lacks_is_named(
+    any_program: Program, lab: Labs, secret: Secret, lacking: str, told: str
+) -> None:
+    """In the server's own words, which name the command; and it is no success."""
+    file = secret.written / "users.acl"
+    file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
+    six = lab(any_program, config=secret.server_config)
+    said = six.run("apply", **secret.variables, BOOTSTRAP_DEADLINE_S="8")
+    assert said.exit_code != 0
+    assert "no permissions to run" in said.text
+    assert any(told in reason["message"].lower() for reason in said.outcome["reasons"])
+
+
+@pytest.mark.parametrize("lacking", ["config|set", "config|get"])
+def test_without_a_right_over_timeouts_all_else_is_done(
+    any_program: Program, lab: Labs, secret: Secret, lacking: str
+) -> None:
+    """Timeouts that cannot be seen or set are left alone: forming then takes the servers' own delay."""
+    file = secret.written / "users.acl"
+    file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
+    six = lab(any_program, config=secret.server_config)
+    said = six.run("apply", **secret.variables)
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
+    assert client(six, 0).config_get("cluster-node-timeout") == {"cluster-node-timeout": "5000"}
+
+
+def rights_of(write: Write) -> Iterable[str]:
+    """`cluster|meet` and the like, for each command that the write is."""
+    return ("|".join(str(word).lower() for word in command[:2]) for command in commands_for(write))
+
+
+def dry_run(lab: Lab, commands: Iterable[Command]) -> list[tuple[Command, str]]:
+    """What the server says to each, for the Job's user."""
+    asked = client(lab, 0)
+    if "server_name" not in asked.info("server") and asked.info("server")["redis_version"] < "7":
+        pytest.skip("this server has no ACL DRYRUN")
+    answers = []
+    for command in commands:
+        try:
+            answer = str(asked.execute_command("ACL", "DRYRUN", "bootstrap", *command))
+        except NoPermissionError as error:  # Valkey and Redis 8 say it as an error
+            answer = str(error)
+        answers.append((command, answer))
+    return answers
+
+
+def assert_locked(lab: Lab) -> None:
+    """Without a name and a password the server does nothing."""
+    address = lab.cluster.servers[0].address
+    with pytest.raises(AuthenticationError):
+        Redis(address.host, address.port, protocol=2).ping()
