@@ -1,0 +1,320 @@
+"""The components `auth` and `tls` around a server: their scripts, as the build has them, against real servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.at_hand import CLIENTS, ON_CI, SERVERS
+from tests.certificates import OPENSSL, Authority, Certificate
+from tests.secrets import KEYS, Secret, mount
+
+from .kustomize import BASE, ROOT, Build, build_text
+from .servers import Server, running
+from .test_prestop import join, role_of
+
+AUTH, TLS = (ROOT / "k8s" / "components" / name for name in ("auth", "tls"))
+SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
+with_a_client = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
+every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
+a_server = next(iter(SERVERS.values()), Path("redis-server"))
+a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
+a_tls_server = next((path for path in SERVERS.values() if b"libssl" in path.resolve().read_bytes()), None)
+a_tls_cli = next((path for path in CLIENTS.values() if b"libssl" in path.resolve().read_bytes()), None)
+with_tls = pytest.mark.skipif(
+    not ON_CI and not (a_tls_server and a_tls_cli and OPENSSL), reason="no server and client with TLS, or no openssl"
+)
+
+
+@pytest.fixture(scope="module")
+def built() -> Build:
+    """Both components on the base."""
+    return build_text(resources=[BASE], components=[AUTH, TLS])
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What a server finds around it: the scripts of the build under /etc/redis, and the container's log."""
+
+    directory: Path
+    tls_options: str
+    """Those of redis-cli, as the component tells them."""
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def run(self, script: str, *words: str, server: Server) -> str:
+        """A script's words, run as the kubelet would."""
+        cli, port = (a_tls_cli or a_cli, 6380) if "REDIS_TLS_OPTIONS" in self.settings else (a_cli, 6379)
+        ended = subprocess.run(
+            ["sh", str(self.directory / script), *words],
+            env={
+                "PATH": f"{cli.parent}:{os.defpath}",
+                "REDIS_CLI_OPTIONS": f"-h {server.address} -p {port}",
+                "REDIS_SCRIPT_LOG": str(self.directory / "log"),
+                **self.settings,
+            },
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.stderr == ""
+        return ended.stdout.strip()
+
+    def alive(self, server: Server) -> str:
+        return self.run("probe.sh", "alive", server=server)
+
+    def ready(self, server: Server) -> str:
+        return self.run("probe.sh", "ready", server=server)
+
+    @property
+    def log(self) -> list[str]:
+        file = self.directory / "log"
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+    def with_auth(self, secret: Secret) -> Pod:
+        """As the component `auth` alone has it."""
+        (self.directory / "renew-tls.sh").unlink()
+        told = {
+            "REDIS_USER": "server",
+            "REDIS_PASSWORD_FILE": str(secret.written / "password"),
+            "REDIS_SECRET_DIR": str(secret.mounted),
+            "REDIS_AUTH_DIR": str(secret.written),
+        }
+        return Pod(self.directory, self.tls_options, told)
+
+    def with_tls(self, shown: Certificate) -> Pod:
+        """As the component `tls` alone has it, with that certificate mounted."""
+        (self.directory / "renew-auth.sh").unlink(missing_ok=True)
+        files = self.directory / "tls"
+        self.mount(shown)
+        told = {
+            "REDIS_TLS_OPTIONS": self.tls_options.replace("/etc/redis-tls", str(files)),
+            "REDIS_TLS_DIR": str(files),
+            "REDIS_TLS_SEEN": str(self.directory / "seen"),
+        }
+        return Pod(self.directory, self.tls_options, told)
+
+    def mount(self, shown: Certificate) -> Certificate:
+        """The certificate as the Secret's files, in place of what was there."""
+        files = self.directory / "tls"
+        mount(
+            files,
+            {
+                name: file.read_bytes()
+                for name, file in (("tls.crt", shown.cert), ("tls.key", shown.key), ("ca.crt", shown.ca))
+            },
+        )
+        return Certificate(files / "tls.crt", files / "tls.key", files / "ca.crt")
+
+
+@pytest.fixture
+def pod(built: Build, tmp_path: Path) -> Pod:
+    """The scripts and options of the build, without a Secret yet."""
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    for name, text in built.one("ConfigMap", "redis-config")["data"].items():
+        (directory / name).write_text(text, encoding="utf-8")
+    (container,) = built.one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
+    (said,) = [variable["value"] for variable in container["env"] if variable["name"] == "REDIS_TLS_OPTIONS"]
+    return Pod(directory, said)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_shell_writes_the_same(shell: str, tmp_path: Path) -> None:
+    """dash, bash and busybox: what images have. The users, and one hash for each of their passwords."""
+    secret = Secret.of(tmp_path, also_password="the one before", users_acl="user reader on >secret ~* +get\n")
+    assert secret.render(shell).returncode == 0
+    assert list(secret.users) == ["default", "bootstrap", "server", "reader"]
+    assert [len([rule for rule in rules if rule.startswith("#")]) for rules in secret.users.values()] == [2, 1, 1, 0]
+    assert secret.users["default"][-3:] == ["~*", "&*", "+@all"]
+    written = {file.name: file for file in secret.written.iterdir() if not file.is_symlink()}
+    assert written.keys() == {"users.acl", "auth.conf", "password"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in written.values())
+    text = written["users.acl"].read_text() + written["auth.conf"].read_text()
+    assert not any(value in text for key, value in KEYS.items() if key.endswith("password"))
+
+
+NOT_THREE = "bootstrap-username must not be default, server, or username"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"password": None}, "the key password is missing"),
+        ({"server_password": "\r\n"}, "the key server-password is empty"),
+        ({"also_bootstrap_password": ""}, "the key also-bootstrap-password is empty"),
+        ({"password": "one\ntwo"}, "the key password has more than one line"),
+        ({"username": "a b"}, "the key username has characters other than A-Z a-z 0-9 _ . -"),
+        ({"bootstrap_username": "default"}, "bootstrap-username must not be default, server, or username"),
+        (
+            {"bootstrap_username": "app", "username": "app"},
+            "bootstrap-username must not be default, server, or username",
+        ),
+        ({"username": "server"}, "username must not be server"),
+    ],
+    ids=["missing", "empty", "second empty", "two lines", "two words", "default", "the same", "ours"],
+)
+def test_a_key_that_will_not_do_keeps_the_server_from_starting(
+    tmp_path: Path, changed: dict[str, str | None], told: str
+) -> None:
+    """By its name, in the init container's log; no value is shown."""
+    ended = Secret.of(tmp_path, **changed).render()
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Secret redis-auth: {told}\n")
+
+
+@with_a_client
+@every_server
+def test_a_changed_secret_is_taken_over_without_a_restart(program: Path, pod: Pod, tmp_path: Path) -> None:
+    """The new passwords are good, an old one is where it is kept as a second, and replicas log in with the new one."""
+    secret = rendered(tmp_path)
+    pod = pod.with_auth(secret)
+    with running(program, tmp_path / "server", *options(secret)) as server:
+        assert (pod.alive(server), pod.log) == ("", [])
+        secret.change(password="new", also_password=KEYS["password"], server_password="new of the servers")
+        assert pod.alive(server) == ""
+        assert pod.log == ["renew-auth.sh: the changed Secret redis-auth was taken over"]
+        for password in ("new", KEYS["password"]):
+            assert login(server, "default", password)
+        assert not login(server, "server", KEYS["server-password"])
+        assert login(server, "server", "new of the servers")
+        assert as_user(server, "default", "new").config_get("masterauth") == {"masterauth": "new of the servers"}
+        secret.change(also_password=None)
+        assert pod.alive(server) == ""
+        assert not login(server, "default", KEYS["password"])
+        assert len(pod.log) == 2
+
+
+@with_a_client
+def test_a_changed_secret_that_will_not_do_changes_nothing(pod: Pod, tmp_path: Path) -> None:
+    """A key is gone, or a user's line is no ACL: the log says so, and the server goes on with what it has."""
+    secret = rendered(tmp_path)
+    pod = pod.with_auth(secret)
+    with running(a_server, tmp_path / "server", *options(secret)) as server:
+        secret.change(password=None)
+        assert pod.alive(server) == ""
+        secret.change(password="new", users_acl="user reader on +nonsense\n")
+        assert [pod.alive(server) for _ in range(3)] == [""] * 3
+        assert login(server, "default", KEYS["password"])
+        first, second = pod.log
+        assert first == f"{NOT_TAKEN}: Secret redis-auth: the key password is missing"
+        assert second.startswith(f"{NOT_TAKEN}: ERR ")
+        secret.change(users_acl=None)
+        assert pod.alive(server) == ""
+        assert login(server, "default", "new")
+
+
+NOT_TAKEN = "renew-auth.sh: the changed Secret redis-auth was not taken over"
+
+
+@with_a_client
+def test_probes_and_hook_work_as_the_servers_user(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its rights alone: no server denies them anything."""
+    secret = rendered(tmp_path)
+    pod = pod.with_auth(secret)
+    monkeypatch.setenv("REDISCLI_AUTH", KEYS["password"])  # for the tests' own questions
+    with (
+        running(a_server, tmp_path / "master", *options(secret)) as first,
+        running(a_server, tmp_path / "replica", *options(secret)) as second,
+    ):
+        master, replica = (
+            replace(server, client=as_user(server, "default", KEYS["password"])) for server in (first, second)
+        )
+        assert pod.ready(master) == "cluster_state is not ok"
+        master.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
+        join(replica, master)
+        assert [pod.ready(server) for server in (master, replica)] == ["", ""]
+        assert pod.run("prestop.sh", server=master) == ""
+        assert (role_of(master), role_of(replica)) == ("slave", "master")
+        assert [entry for server in (master, replica) for entry in server.client.acl_log()] == []
+
+
+@with_tls
+def test_probes_and_hook_speak_tls(pod: Pod, tmp_path: Path) -> None:
+    """With the options that the component gives them, which name the mounted files."""
+    assert a_tls_server
+    good = Authority(tmp_path / "authority").issue("redis")
+    pod = pod.with_tls(good)
+    with running(a_tls_server, tmp_path / "server", *tls_options(good)) as server:
+        assert pod.alive(server) == ""
+        assert pod.ready(server) == "cluster_state is not ok"
+        assert pod.run("prestop.sh", server=server) == ""
+
+
+@with_tls
+def test_a_certificate_that_is_not_accepted_kills_nobody(pod: Pod, tmp_path: Path) -> None:
+    """The server answers, so it is alive, and no restart would bring another certificate; but it is not ready."""
+    assert a_tls_server
+    authority = Authority(tmp_path / "authority")
+    old, good = authority.issue("old", days=-1), authority.issue("redis")
+    for served, shown in ((old, good), (good, old)):
+        asking = pod.with_tls(shown)
+        with running(a_tls_server, tmp_path / f"server-{served.cert.stem}", *tls_options(served)) as server:
+            assert asking.alive(server) == ""
+            assert asking.ready(server) == "no answer to INFO, or the data is still loading"
+            server.process.kill()
+            server.process.wait()
+            assert asking.alive(server) == "no answer to PING"
+
+
+@with_tls
+def test_a_renewed_certificate_is_served_without_a_restart(pod: Pod, tmp_path: Path) -> None:
+    """The next connection sees it; the log says so once."""
+    assert a_tls_server
+    authority = Authority(tmp_path / "authority")
+    first, second = authority.issue("first"), authority.issue("second")
+    pod = pod.with_tls(first)
+    mounted = pod.mount(first)
+    with running(a_tls_server, tmp_path / "server", *tls_options(mounted)) as server:
+        assert (pod.alive(server), pod.log, subject(server, mounted)) == ("", [], "first")
+        pod.mount(second)
+        assert (pod.alive(server), subject(server, mounted)) == ("", "second")
+        assert pod.alive(server) == ""
+        assert pod.log == ["renew-tls.sh: the changed Secret redis-tls was taken over"]
+
+
+def rendered(directory: Path) -> Secret:
+    secret = Secret.of(directory)
+    assert secret.render().returncode == 0
+    return secret
+
+
+def options(secret: Secret) -> list[str]:
+    """What the component adds to the server's arguments."""
+    return [word for line in secret.server_config for word in f"--{line}".split(" ", 1)]
+
+
+def tls_options(certificate: Certificate) -> list[str]:
+    """The component's lines, with the plain port beside it, by which the tests look at the server."""
+    lines = (*certificate.server_config(port=6380), "port 6379", "tls-cluster no", "tls-replication no")
+    return [word for line in lines for word in f"--{line}".split(" ", 1)]
+
+
+def as_user(server: Server, user: str, password: str) -> redis.Redis:
+    return redis.Redis(server.address, username=user, password=password, protocol=2, decode_responses=True)
+
+
+def login(server: Server, user: str, password: str) -> bool:
+    try:
+        return bool(as_user(server, user, password).ping())
+    except redis.AuthenticationError:
+        return False
+
+
+def subject(server: Server, certificate: Certificate) -> str:
+    """The common name in the certificate that the server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(certificate.ca)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    with socket.create_connection((server.address, 6380), timeout=5) as plain, context.wrap_socket(plain) as secured:
+        shown: Any = secured.getpeercert()
+        return str(shown["subject"][0][0][1])
