@@ -8,8 +8,11 @@ set -eu
 umask 077
 secret=$1 out=$2
 
-# What the Job does, and no more. Of keys it sees those with which it proves that a client can write.
-job_rights='resetchannels ~bootstrap:probe:*
+# What the Job does, and no more: it looks, forms, repairs, and with a key of its own it proves that a client can write. It
+# may touch any key, since it finishes half-moved slots (MIGRATE, which asks the other server for RESTORE-ASKING). It may
+# not wipe: for k8s/reinit, give that Job the clients' user.
+job_rights='resetchannels ~*
+  +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
   +cluster|slots +command +set +get +del'
