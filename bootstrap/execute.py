@@ -18,7 +18,7 @@ from bootstrap.model import Address, ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
 from bootstrap.reinit import wiping
 from bootstrap.settled import settled
-from bootstrap.steps import Local, Rejected, SetTimeout, Step, Write, sentence
+from bootstrap.steps import Local, Rejected, SetConfig, SetTimeout, Step, Write, sentence
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -87,8 +87,8 @@ class Run:
     steps_done: int = 0
     lowered: set[NodeId] = field(default_factory=set)
     """Nodes whose timeout this run has lowered and not yet put back."""
-    timeouts_denied: tuple[Reason, ...] = ()
-    """Why servers did not take a timeout, once that happened: the user may lack CONFIG SET."""
+    settings_denied: tuple[Reason, ...] = ()
+    """Why servers did not take a setting, once that happened: the user may lack CONFIG SET."""
     rejected: tuple[Reason, ...] = ()
     """What the servers did not accept in the latest phase, in their words."""
     links: LinkWatch = field(init=False)
@@ -133,7 +133,7 @@ class Run:
         while True:
             view, decision = self.decide(seen)
             seen = None
-            if self.timeouts_denied and self.lowered and not isinstance(decision, Refusal) and not decision:
+            if self.settings_denied and self.lowered and not isinstance(decision, Refusal) and not decision:
                 self._put_timeouts_back()
                 continue
             if self.first_view is None:
@@ -146,8 +146,8 @@ class Run:
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
-                    if self.timeouts_denied:
-                        raise Misconfigured.because([*self.timeouts_denied, *bad])
+                    if self.settings_denied:
+                        raise Misconfigured.because([*self.settings_denied, *bad])
                     patience.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad))
                 case Plan():
                     seen = self._do(decision.phases[0], view)
@@ -166,7 +166,7 @@ class Run:
             view = seen or self.wait_for_peers()
             seen = None
             # Where timeouts may not be set, everything else is done all the same.
-            desired = replace(self.desired, timeout_ms=None) if self.timeouts_denied else self.desired
+            desired = replace(self.desired, timeout_ms=None, config={}) if self.settings_denied else self.desired
             decision = planner(view, desired)
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
@@ -234,8 +234,8 @@ class Run:
         self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
         for no in rejected:
             self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
-        if any(no.answered and isinstance(no.write, SetTimeout) for no in rejected):
-            self.timeouts_denied = self.rejected
+        if any(no.answered and isinstance(no.write, SetTimeout | SetConfig) for no in rejected):
+            self.settings_denied = self.rejected
         elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
         failed = {id(no.write) for no in rejected}

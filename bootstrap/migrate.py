@@ -9,7 +9,7 @@ from typing import Any
 from bootstrap.steps import MoveKeys
 
 MOMENT_S = 1.0
-"""How long one call goes on; what is left then is found by the next look."""
+"""How long one conversation with a server goes on; what is left then is found by the next look."""
 SILENCE_LIMIT_MS = 1500
 """How long the two servers may hear nothing of each other within one MIGRATE. They serve nobody else meanwhile."""
 BATCH_MIN, BATCH_MAX = 1, 512
@@ -20,12 +20,12 @@ BATCH_FAST_S, BATCH_SLOW_S = 0.02, 0.1
 Ask = Callable[..., Any]
 
 
-def move_keys(ask: Ask, step: MoveKeys, authentication: tuple[str, ...] = ()) -> Exception | None:
+def move_keys(ask: Ask, step: MoveKeys, authentication: tuple[str, ...] = (), *, ends: float) -> Exception | None:
     """Moves keys for a moment, or until none is left; returns the server's error where it said one.
 
-    `ask(*words)` sends a command to the source and returns its reply, also when that is an error.
+    `ends` is the moment after which nothing more is begun, on the monotonic clock. `ask(*words)` sends a command to the
+    source and returns its reply, also when that is an error.
     """
-    ends = time.monotonic() + MOMENT_S
     try:
         for database in step.databases:
             if error := _in_database(ask, step, database, authentication, ends):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -24,7 +25,7 @@ from redis.exceptions import ResponseError
 from bootstrap import tls, wire
 from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
-from bootstrap.migrate import move_keys
+from bootstrap.migrate import MOMENT_S, move_keys
 from bootstrap.model import Absence, Address, Member, Node, Replication
 from bootstrap.silence import NotANode, Silence, silence_of, words_of
 from bootstrap.slots import SlotSet
@@ -148,9 +149,10 @@ class Nodes:
         words = [() if isinstance(write, MoveKeys) else commands_for(write) for write in writes]
         replies = iter(_ask_all(connection, tuple(chain.from_iterable(words))))
         errors = [_first_error(list(islice(replies, len(each)))) for each in words]
-        ask = partial(_ask, connection)
+        ask, login = partial(_ask, connection), self._credentials.as_migrate_takes_them()
+        ends = time.monotonic() + MOMENT_S  # of all the moves together: a conversation that goes on is hung up on
         return [
-            move_keys(ask, write, self._credentials.as_migrate_takes_them()) if isinstance(write, MoveKeys) else error
+            move_keys(ask, write, login, ends=ends) if isinstance(write, MoveKeys) else error
             for write, error in zip(writes, errors, strict=True)
         ]
 

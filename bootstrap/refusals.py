@@ -155,10 +155,16 @@ def _keys_outside(view: ClusterView, home: Mapping[NodeId, SlotSet]) -> Iterator
     for node in view.nodes:
         explained = sum(node.keys_in.get(slot, 0) for slot in home.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
+            remedy = "save what is worth saving, empty that node, and run again"
+            if node.half_moved:
+                remedy = (
+                    "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move "
+                )
+                remedy += "(redis-cli --cluster fix), or declare as many shards as there are masters with it"
             yield Reason(
                 code="keys-outside",
                 message=f"{node.pod} owns no slot and holds {node.keys} keys: joining it would hide or lose them",
-                remedy="save what is worth saving, empty that node, and run again",
+                remedy=remedy,
                 node=node.pod,
             )
 

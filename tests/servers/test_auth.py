@@ -10,9 +10,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from bootstrap.commands import Command, commands_for
 from bootstrap.local.programs import Program
 from bootstrap.model import Address
-from bootstrap.nodes import _LOOK, Command, commands_for
+from bootstrap.nodes import _LOOK
 from bootstrap.slots import SlotSet
 from bootstrap.steps import (
     AddSlots,
