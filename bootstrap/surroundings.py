@@ -93,14 +93,21 @@ class InKubernetes(Surroundings):
     def placed(self, view: ClusterView) -> ClusterView:
         """With the pods' Kubernetes nodes and zones, once all are there; asked again when one has another address.
 
-        Raises ApiError: roles that are given without them would stay.
+        Raises ApiError where Kubernetes does not answer: roles that are given without them would stay.
         """
         if view.absent or not view.nodes:
             return view
         pods = frozenset((node.pod, node.address) for node in view.nodes)
         if pods != self._placed_for:
-            self._places, self._placed_for = self._pods.places(), pods
+            self._places, self._placed_for = self._where(), pods
         return replace(view, places=self._places)
+
+    def _where(self) -> Mapping[str, Place]:
+        try:
+            return self._pods.places()
+        except Forbidden as error:  # roles by ordinals are good ones, too
+            self._log.warning("places_unknown", why=str(error))
+            return {}
 
     def label(self, run: Run) -> None:
         """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""

@@ -160,7 +160,8 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 if step.target == step.source or step.slot not in nodes[step.source].slots:
                     yield f"{step} moves keys that are not the source's to give"
             case CloseSlot():
-                if sum(bool(node.keys_in.get(step.slot)) and step.slot not in node.slots for node in view.nodes) > 1:
+                masters = [node for node in view.nodes if node.role is Role.MASTER and step.slot not in node.slots]
+                if sum(bool(node.keys_in.get(step.slot)) for node in masters) > 1:
                     yield f"{step} hides keys"
             case Failover():
                 moved_on.add(step.heir)

@@ -168,7 +168,7 @@ def test_a_holder_that_cannot_renew_stops_before_anyone_takes_it(api: KubeApi, l
 
 def test_a_renewal_without_an_answer_is_no_loss(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """It got through all the same, so the version is another than this run knows: it looks, and goes on."""
-    one = lock("a", limit_s=0.3)
+    one = lock("a", limit_s=1.5)
     one.attempt()
     api.silent.add(("update", "leases"))
     one.renew()
@@ -183,7 +183,7 @@ def test_a_renewal_without_an_answer_is_no_loss(api: KubeApi, lock: Locks, watch
 
 def test_a_first_write_without_an_answer_is_found_again(api: KubeApi, lock: Locks) -> None:
     """The Lease was made, and nobody said so: the next attempt sees its own name on it."""
-    one = lock("a", limit_s=0.3)
+    one = lock("a", limit_s=1.5)
     api.silent.add(("create", "leases"))
     with pytest.raises(ApiError, match="does not answer"):
         one.attempt()
