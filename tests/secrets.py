@@ -65,11 +65,11 @@ class Secret:
                 files[key] = value.encode()
         mount(self.mounted, files)
 
-    def render(self, shell: str = "sh") -> subprocess.CompletedProcess[str]:
-        """What the init container does."""
+    def render(self, shell: str = "sh", path: str = "") -> subprocess.CompletedProcess[str]:
+        """What the init container does, with that shell, and programs from that PATH."""
         return subprocess.run(
             [*shell.split(), str(COMPONENT / "auth.sh"), str(self.mounted), str(self.written)],
-            env={"PATH": os.environ.get("PATH", os.defpath)},
+            env={"PATH": path or os.environ.get("PATH", os.defpath)},
             capture_output=True,
             text=True,
             timeout=30,

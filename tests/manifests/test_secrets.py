@@ -50,13 +50,13 @@ class Pod:
     """Those of redis-cli, as the component tells them."""
     settings: dict[str, str] = field(default_factory=dict)
 
-    def run(self, script: str, *words: str, server: Server) -> str:
+    def run(self, script: str, *words: str, server: Server, path: str = "") -> str:
         """A script's words, run as the kubelet would."""
         cli, port = (a_tls_cli or a_cli, 6380) if "REDIS_TLS_OPTIONS" in self.settings else (a_cli, 6379)
         ended = subprocess.run(
             ["sh", str(self.directory / script), *words],
             env={
-                "PATH": f"{cli.parent}:{os.defpath}",
+                "PATH": path or f"{cli.parent}:{os.defpath}",
                 "REDIS_CLI_OPTIONS": f"-h {server.address} -p {port}",
                 "REDIS_SCRIPT_LOG": str(self.directory / "log"),
                 **self.settings,
@@ -169,6 +169,38 @@ def test_a_key_that_will_not_do_keeps_the_server_from_starting(
     """By its name, in the init container's log; no value is shown."""
     ended = Secret.of(tmp_path, **changed).render()
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Secret redis-auth: {told}\n")
+
+
+PROGRAMS = (
+    *("sh", "timeout", "redis-cli", "cat", "sha256sum", "cut", "od", "tr", "sed", "sort"),
+    *("readlink", "ln", "mkdir", "rm", "mv", "cp", "date", "sleep"),
+)
+"""All that the scripts call."""
+
+
+@with_a_client
+def test_no_program_gets_a_password_as_an_argument(pod: Pod, tmp_path: Path) -> None:
+    """Everybody on a machine can read those. Each program is called through a door that notes them."""
+    secret = Secret.of(tmp_path)
+    noted, doors = tmp_path / "noted", tmp_path / "doors"
+    doors.mkdir()
+    for name in PROGRAMS:
+        path = a_cli if name == "redis-cli" else shutil.which(name)
+        (doors / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{noted}\nexec {path} "$@"\n')
+        (doors / name).chmod(0o755)
+    assert secret.render(path=str(doors)).returncode == 0
+    pod = pod.with_auth(secret)
+    with running(a_server, tmp_path / "server", *options(secret)) as server:
+        for change in ({}, {"password": "new", "server_password": "new of the servers"}):
+            secret.change(**change)
+            for script in (("probe.sh", "alive"), ("probe.sh", "ready"), ("prestop.sh",)):
+                pod.run(*script, server=server, path=str(doors))
+    calls = noted.read_text()
+    assert "redis-cli" in calls
+    assert "sha256sum" in calls
+    assert len(pod.log) == 2, "the hook of the probe ran, too"
+    passwords = [value for key, value in KEYS.items() if key.endswith("password")]
+    assert [password for password in (*passwords, "new of the servers") if password in calls] == []
 
 
 @with_a_client
