@@ -96,14 +96,10 @@ SAMPLE: Mapping[State, tuple[Moment, ...]] = {
     timeouts_left_alone: (Moment(2, before=False, kind=Announce),),
     all_moved: (Moment(7, before=False, kind=Meet),),
     replica_lost: (Moment(0, before=False, kind=Replicate), Moment(2, before=False, kind=Forget)),
-    master_lost: (Moment(2, before=False, kind=Meet), Moment(0, before=True, kind=Replicate)),
-    majority_lost: (
-        Moment(0, before=False, kind=Failover),
-        Moment(0, before=False, kind=Replicate),
-        Moment(5, before=False, kind=Forget),
-    ),
+    master_lost: (Moment(0, before=True, kind=Replicate),),
+    majority_lost: (Moment(0, before=False, kind=Failover), Moment(5, before=False, kind=Forget)),
 }
-"""The first write, the last, and between them the middle of every kind of write."""
+"""The first write, the last, and between them some of every kind."""
 
 
 def kills() -> Iterator[object]:
