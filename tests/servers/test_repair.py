@@ -22,7 +22,7 @@ TIMEOUT_MS = 2000
 
 
 def formed(program: Program, lab: Labs, *config: str) -> tuple[Lab, Mapping[str, str]]:
-    """Six servers, formed, with keys on every shard; and what was acknowledged and copied."""
+    """Six servers, formed, with keys on every shard; and what was acknowledged, copied and written to files."""
     six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
     assert six.run("apply").exit_code == 0
@@ -32,7 +32,21 @@ def formed(program: Program, lab: Labs, *config: str) -> tuple[Lab, Mapping[str,
             writer.set(name, value)
         for node in writer.get_primaries():
             assert writer.execute_command("WAIT", 1, 5000, target_nodes=node) == 1
+    until(lambda: all(written(server.address) for server in six.cluster.servers))
     return six, keys
+
+
+def written(address: Address) -> bool:
+    """Whether a server could be killed now and come back with every key.
+
+    With `appendfsync everysec` a server holds its writes back while an earlier fsync goes on, for up to two seconds:
+    acknowledged and copied, they are in no file yet. Killed with every copy at once they are gone, whoever repairs.
+    """
+    with Redis(address.host, address.port) as node:
+        about = node.info("persistence")
+    return not any(
+        about.get(what) for what in ("aof_buffer_length", "aof_rewrite_scheduled", "aof_rewrite_in_progress")
+    )
 
 
 def client(six: Lab) -> RedisCluster:
