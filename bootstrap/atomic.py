@@ -65,6 +65,7 @@ class Task:
     slots: SlotSet
     source: NodeId
     target: NodeId
+    """Both empty where Valkey does not tell: a target that was restarted since, or a replica of it."""
     importing: bool
     """Told by the target."""
     state: str
@@ -270,9 +271,9 @@ def _task(fields: Mapping[str, str], how: How) -> Task:
     names = ("id", "slots", "source", "dest", "last_error")
     if how is How.EXPORT:
         names = ("name", "slot_ranges", "source_node", "target_node", "message")
-    if missing := {*names, "operation", "state"} - fields.keys():
+    if missing := {*names[:2], "operation", "state"} - fields.keys():
         raise WireError(f"slot migrations: a task without {', '.join(sorted(missing))}")
-    task_id, slots, source, target, why = (fields[name] for name in names)
+    task_id, slots, source, target, why = (fields.get(name, "") for name in names)
     operation = fields["operation"].lower()
     if operation not in ("import", "migrate", "export"):
         raise WireError(f"slot migrations: no operation: {operation[:80]!a}")
@@ -280,8 +281,8 @@ def _task(fields: Mapping[str, str], how: How) -> Task:
         how=how,
         task_id=task_id,
         slots=_slots(slots),
-        source=_node_id(source),
-        target=_node_id(target),
+        source=_node_id(source) if source else "",
+        target=_node_id(target) if target else "",
         importing=operation == "import",
         state=fields["state"].lower(),
         why=_words(why),
