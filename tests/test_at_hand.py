@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from bootstrap.local.programs import identify
 from tests.at_hand import CLIENTS, ON_CI, PROMISED, SERVERS
 
 
@@ -9,3 +12,10 @@ def test_there_is_a_server_and_a_client_to_test_with() -> None:
     """Without a server, the tests on real ones would vanish in silence; on CI none of the promised ones may lack."""
     assert SERVERS
     assert not ON_CI or (CLIENTS and SERVERS.keys() >= PROMISED)
+
+
+@pytest.mark.parametrize("name", [name for name in SERVERS if not name.endswith("-on-path")])
+def test_a_server_is_what_its_name_says(name: str) -> None:
+    """Also the one that an environment variable names."""
+    program = identify(SERVERS[name])
+    assert f"{program.name}-{program.version}.".lower().startswith(f"{name}.")
