@@ -26,13 +26,19 @@ Ask = Callable[..., Any]
 raises."""
 
 BUSY_LIMIT_S = 30.0
-"""How long a task is kept back by another one of its nodes before that counts as an error."""
+"""How long a node may keep a task back, most often by another one, before that counts as an error."""
 _WHY_MAX = 300
 _NODE_ID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _COMPLETED = frozenset({"completed", "success"})
 _CANCELLED = frozenset({"canceled", "cancelled"})
-_BUSY = ("already in progress", "overlapping import exists", "trim job in progress", "already migrating")
+_BUSY = (
+    "already in progress",
+    "overlapping import exists",
+    "trim job in progress",
+    "already migrating",
+    "invalid internal password",  # Redis, for a second after a node has joined: each must have heard of the new secret
+)
 """Words of a server that may take the same task a moment later."""
 
 

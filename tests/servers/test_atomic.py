@@ -16,7 +16,9 @@ from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from bootstrap.atomic import AtomicMove, How, detect, tasks
+from bootstrap.local.addresses import reserve
 from bootstrap.local.programs import Program, find_program
+from bootstrap.local.servers import Server
 from bootstrap.nodes import Credentials, Nodes, _ask
 from bootstrap.slots import SlotSet
 from tests.at_hand import SERVERS
@@ -273,6 +275,32 @@ def test_a_run_that_comes_after_a_killed_one_follows_its_task(three: Three) -> N
     ended(second)
     assert second.done, second.error
     assert len([task for task in tasks(three.ask(0), three.how) if task.slots == SLOTS]) == 1
+
+
+def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
+    """On Redis the nodes do not let each other in until all have heard of it; the move waits for that."""
+    cluster = three.lab.cluster
+    with reserve(1) as reserved:
+        joined = Server(cluster.program, cluster.directory / "redis-app-3", reserved.addresses[0])
+        cluster.servers = (*cluster.servers, joined)
+        joined.start()
+        for each in cluster.servers[:3]:
+            assert three.ask(3)("CLUSTER", "MEET", each.address.host, each.address.port) == "OK"
+        until(lambda: all(len(node.others) == 3 for node in three.lab.view().nodes))
+        until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
+        move = three.move(target=3)
+        ended(move)
+        assert move.done, move.error
+        assert SLOTS - three.owned(3) == SlotSet()
+        with client(three.lab) as reader:
+            assert read(reader) == three.keys
+        joined.kill()
+
+
+def _owner(three: Three, *, asked: int, owner: int) -> SlotSet:
+    """What one node takes for the slots of another."""
+    members = three.lab.view(three.lab.cluster.servers[asked]).nodes[0].members
+    return SlotSet.union_of(member.slots for member in members if member.node_id == three.node_id(owner))
 
 
 def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
