@@ -110,6 +110,13 @@ def tasks(ask: Ask, how: How) -> tuple[Task, ...]:
             return ()
 
 
+def cancel(ask: Ask, how: How, task_id: str) -> Exception | None:
+    """Ends a task, told to the one who was told to begin it; returns the error where there was one."""
+    words = ("CLUSTER", "MIGRATION", "CANCEL", "ID", task_id)
+    reply = ask(*words) if how is How.IMPORT else ask("CLUSTER", "CANCELSLOTMIGRATIONS")
+    return reply if isinstance(reply, Exception) else None
+
+
 class AtomicMove:
     """One task from its start to its end, a few questions at a time. A dead connection raises what `ask` raises; the
     next poll goes on from there.

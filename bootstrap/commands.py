@@ -8,12 +8,17 @@ from bootstrap.model import Address
 from bootstrap.steps import (
     AddSlots,
     Announce,
+    CancelMigration,
+    CarryOver,
     CloseSlot,
     Failover,
     Forget,
+    HandOver,
+    Leave,
     MarkSlot,
     Meet,
     MoveKeys,
+    MoveSlots,
     Reattach,
     Replicate,
     SetConfig,
@@ -54,8 +59,10 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             flush = ("FLUSHALL", "ASYNC")
             save = ("SAVE",)
             return (("MULTI",), flush, reset, ("EXEC",), save) if write.flush else (reset, flush, save)
-        case MoveKeys():
-            raise TypeError("moving keys is a conversation, not a command")
+        case MoveKeys() | MoveSlots() | CarryOver() | Leave() | CancelMigration():
+            raise TypeError(f"{type(write).__name__} is a conversation, not a command")
+        case HandOver():
+            return (("CLUSTER", "FAILOVER"),)
         case Failover():
             return (("CLUSTER", "FAILOVER", "TAKEOVER" if write.takeover else "FORCE"),)
         case Forget():

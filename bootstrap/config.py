@@ -23,6 +23,7 @@ NODES_MAX = 1000
 LABEL_MAX, NAME_MAX, PORT_NAME_MAX = 63, 253, 15
 """Characters of a DNS label, a DNS name (RFC 1035), and a port's name (RFC 6335)."""
 PASSWORD_MAX = 65536
+WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -97,6 +98,30 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _percent(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 100:
+        raise ValueError("is not a number of percent between 0 and 100")
+    return number
+
+
+def _weights(text: str) -> tuple[tuple[str, float], ...]:
+    """`pod=weight`, several with commas or blanks between them."""
+    found: dict[str, float] = {}
+    for word in text.replace(",", " ").split():
+        pod, _, weight = word.partition("=")
+        number = float(weight) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", weight, re.ASCII) else math.nan
+        if not _LABEL.fullmatch(pod) or not WEIGHT_MIN <= number <= WEIGHT_MAX:
+            raise ValueError(f"is not pod=weight, with a weight from {WEIGHT_MIN:g} to {WEIGHT_MAX:g}: {word!r}")
+        if pod in found:
+            raise ValueError(f"names {pod} twice")
+        found[pod] = number
+    return tuple(found.items())
 
 
 def _switch(text: str) -> bool:
@@ -189,6 +214,23 @@ class Settings:
         _one_of("off", "on", "with-a-gap"),
         "exchange replicas that run on their master's node or in its zone; on: never leaving a shard without one",
     )
+    rebalance: str = _setting(
+        "auto",
+        _one_of("auto", "on", "off"),
+        "even out the shards' slots; auto: beyond the threshold, on: to the last slot, off: only for another number",
+    )
+    threshold_percent: float = _setting(
+        10.0, _percent, "how far a shard may be off its share of slots before it is evened out, percent"
+    )
+    weights: tuple[tuple[str, float], ...] = _setting(
+        (),
+        _weights,
+        "shares of the slots that are not 1, each for the shard of a pod: redis-app-0=2,redis-app-4=0.5",
+        shown="none: all alike",
+    )
+    move_deadline_s: float = _setting(
+        3600.0, _seconds(1, 604800), "how long slots may be moved in one run, seconds; beside the deadline"
+    )
     confirm: str = _setting(
         "",
         _fingerprint,
@@ -241,6 +283,9 @@ class Settings:
                 if value
             },
             replace_replicas=self.replace_replicas,
+            rebalance=self.rebalance,
+            threshold_percent=self.threshold_percent,
+            weights=dict(self.weights),
             accept_loss=self.accept_loss,
         )
 
@@ -323,6 +368,9 @@ def _faults_together(given: Mapping[str, Any], told: set[str]) -> Iterator[Reaso
         yield _fault("BOOTSTRAP_CLUSTER_DOMAIN", f"makes names of {len(longest)} characters, over {NAME_MAX}")
     if "username" in told and "password_file" not in told:
         yield _fault(variable_of("username"), "is set without BOOTSTRAP_PASSWORD_FILE")
+    pods = {f"{value['statefulset']}-{ordinal}" for ordinal in range(nodes)}
+    if strangers := sorted({pod for pod, _ in value["weights"]} - pods):
+        yield _fault("BOOTSTRAP_WEIGHTS", f"names {', '.join(strangers)}, and the shape has no such pod")
     for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
         if one in told and other not in told:
             yield _fault(variable_of(other), "is not set: mutual TLS needs the certificate and its key")

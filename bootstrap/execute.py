@@ -14,11 +14,13 @@ from typing import Protocol
 from bootstrap.clock import Clock, Deadline
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
 from bootstrap.links import LinkWatch
+from bootstrap.losses import loss_accepted
 from bootstrap.model import Address, ClusterView, Desired, NodeId
 from bootstrap.plan import Phase, Plan, Refusal, plan
+from bootstrap.progress import Progress, Ticker
 from bootstrap.reinit import wiping
 from bootstrap.settled import settled
-from bootstrap.steps import Local, Rejected, SetConfig, SetTimeout, Step, Write, sentence
+from bootstrap.steps import HandOver, Leave, Local, MoveSlots, Rejected, SetConfig, SetTimeout, Step, Write, sentence
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -51,6 +53,45 @@ class World(Protocol):
 
     def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends each write once; returns those that were not accepted and why."""
+        ...
+
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:
+        """Slots to be moved: nothing is told before the transfer is advanced."""
+        ...
+
+
+class Transfer(Protocol):
+    """Slots on their way between nodes, all pairs of nodes at once as far as the servers allow that."""
+
+    rejected: list[Rejected]
+    """Moves that have come to an end without success, and why."""
+
+    @property
+    def done(self) -> bool:
+        """True when nothing is left to do: every move has arrived or was rejected."""
+        ...
+
+    @property
+    def slots_done(self) -> int:
+        """Slots that belong to their new master."""
+        ...
+
+    @property
+    def bytes_done(self) -> int:
+        """About how much data went with them."""
+        ...
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds in which there is nothing to do after `advance`."""
+        ...
+
+    def advance(self) -> None:
+        """Goes on for a moment, at most about a second."""
+        ...
+
+    def close(self) -> None:
+        """Ends it. What has not arrived is cancelled where it can be, or left for the next run to finish."""
         ...
 
 
@@ -91,6 +132,14 @@ class Run:
     """Why servers did not take a setting, once that happened: the user may lack CONFIG SET."""
     rejected: tuple[Reason, ...] = ()
     """What the servers did not accept in the latest phase, in their words."""
+    move_limit_s: float = 3600.0
+    """How long slots may be moved, seconds; this time does not count for `deadline`."""
+    progress: Callable[[Progress], None] = lambda _: None
+    """Shows how far the slots are, several times a second."""
+    resized: bool = False
+    """True once this run has moved slots, or taken a pod out of the cluster."""
+    _move_deadline: Deadline | None = None
+    _move_pause_s: float = 0.0
     links: LinkWatch = field(init=False)
     view: ClusterView = field(default_factory=ClusterView)
     """The latest view, for whoever has to report after a failure."""
@@ -99,6 +148,10 @@ class Run:
 
     def __post_init__(self) -> None:
         self.links = LinkWatch(self.clock)
+
+    def seen(self, view: ClusterView) -> ClusterView:
+        """The view with all that is known beyond it."""
+        return self.placed(self.links.seen(view)).within(self.desired.nodes)
 
     def converge(self) -> ClusterView:
         """Brings the cluster to the desired shape; returns the view that proves it.
@@ -174,6 +227,8 @@ class Run:
 
     def _say_what_was_found(self, view: ClusterView, decision: Plan | Refusal) -> None:
         self.first_view = view
+        # Slots that move change the fingerprint; what was accepted for the state at the start holds to the end.
+        self.desired = replace(self.desired, without_copies=loss_accepted(view, self.desired))
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
             found = [finding.message for finding in decision.findings]
@@ -186,7 +241,7 @@ class Run:
         patience = Pacer(self)
         while True:
             self.clock.check()
-            self.view = view = self.placed(self.links.seen(self.world.look()))
+            self.view = view = self.seen(self.world.look())
             if not view.absent:
                 return view
             patience.wait("waiting_for_peers", self._who_is_absent, self._given_up)
@@ -207,7 +262,11 @@ class Run:
     def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
         """Does one phase; returns the view that shows it settled, or None where a new look has to tell."""
         self.clock.check()
+        if moves := [step for step in phase.steps if isinstance(step, MoveSlots)]:
+            self._move(moves, view)
+            return None
         writes = [step for step in phase.steps if isinstance(step, Write)]
+        self.resized |= any(isinstance(step, HandOver | Leave) for step in writes)
         started = self.clock.now()
         if writes:
             self._write(writes, view)
@@ -222,6 +281,47 @@ class Run:
             raise NotYet.because([*self.rejected, *_not_settled(open_steps)])
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
         return None
+
+    def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:
+        """Moves slots for as long as it takes, up to a limit of its own: how much data there is, nobody declares."""
+        if self._move_deadline is None:
+            self._move_deadline = Deadline.after(self.move_limit_s, self.clock)
+        self.check_lock()
+        self.resized = True
+        report = Progress.of(moves, view, self.clock)
+        transfer, said = self.world.move(moves, view), Ticker(self.clock, TELL_EVERY_S)
+        try:
+            while not transfer.done:
+                self.clock.check()
+                self.check_lock()
+                if self._move_deadline.passed:
+                    raise NotYet.because([report.too_late(self.move_limit_s), *self.rejected])
+                transfer.advance()
+                if transfer.pause_s and not transfer.done:
+                    self.clock.sleep(transfer.pause_s)
+                report = report.now(transfer.slots_done, transfer.bytes_done, self.clock)
+                self.progress(report)
+                if said.due():
+                    self.log.info("moving_slots", **report.as_fields())
+        finally:
+            transfer.close()
+            self.deadline = replace(self.deadline, at=self.deadline.at + report.took_s)
+        self._moved(moves, transfer, report, view)
+
+    def _moved(self, moves: list[MoveSlots], transfer: Transfer, report: Progress, view: ClusterView) -> None:
+        self.steps_done += len(moves) - len(transfer.rejected)
+        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in transfer.rejected)
+        for no in transfer.rejected:
+            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
+        self.log.info("slots_moved", **report.as_fields())
+        if not transfer.rejected:
+            self._move_pause_s = 0.0
+            return
+        # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
+        if self.deadline.passed:
+            raise NotYet.because(self.rejected)
+        self._move_pause_s = min(5.0, 2 * self._move_pause_s + 0.2)
+        self.clock.sleep(min(self._move_pause_s, self.deadline.left_s))
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         self.check_lock()
@@ -249,7 +349,7 @@ class Run:
             self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
-            self.view = self.placed(self.links.seen(self.world.glance()))
+            self.view = self.seen(self.world.glance())
             unsettled = [step for step in steps if not settled(step, self.view)]
             if not unsettled or self.view.absent or limit.passed:
                 return unsettled

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bootstrap.balance import leaving, skew
 from bootstrap.losses import Loss, losses
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.placement import judge
@@ -48,8 +49,25 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     if moving := view.half_moved():
         marked = ", ".join(node.pod for node in view.nodes if node.half_moved)
         yield Finding(code="open-slots", message=f"{several(len(moving), 'slot')} half moved ({moving}) on {marked}")
+    yield from _size(view, desired)
     yield from _placement(view, desired)
     yield from _drift(view, desired)
+
+
+def _size(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """Shards and pods too many or too few, and shards that are off their shares."""
+    owners = sum(1 for node in view.nodes if node.slots)
+    if view.claimed() == ALL_SLOTS and owners != desired.shards and not view.unlisted():
+        yield Finding(code="shards-differ", message=f"{several(owners, 'shard')}, declared are {desired.shards}")
+    if going := [node.pod for node in leaving(view, desired)]:
+        yield Finding(code="pods-leave", message=f"the declared shape has no place for {', '.join(going)}")
+    if view.spares:
+        blank = ", ".join(node.pod for node in view.spares)
+        yield Finding(code="spare-pods", message=f"beyond the shape and empty, no part of the cluster: {blank}")
+    off = skew(view, desired)
+    if off.slots_percent > desired.threshold_percent and view.claimed() == ALL_SLOTS and owners == desired.shards:
+        message = f"a shard is {off.slots_percent:g} % off its share of slots, and {off.memory_percent:g} % of memory"
+        yield Finding(code="skew", message=message)
 
 
 def _placement(view: ClusterView, desired: Desired) -> Iterator[Finding]:

@@ -1,61 +1,267 @@
-"""Moving the keys of one slot from the node that is asked to another, by the servers' own MIGRATE."""
+"""Moving keys from one server to another with MIGRATE, slot by slot: for servers that cannot move slots by themselves,
+and for slots whose move was left half-way.
+
+While a slot is open its source sends clients that name a key which it has not to the target, so no key can come new to
+the source. When the source holds none of the slot any more, the target takes it, and only then the source lets go.
+The servers serve nobody during one MIGRATE, so what goes into one is bounded by bytes and by the time it took.
+"""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from bootstrap.steps import MoveKeys
+from bootstrap.model import Address, NodeId
+from bootstrap.slots import SlotSet
+from bootstrap.steps import MoveKeys, MoveSlots
 
 MOMENT_S = 1.0
 """How long one conversation with a server goes on; what is left then is found by the next look."""
 SILENCE_LIMIT_MS = 1500
-"""How long the two servers may hear nothing of each other within one MIGRATE. They serve nobody else meanwhile."""
-BATCH_MIN, BATCH_MAX = 1, 512
+"""How long the two servers may hear nothing of each other within one MIGRATE of keys of common size."""
+KEYS_MAX = 512
 """Keys in one MIGRATE."""
-BATCH_FAST_S, BATCH_SLOW_S = 0.02, 0.1
-"""A batch that took less is doubled, one that took more is halved: a server is deaf for as long as one lasts."""
+BATCH_BYTES = 1 << 20
+"""About how much goes into one MIGRATE, unless one key alone is more."""
+BIG_KEY_BYTES = 16 << 20
+"""A key of that size goes alone, after all others: its MIGRATE keeps both servers busy for long."""
+BIG_BYTES_PER_S = 40 << 20
+"""How slow a MIGRATE of a big key may be, dump, transfer and restore together, before it counts as hung."""
+SLOTS_MIN, SLOTS_MAX = 8, 256
+"""Slots that are open at once; commands on several keys of an open slot may have to be tried again by clients."""
+ROUND_MIN, ROUND_MAX = 1, 64
+"""MIGRATEs that are sent in one go; a server does not look at other clients until it is through with them."""
+FAST_S, SLOW_S = 0.01, 0.05
+"""What took less is doubled, what took more is halved."""
 
-Ask = Callable[..., Any]
+_DATABASE = re.compile(r"^db([0-9]{1,5}):", re.ASCII | re.MULTILINE)
+
+Command = tuple[str | bytes | int, ...]
+Talk = Callable[[Sequence[Command]], list[Any]]
+"""Sends commands to one server, all at once, and returns their replies; an error reply is one of them. Texts are such
+that bytes which are no UTF-8 come back as they were. Raises where the connection is lost.
+"""
 
 
-def move_keys(ask: Ask, step: MoveKeys, authentication: tuple[str, ...] = (), *, ends: float) -> Exception | None:
-    """Moves keys for a moment, or until none is left; returns the server's error where it said one.
+class Failed(Exception):
+    """A server did not take a command that the move needs; the text is its answer."""
 
-    `ends` is the moment after which nothing more is begun, on the monotonic clock. `ask(*words)` sends a command to the
-    source and returns its reply, also when that is an error.
+
+class Batch(NamedTuple):
+    """Keys of one slot that go in one MIGRATE, and about how much they take, bytes."""
+
+    keys: tuple[str, ...]
+    size: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Route:
+    """The way from one server to another, as the source is told it."""
+
+    source: Talk
+    address: Address
+    databases: tuple[int, ...]
+    login: tuple[str, ...] = ()
+    """AUTH or AUTH2 with its words, where the target wants them."""
+    silence_max_ms: int = 60_000
+    """How long a key may keep the two servers busy, milliseconds: its size is limited by that."""
+    sizes_known: bool = True
+    """False once a server has said that this user may not ask for the size of a key."""
+    together: int = 4
+    """MIGRATEs in one go, at present."""
+    bytes_done: int = 0
+    _database: int = 0
+
+    def batches(self, database: int, slots: Sequence[int]) -> dict[int, list[Batch]]:
+        """Some keys of each of the slots, in batches; a slot of which there are none in the database is left out."""
+        self._select(database)
+        replies = self._ask([("CLUSTER", "GETKEYSINSLOT", slot, KEYS_MAX) for slot in slots])
+        keys = [(slot, name) for slot, names in zip(slots, replies, strict=True) for name in names]
+        found: dict[int, list[Batch]] = {}
+        for (slot, name), size in zip(keys, self._sizes([name for _, name in keys]), strict=True):
+            batches = found.setdefault(slot, [])
+            if not batches or batches[-1].size + size > BATCH_BYTES:
+                batches.append(Batch((), 0))
+            batches[-1] = Batch((*batches[-1].keys, name), batches[-1].size + size)
+        return found
+
+    def move(self, database: int, batches: Sequence[Batch]) -> None:
+        """MIGRATE of these batches. Raises Failed with what the first one that was not taken was answered."""
+        self._select(database)
+        began = time.monotonic()
+        commands = [self._migrate(database, batch) for batch in batches]
+        replies = self.source(commands)
+        for batch, reply in zip(batches, replies, strict=True):
+            if isinstance(reply, Exception):
+                raise Failed(str(reply))
+            self.bytes_done += batch.size
+        took_s = time.monotonic() - began
+        if took_s < FAST_S:
+            self.together = min(ROUND_MAX, self.together * 2)
+        elif took_s > SLOW_S:
+            self.together = max(ROUND_MIN, self.together // 2)
+
+    def databases_now(self) -> tuple[int, ...]:
+        """The databases that hold keys, now that clients may have begun to use another one."""
+        (told,) = self.source([("INFO", "keyspace")])
+        if isinstance(told, str):
+            found = {int(number) for number in _DATABASE.findall(told)}
+            self.databases = tuple(sorted(found | set(self.databases)))
+        return self.databases
+
+    def back_to_first_database(self) -> None:
+        """Leaves the connection as it was found."""
+        self._select(0)
+
+    def _migrate(self, database: int, batch: Batch) -> Command:
+        limit_ms = SILENCE_LIMIT_MS + batch.size * 1000 // BIG_BYTES_PER_S
+        if len(batch.keys) == 1 and limit_ms > self.silence_max_ms:
+            raise Failed(
+                f"the key {batch.keys[0]!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
+                "for longer than cluster-node-timeout, and a replica would be elected; declare a longer one meanwhile"
+            )
+        where = (self.address.host, self.address.port)
+        return ("MIGRATE", *where, "", database, limit_ms, "REPLACE", *self.login, "KEYS", *batch.keys)
+
+    def _sizes(self, keys: Sequence[str]) -> list[int]:
+        """About how much each key takes, bytes; one that has gone takes none."""
+        if not self.sizes_known or not keys:
+            return [BATCH_BYTES // KEYS_MAX] * len(keys)
+        replies = self.source([("MEMORY", "USAGE", key) for key in keys])
+        if any(isinstance(reply, Exception) and "permission" in str(reply) for reply in replies):
+            self.sizes_known = False
+            return self._sizes(keys)
+        return [reply if isinstance(reply, int) else 0 for reply in replies]
+
+    def _select(self, database: int) -> None:
+        if database != self._database:
+            self._ask([("SELECT", database)])
+            self._database = database
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        return _good(self.source(commands))
+
+
+def move_keys(route: Route, step: MoveKeys, *, ends: float) -> Exception | None:
+    """Moves the keys of one open slot for a moment, or until none is left; returns the error where there was one.
+    `ends` is the moment after which nothing more is begun, on the monotonic clock.
     """
     try:
         for database in step.databases:
-            if error := _in_database(ask, step, database, authentication, ends):
-                return error
+            while batches := route.batches(database, (step.slot,)).get(step.slot):
+                for batch in batches:
+                    if time.monotonic() >= ends:
+                        return None
+                    route.move(database, (batch,))
+    except Failed as error:
+        return error
+    else:
+        return None
     finally:
-        if step.databases != (0,):
-            ask("SELECT", 0)
-    return None
+        route.back_to_first_database()
 
 
-def _in_database(
-    ask: Ask, step: MoveKeys, database: int, authentication: tuple[str, ...], ends: float
-) -> Exception | None:
-    if database and isinstance(answer := ask("SELECT", database), Exception):
-        return answer
-    batch = BATCH_MIN  # nothing is known yet of how big the keys are
-    while time.monotonic() < ends:
-        keys = ask("CLUSTER", "GETKEYSINSLOT", step.slot, batch)
-        if isinstance(keys, Exception):
-            return keys
-        if not keys:
-            return None
-        began = time.monotonic()
-        where = (step.address.host, step.address.port)
-        answer = ask("MIGRATE", *where, "", database, SILENCE_LIMIT_MS, "REPLACE", *authentication, "KEYS", *keys)
-        if isinstance(answer, Exception):
-            return answer
-        took_s = time.monotonic() - began
-        if took_s < BATCH_FAST_S:
-            batch = min(BATCH_MAX, batch * 2)
-        elif took_s > BATCH_SLOW_S:
-            batch = max(BATCH_MIN, batch // 2)
-    return None
+@dataclass(slots=True, kw_only=True)
+class KeyMove:
+    """One `MoveSlots` by MIGRATE: some slots are opened, emptied and handed over, then the next ones."""
+
+    step: MoveSlots
+    route: Route
+    target: Talk
+    slots_done: int = 0
+    done: bool = False
+    error: str = ""
+    """Why it came to an end before all had been moved. A slot that is half moved then stays so, for the next plan."""
+    _open: list[int] = field(default_factory=list)
+    _late: list[int] = field(default_factory=list)
+    """Open slots with big keys."""
+    _work: Iterator[None] | None = None
+
+    @property
+    def bytes_done(self) -> int:
+        """About how much has been moved."""
+        return self.route.bytes_done
+
+    def go_on(self, ends: float) -> None:
+        """Goes on until that moment of the monotonic clock, or to the end. What lasts longest is one MIGRATE."""
+        self._work = self._work or self._all()
+        try:
+            for _ in self._work:
+                if time.monotonic() >= ends:
+                    return
+            self.done = True
+        except Failed as error:
+            self.error, self.done = str(error), True
+        except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
+            self.error, self.done = f"no answer: {error}", True
+
+    def close(self, ends: float) -> None:
+        """Goes on with the slots that are open, big keys aside, so that none is left half moved if time allows."""
+        while not self.done and set(self._open) - set(self._late) and time.monotonic() < ends:
+            self.go_on(min(ends, time.monotonic() + 0.001))
+
+    def _all(self) -> Iterator[None]:
+        left, width = self.step.slots, SLOTS_MIN * 2
+        while left:
+            window = left.lowest(width)
+            left -= window
+            began = time.monotonic()
+            yield from self._window(window)
+            took_s = time.monotonic() - began
+            width = min(SLOTS_MAX, width * 2) if took_s < 10 * FAST_S else width
+            width = max(SLOTS_MIN, width // 2) if took_s > 10 * SLOW_S else width
+            yield
+        for slot in list(self._late):
+            yield from self._drain([slot], spare_big_keys=False)
+            self._hand_over([slot])
+            yield
+
+    def _window(self, window: SlotSet) -> Iterator[None]:
+        slots = list(window)
+        source_id, target_id = self.step.source, self.step.target
+        self._open = [*self._late, *slots]
+        _good(self.target([("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id) for slot in slots]))
+        _good(self.route.source([("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id) for slot in slots]))
+        yield from self._drain(slots, spare_big_keys=True)
+        self._hand_over([slot for slot in slots if slot not in self._late])
+
+    def _drain(self, slots: list[int], *, spare_big_keys: bool) -> Iterator[None]:
+        """Until a look finds no key of them, in any database; slots with big keys are put off."""
+        emptied: set[int] = set()
+        while left := [database for database in self.route.databases_now() if database not in emptied]:
+            database, busy = left[0], slots
+            emptied.add(database)
+            while busy:
+                batches = self.route.batches(database, busy)
+                if spare_big_keys:
+                    big = [slot for slot, found in batches.items() if any(b.size > BIG_KEY_BYTES for b in found)]
+                    self._late += [slot for slot in big if slot not in self._late]
+                small = [
+                    b for found in batches.values() for b in found if not spare_big_keys or b.size <= BIG_KEY_BYTES
+                ]
+                while small:
+                    now, small = small[: self.route.together], small[self.route.together :]
+                    self.route.move(database, now)
+                    yield
+                busy = [slot for slot in batches if slot not in self._late or not spare_big_keys]
+        self.route.back_to_first_database()
+
+    def _hand_over(self, slots: list[int]) -> None:
+        """The target first, with a new epoch, then the source, which refuses while it still holds a key."""
+        target_id: NodeId = self.step.target
+        taking: list[Command] = [("CLUSTER", "SETSLOT", slot, "NODE", target_id) for slot in slots]
+        _good(self.target(taking))
+        _good(self.route.source(taking))
+        self.slots_done += len(slots)
+        self._open = [slot for slot in self._open if slot not in slots]
+        self._late = [slot for slot in self._late if slot not in slots]
+
+
+def _good(replies: list[Any]) -> list[Any]:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise Failed(str(reply))
+    return replies

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
@@ -96,6 +96,30 @@ class Replication:
     """On a master: the replicas that it reports as online."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory part of INFO, bytes."""
+
+    used_bytes: int = 0
+    dataset_bytes: int = 0
+    """What of it is data, by the server's own estimate."""
+    max_bytes: int = 0
+    """The limit, `maxmemory`; 0 is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotTask:
+    """A migration of slots that a server does by itself, as one of its two nodes tells it."""
+
+    task_id: str
+    slots: SlotSet
+    source: NodeId
+    target: NodeId
+    failed: bool = False
+    """It came to nothing; Redis tries it again each second for ever, until it is cancelled."""
+    why: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)  # no slots: what is derived below is kept, since plans ask for it often
 class Node:
     """What one reachable Redis node said of itself in a single look."""
@@ -122,6 +146,13 @@ class Node:
     """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
     keys_in: Mapping[int, int] = field(default_factory=dict)
     """Keys in all of its databases by slot, for the slots that the view has in question; 0 for any other."""
+    memory: Memory = field(default_factory=Memory)
+    tasks: tuple[SlotTask, ...] = ()
+    """Migrations of slots that it is at work on; those that are over are left out."""
+    libraries: frozenset[str] = frozenset()
+    """Names of the function libraries it has; asked only where somebody new is to be given them."""
+    users: frozenset[str] = frozenset()
+    """Names of its ACL users; asked like the libraries."""
 
     @cached_property
     def myself(self) -> Member:
@@ -248,6 +279,8 @@ class ClusterView:
     """Where pods run, by pod; a pod of which that is not known is missing."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas that this run has watched for a while with their link neither up nor copying."""
+    spares: tuple[Node, ...] = ()
+    """Blank pods that the shape has no place for, beside a cluster that needs none of them; see `within`."""
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -258,6 +291,16 @@ class ClusterView:
         """The pod that carries an id, or the id's beginning where no reachable pod does."""
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
+
+    def within(self, pods: int) -> ClusterView:
+        """The view of a cluster that takes so many pods: blank ones beyond them are spares, no part of it. Where nobody
+        owns a slot yet there is no cluster to be beside.
+        """
+        spares = tuple(node for node in self.nodes if node.ordinal >= pods and node.blank)
+        if not spares or not self.claimed():
+            return self
+        nodes = tuple(node for node in self.nodes if node not in spares)
+        return replace(self, nodes=nodes, spares=(*self.spares, *spares))
 
     def unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
         """Ids that some node knows and no reachable pod carries, with the nodes that know them."""
@@ -328,6 +371,16 @@ class Desired:
     """`on`: a replica too close to its master changes places with another, never leaving a shard without a linked one;
     `with-a-gap`: also where each shard has one replica, and one is without while the copies run; `off`: it is told.
     """
+    rebalance: str = "auto"
+    """`auto`: slots move where a shard is off its share by more than the threshold; `on`: by more than one slot; `off`:
+    only to a master that has none, or from one that is to have none.
+    """
+    threshold_percent: float = 10.0
+    """Percent of its share that a shard may be off."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How much of the slots the shards of some pods should have, relative to 1, by pod."""
+    without_copies: bool = False
+    """A person has accepted that shards which had replicas are to have none; see `accept_loss`."""
     accept_loss: str = ""
     """The fingerprint of the cluster whose lost slots may be given to others, empty; valid for that very state."""
 

@@ -65,6 +65,17 @@ def homes(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
 
 
+def arriving(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+    """Half-moved slots of which one other master than the owner holds keys and that it imports, by that master: they
+    are about to be its own.
+    """
+    found: dict[NodeId, list[tuple[int, int]]] = {}
+    for move in half_moves(view):
+        if move.target and move.slot in {slot for slot, _ in move.target.myself.importing}:
+            found.setdefault(move.target.node_id, []).append((move.slot, move.slot))
+    return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
+
+
 def _holders(view: ClusterView) -> Mapping[int, list[Node]]:
     """Masters with keys by slot, in ordinal order, for the slots that the view has in question."""
     found: dict[int, list[Node]] = {}

@@ -10,9 +10,9 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -20,20 +20,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from redis.connection import Connection
-from redis.exceptions import ResponseError
 
 from bootstrap import tls, wire
+from bootstrap.atomic import How, cancel, detect, tasks
+from bootstrap.carry import carry_over, leave, libraries, users
 from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
-from bootstrap.migrate import MOMENT_S, move_keys
-from bootstrap.model import Absence, Address, Member, Node, Replication
+from bootstrap.migrate import MOMENT_S, Route, move_keys
+from bootstrap.model import Absence, Address, ClusterView, Member, Memory, Node, Replication, SlotTask
 from bootstrap.silence import NotANode, Silence, silence_of, words_of
 from bootstrap.slots import SlotSet
-from bootstrap.steps import MoveKeys, Rejected, Write
+from bootstrap.steps import CancelMigration, CarryOver, Leave, MoveKeys, MoveSlots, Rejected, Write
+from bootstrap.talk import ask, ask_all, first_error
+from bootstrap.transfer import Moving
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
 milliseconds; one that drips bytes is as good as hung."""
+MOVE_ANSWER_LIMIT_S = 90.0
+"""How long a reply may take while slots move: one MIGRATE of a big key keeps two servers busy."""
 WORKERS_MAX = 64
 WORDS_MAX = 200
 """Characters of what a server or a library says that go into a log."""
@@ -45,9 +50,13 @@ _LOOK: tuple[Command, ...] = (
     ("CLUSTER", "INFO"),
     ("INFO", "replication"),
     ("INFO", "keyspace"),
+    ("INFO", "memory"),
     ("INFO", "server"),
     ("CONFIG", "GET", "cluster-*"),
 )
+_CONVERSATIONS = (MoveKeys, CarryOver, Leave, CancelMigration)
+_HOW = "moves_slots_how"
+"""Where a connection remembers what its server can do; one that was restarted has another connection."""
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that a person may declare, and that may change at run time without harm."""
 
@@ -144,17 +153,49 @@ class Nodes:
                     rejected.append(Rejected(write, why, answered=True))
         return rejected
 
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Moving:
+        """Slots to be moved, on connections of their own; nothing is told yet."""
+        return Moving(moves, view, self._raw_connection, self._credentials.as_migrate_takes_them())
+
+    def equipment(
+        self, addresses: Iterable[Address]
+    ) -> Mapping[Address, tuple[frozenset[str] | None, frozenset[str] | None] | Silence]:
+        """The function libraries and the ACL users of each node, by name; None for what a node does not say."""
+        return self._each(dict.fromkeys(addresses, _equipment))
+
     def _tell(self, writes: Sequence[Write], connection: Connection) -> list[Exception | None]:
         """What the node said against each write, None where it took it."""
-        words = [() if isinstance(write, MoveKeys) else commands_for(write) for write in writes]
-        replies = iter(_ask_all(connection, tuple(chain.from_iterable(words))))
-        errors = [_first_error(list(islice(replies, len(each)))) for each in words]
-        ask, login = partial(_ask, connection), self._credentials.as_migrate_takes_them()
+        words = [() if isinstance(write, _CONVERSATIONS) else commands_for(write) for write in writes]
+        replies = iter(ask_all(connection, tuple(chain.from_iterable(words))))
+        errors = [first_error(list(islice(replies, len(each)))) for each in words]
         ends = time.monotonic() + MOMENT_S  # of all the moves together: a conversation that goes on is hung up on
         return [
-            move_keys(ask, write, login, ends=ends) if isinstance(write, MoveKeys) else error
+            self._talk_over(write, connection, ends) if isinstance(write, _CONVERSATIONS) else error
             for write, error in zip(writes, errors, strict=True)
         ]
+
+    def _talk_over(self, write: Write, connection: Connection, ends: float) -> Exception | None:
+        """A write that takes several questions; returns the error where there was one."""
+        told = partial(ask, connection)
+        match write:
+            case Leave():
+                return leave(told)
+            case CancelMigration():
+                return cancel(told, detect(told), write.task_id)
+            case CarryOver():
+                with _closing(self._raw_connection(write.address)) as origin:
+                    return carry_over(told, partial(ask, origin), write)
+            case MoveKeys():
+                # Keys are bytes: the other connections, which are for texts, would not give them back as they are.
+                with _closing(self._raw_connection(Address(connection.host, connection.port))) as source:
+                    route = Route(
+                        source=partial(ask_all, source),
+                        address=write.address,
+                        databases=write.databases,
+                        login=self._credentials.as_migrate_takes_them(),
+                    )
+                    return move_keys(route, write, ends=ends)
+        raise TypeError(f"{type(write).__name__} is no conversation")
 
     def _each(self, talks: Mapping[Address, Callable[[Connection], Answer]]) -> dict[Address, Answer | Silence]:
         """A conversation with every address at once. One that takes too long is hung up on, and so ends."""
@@ -194,17 +235,24 @@ class Nodes:
 
     def _connection(self, address: Address) -> Connection:
         if address not in self._open:
-            self._open[address] = self._kind(
-                host=address.host,
-                port=address.port,
-                socket_timeout=self._answer_limit_s,
-                socket_connect_timeout=self._answer_limit_s,
-                decode_responses=True,
-                encoding_errors="replace",
-                driver_info=None,
-                **self._credentials.connection_options(),
-            )
+            self._open[address] = self._new_connection(address, self._answer_limit_s, "replace")
         return self._open[address]
+
+    def _raw_connection(self, address: Address) -> Connection:
+        """A connection of its own, on which bytes that are no UTF-8 come and go as they are."""
+        return self._new_connection(address, MOVE_ANSWER_LIMIT_S, "surrogateescape")
+
+    def _new_connection(self, address: Address, answer_limit_s: float, encoding_errors: str) -> Connection:
+        return self._kind(
+            host=address.host,
+            port=address.port,
+            socket_timeout=answer_limit_s,
+            socket_connect_timeout=self._answer_limit_s,
+            decode_responses=True,
+            encoding_errors=encoding_errors,
+            driver_info=None,
+            **self._credentials.connection_options(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,20 +263,22 @@ class _Facts:
     cluster: wire.ClusterInfo
     replication: Replication
     keys: Mapping[int, int]
+    memory: Memory
     server: Mapping[str, str]
     config: Mapping[str, str]
+    tasks: tuple[SlotTask, ...] = ()
 
     @classmethod
     def of(cls, replies: list[Any]) -> _Facts:
         """Raises the server's error reply, or WireError for a text that is not what it should be."""
-        nodes, cluster, replication, keyspace, server, config = replies
+        nodes, cluster, replication, keyspace, memory, server, config = replies
         # A Sentinel answers INFO though it knows no CLUSTER: its own word comes before that error.
         identity = wire.parse_info(server) if isinstance(server, str) else {}
         if identity.get("redis_mode") == "sentinel":
             raise NotANode(Absence.SENTINEL)
         if identity.get("redis_mode") == "standalone":
             raise NotANode(Absence.CLUSTER_OFF)
-        for reply in (nodes, cluster, replication, keyspace, server):
+        for reply in (nodes, cluster, replication, keyspace, memory, server):
             if isinstance(reply, Exception):
                 raise reply
             if not isinstance(reply, str):
@@ -238,6 +288,7 @@ class _Facts:
             cluster=wire.parse_cluster_info(cluster),
             replication=wire.parse_replication(wire.parse_info(replication)),
             keys=wire.keys_by_database(wire.parse_info(keyspace)),
+            memory=wire.parse_memory(wire.parse_info(memory)),
             server=identity,
             config=wire.parse_config(config),
         )
@@ -258,11 +309,37 @@ class _Facts:
             version=f"{kind} {self.server.get(f'{kind}_version', '?')}",
             config={name: self.config[name] for name in _DECLARABLE if name in self.config},
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
+            memory=self.memory,
+            tasks=self.tasks,
         )
 
 
 def _look(connection: Connection) -> _Facts:
-    return _Facts.of(_ask_all(connection, _LOOK))
+    facts = _Facts.of(ask_all(connection, _LOOK))
+    told = partial(ask, connection)
+    if not hasattr(connection, _HOW):
+        setattr(connection, _HOW, detect(told))
+    how = getattr(connection, _HOW)
+    return facts if how is How.KEYS else replace(facts, tasks=tuple(_under_way(told, how)))
+
+
+def _under_way(told: Callable[..., Any], how: How) -> Iterator[SlotTask]:
+    """What is not over, as the side tells it that can be told to cancel it."""
+    for task in tasks(told, how):
+        if not task.over and task.importing == (how is How.IMPORT):
+            yield SlotTask(
+                task_id=task.task_id,
+                slots=task.slots,
+                source=task.source,
+                target=task.target,
+                failed=task.failed,
+                why=task.why,
+            )
+
+
+def _equipment(connection: Connection) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+    told = partial(ask, connection)
+    return libraries(told), users(told)
 
 
 def _count(databases: Sequence[int], slots: SlotSet, connection: Connection) -> Mapping[int, int]:
@@ -270,8 +347,8 @@ def _count(databases: Sequence[int], slots: SlotSet, connection: Connection) -> 
     for database in databases:
         selected: list[Command] = [("SELECT", database)] if database else []
         counting: list[Command] = [("CLUSTER", "COUNTKEYSINSLOT", slot) for slot in slots]
-        replies = _ask_all(connection, (*selected, *counting, *((("SELECT", 0),) if database else ())))
-        if error := _first_error(replies):
+        replies = ask_all(connection, (*selected, *counting, *((("SELECT", 0),) if database else ())))
+        if error := first_error(replies):
             raise error
         for slot, keys in zip(slots, replies[len(selected) :], strict=False):
             if keys:
@@ -279,30 +356,12 @@ def _count(databases: Sequence[int], slots: SlotSet, connection: Connection) -> 
     return found
 
 
-def _ask(connection: Connection, *command: str | int) -> Any:
-    return _ask_all(connection, (command,))[0]
-
-
-def _ask_all(connection: Connection, commands: Sequence[Command]) -> list[Any]:
-    """Sends all commands, then reads all replies; an error reply is a value among them."""
-    if not commands:
-        return []
-    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    return [_reply(connection) for _ in commands]
-
-
-def _first_error(replies: Sequence[Any]) -> Exception | None:
-    """The first error among replies, also within the reply of a transaction."""
-    flat = chain.from_iterable(reply if isinstance(reply, list) else [reply] for reply in replies)
-    return next((reply for reply in flat if isinstance(reply, Exception)), None)
-
-
-def _reply(connection: Connection) -> Any:
-    """One reply; an error reply that leaves the connection usable is returned, not raised."""
+@contextmanager
+def _closing(connection: Connection) -> Iterator[Connection]:
     try:
-        return connection.read_response(disconnect_on_error=False)
-    except ResponseError as error:
-        return error
+        yield connection
+    finally:
+        connection.disconnect()
 
 
 def _hang_up(connection: Connection) -> None:

@@ -10,7 +10,8 @@ from bootstrap.model import Absence, Absent, Address, ClusterView, Node, NodeId,
 from bootstrap.nodes import Nodes
 from bootstrap.silence import Silence
 from bootstrap.slots import SlotSet
-from bootstrap.steps import Rejected, Write, told_to
+from bootstrap.steps import MoveSlots, Rejected, Write, told_to
+from bootstrap.transfer import Moving
 
 _NETWORK = frozenset({Absence.CONNECTION_REFUSED, Absence.TIMEOUT, Absence.UNREACHABLE})
 """Silences in which no server said a word."""
@@ -33,6 +34,7 @@ class Observer:
         self._elsewhere = frozenset()
         view = self._ask_all()
         view = self._with_keys(view, view.in_question())
+        view = self._with_equipment(view)
         if view.unlisted() and not view.absent:
             self._elsewhere = self._alive_elsewhere(view)
             view = replace(view, elsewhere=self._elsewhere)
@@ -58,6 +60,31 @@ class Observer:
             else:
                 nodes.append(replace(node, keys_in=found) if found else node)
         return replace(view, nodes=tuple(nodes), absent=tuple(absent))
+
+    def _with_equipment(self, view: ClusterView) -> ClusterView:
+        """The view with what functions and users there are, where a blank node stands beside owners of slots. What one
+        of them does not say is not known of any: nothing is given to anybody then.
+        """
+        asked = {node.address: node for node in view.nodes if node.slots or node.blank}
+        if not view.claimed() or not any(node.blank for node in asked.values()):
+            return view
+        told = {a: answer for a, answer in self._nodes.equipment(asked).items() if not isinstance(answer, Silence)}
+        whole = len(told) == len(asked)
+        functions = whole and all(libraries is not None for libraries, _ in told.values())
+        acl = whole and all(users is not None for _, users in told.values())
+        nodes = (
+            replace(
+                node,
+                libraries=(told[node.address][0] or frozenset()) if functions and node.address in told else frozenset(),
+                users=(told[node.address][1] or frozenset()) if acl and node.address in told else frozenset(),
+            )
+            for node in view.nodes
+        )
+        return replace(view, nodes=tuple(nodes))
+
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Moving:
+        """Slots to be moved; see `execute.Transfer`."""
+        return self._nodes.move(moves, view)
 
     def _ask_all(self) -> ClusterView:
         peers = self._listing.peers

@@ -2,7 +2,8 @@
 
 The order of the phases is the heart of it:
 
-1. *prepare*: config epochs, while no node knows another (the server takes them only then).
+1. *prepare*: config epochs, while no node knows another (the server takes them only then); *equip*: functions and ACL
+   users for who joins a cluster, while nobody is sent there yet.
 2. *meet*: the full mesh before anything is owned. A run that dies here has claimed nothing, and with the mesh up every
    later fact reaches all nodes in one hop.
 3. *agree*: nothing is written; what is on its way between the nodes arrives.
@@ -13,7 +14,9 @@ The order of the phases is the heart of it:
    and a replica cannot forget its master.
 8. *serve*: nothing is written; the servers' own rejoin delay passes.
 9. *open*, *move*, *take*, *shut*, *close*: slots whose move was left half-way. Who does not serve takes no keys.
-10. *settings*: what drifted from the declared configuration.
+10. *cancel*, *await*, *move slots*, *hand over*, *free*, *leave*: another number of shards or of replicas. Slots move
+    only in a cluster that serves, and a pod leaves only one that is whole without it.
+11. *settings*: what drifted from the declared configuration.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
 is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
@@ -27,14 +30,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bootstrap.balance import flows, leaving
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
-from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.model import ClusterView, Desired, Node, Role
 from bootstrap.moves import HalfMove, half_moves
 from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_to_refuse
 from bootstrap.settled import settled, unlinked_pairs
+from bootstrap.slots import ALL_SLOTS
 from bootstrap.steps import (
     AddSlots,
     Announce,
@@ -42,11 +47,16 @@ from bootstrap.steps import (
     AwaitEpochs,
     AwaitHeir,
     AwaitMesh,
+    AwaitMigrations,
     AwaitReplication,
     AwaitServing,
+    CancelMigration,
+    CarryOver,
     CloseSlot,
     Failover,
     Forget,
+    HandOver,
+    Leave,
     MarkSlot,
     Meet,
     MoveKeys,
@@ -61,7 +71,7 @@ from bootstrap.steps import (
     Write,
     told_to,
 )
-from bootstrap.topology import Shard, layout
+from bootstrap.topology import Shard, layout, surplus
 
 QUICK_TIMEOUT_MS = 1000
 """cluster-node-timeout while forming. Lower, and a handshake (which lives at least 1 s) gains nothing."""
@@ -112,6 +122,7 @@ class Refusal:
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     """The way from `view` to `desired`. Every peer must be in the view: waiting for them comes before planning."""
+    view = view.within(desired.nodes)
     shards = layout(view, desired)
     if reasons := tuple(reasons_to_refuse(view, desired, shards)):
         return Refusal(reasons=reasons)
@@ -121,6 +132,7 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         shape = (*shape, *_announce(view, shape))
     phases = [
         Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
+        Phase(name="equip", why="who joins has to have what the others have", steps=tuple(_equip(view))),
         Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
         Phase(name="agree", why="a change in flight is let through before another is made", steps=tuple(_agree(view))),
         Phase(name="elect", why="a forgotten master can no longer be voted out", steps=tuple(_elect(view))),
@@ -134,6 +146,8 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         Phase(name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shape)))),
         *_finish_moves(tuple(half_moves(view))),
     ]
+    if not any(phase.steps for phase in phases):
+        phases += _resize(view, desired, shards)
     if desired.replace_replicas != "off" and not any(phase.steps for phase in phases):
         phases.append(
             Phase(
@@ -326,6 +340,83 @@ def _replace(view: ClusterView, desired: Desired) -> Iterator[Step]:
         replica, master = found
         yield Replicate(replica=replica, master=master)
         yield AwaitReplication()
+
+
+def _equip(view: ClusterView) -> Iterator[Step]:
+    """Function libraries and ACL users that every owner of slots has and a blank node lacks."""
+    owners = [node for node in view.nodes if node.slots]
+    if not owners:
+        return
+    libraries = frozenset.intersection(*(node.libraries for node in owners))
+    users = frozenset.intersection(*(node.users for node in owners))
+    for node in view.nodes:
+        if node.blank and (libraries - node.libraries or users - node.users):
+            yield CarryOver(
+                node=node.node_id,
+                origin=owners[0].node_id,
+                address=owners[0].address,
+                libraries=tuple(sorted(libraries - node.libraries)),
+                users=tuple(sorted(users - node.users)),
+            )
+
+
+def _resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
+    """Slots to where they should be, then masters off the pods that leave, then these pods out of the cluster: each
+    only when all before it is done and agreed upon.
+    """
+    steps: tuple[Step, ...]
+    if failed := [(node, task) for node in view.nodes for task in node.tasks if task.failed]:
+        why = "the server would try it again for ever"
+        steps = tuple(CancelMigration(node=node.node_id, task_id=task.task_id) for node, task in failed)
+        yield Phase(name="cancel", why=why, steps=steps)
+    elif not settled(AwaitMigrations(), view):
+        yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
+    elif moves := flows(view, desired, [shard.master for shard in shards]):
+        yield Phase(name="move slots", why="every shard gets its share, and as few slots as can be move", steps=moves)
+    elif steps := tuple(_hand_over(view, desired, shards)):
+        yield Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
+    elif steps := tuple(_free(view, desired, shards)):
+        yield Phase(name="free", why="a shard more needs a master, and these are replicas too many", steps=steps)
+    elif steps := tuple(_leave(view, desired, shards)):
+        yield Phase(name="leave", why="nothing hangs on them any more", steps=steps)
+
+
+def _hand_over(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
+    for shard in shards:
+        heirs = [replica for replica in shard.replicas if view.by_id[replica].replication.link_up]
+        if view.by_id[shard.master].ordinal >= desired.nodes and heirs:
+            yield HandOver(heir=heirs[0], master=shard.master)
+            yield AwaitAgreement()
+
+
+def _free(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
+    """Replicas too many that are to be masters: they come back blank, and join like any newcomer."""
+    if _whole(view, desired, shards):
+        missing = desired.shards - len(shards)
+        yield from (Leave(node=node.node_id) for node in surplus(view, desired, shards)[:missing])
+
+
+def _whole(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> bool:
+    """True when every slot is owned, and every shard has its replicas, all linked, on pods that stay."""
+    return view.claimed() == ALL_SLOTS and all(
+        len(shard.replicas) == desired.replicas_per_shard
+        and view.by_id[shard.master].ordinal < desired.nodes
+        and all(view.by_id[replica].replication.link_up for replica in shard.replicas)
+        for shard in shards
+    )
+
+
+def _leave(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
+    """Only from a cluster that is whole without them. A replica goes before its master: what it still holds of slots
+    that were moved is deleted by replication alone.
+    """
+    whole = len(shards) == desired.shards and _whole(view, desired, shards)
+    followed = {node.myself.master_id for node in view.nodes}
+    masters = view.by_id.keys() | {loss.node_id for loss in losses(view) if not loss.slots}
+    for node in leaving(view, desired):
+        copy = node.role is Role.REPLICA and node.myself.master_id in masters
+        if whole and not node.slots and (copy or not node.keys) and node.node_id not in followed:
+            yield Leave(node=node.node_id)
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:

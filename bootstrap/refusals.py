@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import chain
 
+from bootstrap.balance import bytes_of, flows
 from bootstrap.errors import Reason
-from bootstrap.losses import inherited, loss_accepted, lost_for_good
+from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
-from bootstrap.moves import half_moves, homes, orphans
+from bootstrap.moves import arriving, half_moves, homes, orphans
 from bootstrap.slots import SlotSet
-from bootstrap.topology import Shard
+from bootstrap.topology import Shard, surplus
 
 
 def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
@@ -24,8 +25,11 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
         _members_elsewhere(view),
         _keys_on_several(view),
         _slots_lost(view, desired),
-        _keys_outside(view, homes(view)),
-        _shape_differs(view, desired, shards),
+        _keys_outside(view, _to_be_theirs(view)),
+        _too_few_masters(view, desired, shards),
+        _shrunk_too_early(view, desired),
+        _no_room(view, desired, shards),
+        _no_copy_left(view, desired),
     )
 
 
@@ -33,7 +37,7 @@ def reasons_not_to_wipe(view: ClusterView, desired: Desired) -> Iterator[Reason]
     """What stands against forming anew, whatever a person has confirmed. The fingerprint names owners alone, so keys of
     a master without slots are never meant by it, wherever they belong.
     """
-    return chain(_wrong_number_of_pods(view, desired), _members_elsewhere(view), _keys_outside(view, {}))
+    return chain(_pods_beyond(view, desired), _members_elsewhere(view), _keys_outside(view, {}))
 
 
 def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
@@ -59,14 +63,26 @@ def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
 
 
 def _wrong_number_of_pods(view: ClusterView, desired: Desired) -> Iterator[Reason]:
-    found = len(view.nodes) + len(view.absent)
+    """Fewer cannot be the shape. More can, beside a formed cluster: those are drained, or blank and no part of it."""
+    found = len(view.nodes) + len(view.absent) + (0 if view.claimed() else len(view.spares))
+    if found < desired.nodes or (found > desired.nodes and not view.claimed()):
+        yield _number_of_pods(found, desired)
+
+
+def _number_of_pods(found: int, desired: Desired) -> Reason:
+    return Reason(
+        code="number-of-pods",
+        message=f"{found} pods are listed, the shape of {desired.shards} shards with "
+        f"{desired.replicas_per_shard} replicas each takes {desired.nodes}",
+        remedy="make BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) equal to the StatefulSet's replicas",
+    )
+
+
+def _pods_beyond(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """What is formed anew is formed on the pods of the shape, no more and no fewer."""
+    found = len(view.nodes) + len(view.absent) + len(view.spares)
     if found != desired.nodes:
-        yield Reason(
-            code="number-of-pods",
-            message=f"{found} pods are listed, the shape of {desired.shards} shards with "
-            f"{desired.replicas_per_shard} replicas each takes {desired.nodes}",
-            remedy="make BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) equal to the StatefulSet's replicas",
-        )
+        yield _number_of_pods(found, desired)
 
 
 def _two_clusters(view: ClusterView) -> Iterator[Reason]:
@@ -150,8 +166,13 @@ def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         )
 
 
+def _to_be_theirs(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+    home, coming = homes(view), arriving(view)
+    return {node: home.get(node, SlotSet()) | coming.get(node, SlotSet()) for node in {*home, *coming}}
+
+
 def _keys_outside(view: ClusterView, home: Mapping[NodeId, SlotSet]) -> Iterator[Reason]:
-    """Masters without slots that hold keys, other than those of the slots that go `home` to them."""
+    """Masters without slots that hold keys, other than those of slots that are to be theirs."""
     for node in view.nodes:
         explained = sum(node.keys_in.get(slot, 0) for slot in home.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
@@ -169,29 +190,67 @@ def _keys_outside(view: ClusterView, home: Mapping[NodeId, SlotSet]) -> Iterator
             )
 
 
-def _shape_differs(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
-    claims, home = inherited(view), homes(view)
-    owners = [node for node in view.nodes if claims[node.node_id] or node.node_id in home]
-    if len(shards) < desired.shards:
+def _too_few_masters(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
+    """Only a replica that its shard can do without is made a master of another one."""
+    if len(shards) + len(surplus(view, desired, shards)) < desired.shards:
         yield Reason(
             code="too-few-masters",
             message=f"{len(shards)} nodes are masters, declared are {desired.shards}; the others are replicas, "
-            "and none of them is made a master without being asked",
-            remedy=f"declare BOOTSTRAP_SHARDS={len(shards)} and the replicas for each that fit",
+            "and too few of them can be spared",
+            remedy=f"declare BOOTSTRAP_SHARDS={len(shards)} and the replicas for each that fit; "
+            "new shards need new pods: raise the StatefulSet's replicas with the shape",
         )
-    if len(owners) > desired.shards:
+
+
+def _shrunk_too_early(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """Pods of a cluster that is to have fewer shards were taken away before their slots were moved. What is left could
+    be drained on its own, with one copy less of each key; the disks of those pods have the rest.
+    """
+    owners = [node for node, slots in inherited(view).items() if slots]
+    members = sum(1 for node in view.nodes if not node.blank) + len(view.unlisted())
+    pods = len(view.nodes) + len(view.spares) + len(view.absent)
+    shards = len(owners) + sum(1 for loss in losses(view) if loss.gone)
+    if members > pods and shards > desired.shards:
         yield Reason(
-            code="too-many-masters",
-            message=f"{len(owners)} masters own slots or alone hold their keys, not {desired.shards}: "
-            f"{', '.join(n.pod for n in owners)}",
-            remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move the slots off the masters that are too many",
+            code="shrunk-too-early",
+            message=f"the cluster has {members} members and {shards} shards, declared are {desired.shards}, and only "
+            f"{pods} pods are left: some were taken away before they were drained",
+            remedy=f"set the StatefulSet's replicas to {members} again, so that the pods come back with their disks, "
+            "and run again: it says when fewer are safe",
         )
-    for shard in shards:
-        if not shard.slots and not lost_for_good(view):
+
+
+def _no_room(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
+    """Slots that would not fit: a full server refuses keys, or worse, evicts some."""
+    coming: dict[NodeId, int] = {}
+    for move in flows(view, desired, [shard.master for shard in shards]):
+        coming[move.target] = coming.get(move.target, 0) + bytes_of(move, view)
+    for node_id, size in coming.items():
+        node = view.by_id[node_id]
+        free = node.memory.max_bytes - node.memory.used_bytes
+        if node.memory.max_bytes and size > free:
             yield Reason(
-                code="master-without-slots",
-                message=f"{view.name(shard.master)} would be a master without slots: "
-                f"{len(owners)} masters own all that are owned, {desired.shards} are declared",
-                remedy=f"declare BOOTSTRAP_SHARDS={len(owners)}, or move slots to the new master",
-                node=view.name(shard.master),
+                code="no-room",
+                message=f"{node.pod} would get about {mebibytes(size)} of data and has {mebibytes(max(0, free))} left "
+                f"of its maxmemory",
+                remedy="raise maxmemory (and the pods' memory), or declare more shards",
+                node=node.pod,
             )
+
+
+def _no_copy_left(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """Going from some replicas to none: from then on a lost disk is lost keys."""
+    copies = [node.pod for node in view.nodes if node.role is Role.REPLICA and node.keys]
+    if desired.replicas_per_shard == 0 and copies and not (desired.without_copies or loss_accepted(view, desired)):
+        yield Reason(
+            code="no-copy-left",
+            message=f"each shard's keys would be on one pod alone; {', '.join(copies)} hold copies now",
+            remedy="declare BOOTSTRAP_REPLICAS_PER_SHARD=1 or more; or accept it: "
+            f"python -m bootstrap apply --accept-loss {view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
+        )
+
+
+def mebibytes(count: int) -> str:
+    """`12 MiB`; tenths where there is less than ten."""
+    size = count / 2**20
+    return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bootstrap.balance import Skew, skew
 from bootstrap.errors import Reason
-from bootstrap.model import Absent, ClusterView, Node, NodeId, Role
+from bootstrap.model import Absent, ClusterView, Desired, Node, NodeId, Role
 from bootstrap.placement import Verdict, judge
 from bootstrap.places import Place
 from bootstrap.plan import Plan
+from bootstrap.refusals import mebibytes
 from bootstrap.steps import Wait, sentence
 
 TERMINATION_MESSAGE_MAX = 4096
@@ -20,9 +22,14 @@ REASON_MAX = 400
 """Characters of one text of a reason, once the whole does not fit."""
 
 
+EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The contract's last line. `outcome` is formed, repaired, unchanged, planned, refused or failed."""
+    """The contract's last line. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, refused or
+    failed.
+    """
 
     outcome: str
     exit_code: int
@@ -33,13 +40,18 @@ class Outcome:
     steps: int
     took_s: float
     placement: Verdict = field(default_factory=lambda: Verdict(verdict="unknown"))
+    skew: Skew = EVEN
+    next: str = ""
+    """What a person may do now, with the command for it."""
     reasons: tuple[Reason, ...] = ()
 
     def as_fields(self) -> dict[str, Any]:
         """The fields of the JSON object, without its `event`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         placement = {"verdict": self.placement.verdict, "why": list(self.placement.why)}
-        return {**fields, "placement": placement, "reasons": [reason.as_fields() for reason in self.reasons]}
+        skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
+        reasons = [reason.as_fields() for reason in self.reasons]
+        return {**fields, "placement": placement, "skew": skewed, "reasons": reasons}
 
     def as_termination_message(self) -> str:
         """The JSON object in at most 4096 bytes: first long texts are cut, then reasons dropped from the end, and how
@@ -64,7 +76,15 @@ def _cut(text: str) -> str:
 
 
 def outcome_of(
-    outcome: str, view: ClusterView, *, exit_code: int, steps: int, took_s: float, reasons: Sequence[Reason] = ()
+    outcome: str,
+    view: ClusterView,
+    *,
+    exit_code: int,
+    steps: int,
+    took_s: float,
+    reasons: Sequence[Reason] = (),
+    off: Skew = EVEN,
+    then: str = "",
 ) -> Outcome:
     """The outcome with what the view says of the cluster."""
     return Outcome(
@@ -77,6 +97,8 @@ def outcome_of(
         steps=steps,
         took_s=round(took_s, 2),
         placement=judge(view),
+        skew=off,
+        next=then,
         reasons=tuple(reasons),
     )
 
@@ -97,9 +119,12 @@ def table(view: ClusterView) -> str:
         number = shard_of.get(node.node_id, len(view.nodes))
         return (number, node.role is Role.REPLICA, node.ordinal)
 
-    rows: list[tuple[str, ...]] = [("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "STATE", "LINK", "ADDRESS", "VERSION")]
+    rows: list[tuple[str, ...]] = [
+        ("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION")
+    ]
     rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
     rows += [_absent_row(absent) for absent in view.absent]
+    rows += [(n.pod, "-", "-", "-", "-", "-", "spare", "-", str(n.address), n.version) for n in view.spares]
     if view.places:
         rows[0] += ("NODE", "ZONE")
         for number, row in enumerate(rows[1:], 1):
@@ -116,6 +141,15 @@ def plan_text(plan: Plan, view: ClusterView) -> str:
         words = [("wait: " if isinstance(step, Wait) else "") + sentence(step, view) for step in phase.steps]
         lines += [f"   - {word.removeprefix('wait: ')}" for word in _shortened(words)]
     return "\n".join(lines)
+
+
+def skew_text(view: ClusterView, desired: Desired) -> str:
+    """How even the shards are, in words."""
+    off = skew(view, desired)
+    return (
+        f"skew: at most {off.slots_percent:g} % off its share of slots, {off.memory_percent:g} % of memory; "
+        f"tolerated are {desired.threshold_percent:g} % of slots"
+    )
 
 
 def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
@@ -152,6 +186,7 @@ def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
         "-" if shard is None else str(shard),
         str(node.slots) or "-",
         str(node.keys),
+        mebibytes(node.memory.used_bytes) if node.memory.used_bytes else "-",
         "ok" if node.serving else "FAIL",
         link,
         str(node.address),
@@ -160,7 +195,7 @@ def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
 
 
 def _absent_row(absent: Absent) -> tuple[str, ...]:
-    return (absent.pod, "-", "-", "-", "-", absent.why.value, "-", str(absent.address or "-"), "-")
+    return (absent.pod, "-", "-", "-", "-", "-", absent.why.value, "-", str(absent.address or "-"), "-")
 
 
 def _shortened(words: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bootstrap import __version__
+from bootstrap.balance import skew
 from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
 from bootstrap.discover import Names, NoAnswer, Resolver, system_nameservers
@@ -21,7 +22,8 @@ from bootstrap.nodes import Credentials, Nodes
 from bootstrap.observe import Observer
 from bootstrap.plan import Refusal, forming
 from bootstrap.probe import ProbeFailed, probe
-from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, table
+from bootstrap.progress import Bar
+from bootstrap.report import Outcome, outcome_of, plan_fields, plan_text, skew_text, table
 from bootstrap.slots import ALL_SLOTS
 from bootstrap.surroundings import Surroundings, surroundings_of
 from bootstrap.verify import violations
@@ -61,13 +63,33 @@ class Session:
 
     def _apply(self) -> Outcome:
         view = self.run.converge()
+        self._say_what_is_spare(view)
         if not self.run.steps_done:
             self._knock()
             return self._outcome("unchanged", 0)
         self._prove(view)
         first = self.run.first_view or view
-        fresh = forming(first) and first.claimed() != ALL_SLOTS
-        return self._outcome("formed" if fresh else "repaired", 0)
+        if forming(first) and first.claimed() != ALL_SLOTS:
+            return self._outcome("formed", 0)
+        return self._outcome("scaled" if self.run.resized or self._had_another_size(first) else "repaired", 0)
+
+    def _say_what_is_spare(self, view: ClusterView) -> None:
+        if view.spares:
+            self.log.info("safe_to_shrink", pods=[node.pod for node in view.spares], **self._advice(view))
+
+    def _advice(self, view: ClusterView) -> dict[str, str]:
+        """What a person can do now that the cluster is good, if there is something."""
+        if not view.spares:
+            return {}
+        told = self.settings
+        count = told.desired.nodes
+        command = f"kubectl --namespace {told.namespace} scale statefulset {told.statefulset} --replicas={count}"
+        return {"next": f"safe to set replicas to {count} now: {command}"}
+
+    def _had_another_size(self, first: ClusterView) -> bool:
+        """Whether the run began with another number of members or shards; a lost one counts while others know it."""
+        members = sum(1 for node in first.nodes if not node.blank) + len(first.unlisted())
+        return members != self.settings.desired.nodes
 
     def reinit(self) -> Outcome:
         """Wipes the cluster that a person has confirmed, and forms it anew."""
@@ -99,6 +121,7 @@ class Session:
             return self._outcome("refused", 3, decision.reasons)
         if self.console:
             print(plan_text(decision, view), file=self.out)
+            print(skew_text(view, self.settings.desired), file=self.out)
         else:
             self.log.info("plan", **plan_fields(decision, view))
         return self._outcome("planned" if decision else "unchanged", 0)
@@ -107,7 +130,7 @@ class Session:
         """Looks, and says whether every invariant holds."""
         limit = self.run.deadline.sooner(VERIFY_LIMIT_S)
         while True:
-            self.run.view = self.surroundings.placed(self.run.world.look())
+            self.run.view = self.run.seen(self.run.world.look())
             bad = violations(self.run.view, self.settings.desired)
             if not bad:
                 return self._outcome("unchanged", 0)
@@ -188,7 +211,14 @@ class Session:
     def _outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:
         took_s = self.clock.now() - self.started_at
         return outcome_of(
-            word, self.run.view, exit_code=exit_code, steps=self.run.steps_done, took_s=took_s, reasons=reasons
+            word,
+            self.run.view,
+            exit_code=exit_code,
+            steps=self.run.steps_done,
+            took_s=took_s,
+            reasons=reasons,
+            off=skew(self.run.view, self.settings.desired),
+            then=self._advice(self.run.view).get("next", "") if exit_code == 0 and word != "planned" else "",
         )
 
 
@@ -218,6 +248,8 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
             log=log,
             explain=surroundings.explain,
             placed=surroundings.placed,
+            move_limit_s=settings.move_deadline_s,
+            progress=Bar(out, clock) if console and out.isatty() else lambda _: None,
         )
         yield Session(
             settings=settings,
@@ -261,7 +293,8 @@ def say(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
         print(f"{reason.code}: {reason.message}\n    → {reason.remedy}", file=out)
     print(
         f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
-        f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})",
+        f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})"
+        + (f"\n{outcome.next}" if outcome.next else ""),
         file=out,
         flush=True,
     )

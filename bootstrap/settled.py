@@ -18,14 +18,20 @@ from bootstrap.steps import (
     AwaitEpochs,
     AwaitHeir,
     AwaitMesh,
+    AwaitMigrations,
     AwaitReplication,
     AwaitServing,
+    CancelMigration,
+    CarryOver,
     CloseSlot,
     Failover,
     Forget,
+    HandOver,
+    Leave,
     MarkSlot,
     Meet,
     MoveKeys,
+    MoveSlots,
     Reattach,
     Replicate,
     SetConfig,
@@ -72,7 +78,15 @@ def settled(step: Step, view: ClusterView) -> bool:
             followers = (node for node in view.nodes if node.myself.master_id == step.node)
             marked = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.half_moved)
             return step.node in nodes and not any(marked)
-        case Wipe():
+        case MoveSlots():
+            return step.target in nodes and all(not step.slots - told.slots for told in _tellings(step.target, view))
+        case CancelMigration():
+            return step.node in nodes and all(task.task_id != step.task_id for task in nodes[step.node].tasks)
+        case HandOver():
+            return step.heir in nodes and nodes[step.heir].role is Role.MASTER and bool(nodes[step.heir].slots)
+        case CarryOver():
+            return step.node in nodes  # a glance does not ask for it; the next look does
+        case Wipe() | Leave():
             return not view.absent and step.node not in nodes
         case Failover() | AwaitHeir():
             return not step.slots - view.claimed()
@@ -90,6 +104,8 @@ def settled(step: Step, view: ClusterView) -> bool:
             return len(set(epochs)) == len(epochs)
         case AwaitReplication():
             return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
+        case AwaitMigrations():
+            return not any(node.tasks for node in view.nodes)
         case AwaitServing():
             return all(node.serving for node in view.nodes)
         case _:

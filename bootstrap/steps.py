@@ -135,6 +135,58 @@ class CloseSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MoveSlots:
+    """Slots with their keys, from one master to another, while clients use them: by the servers' own migration where
+    they have one, else slot by slot with MIGRATE. It may take long, and is watched while it lasts.
+    """
+
+    source: NodeId
+    target: NodeId
+    slots: SlotSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelMigration:
+    """Ends a migration of slots that a server does by itself and that failed. The slots stay with their source."""
+
+    node: NodeId
+    """Who is told: the target on Redis, the source on Valkey."""
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOver:
+    """CLUSTER FAILOVER, told to a replica: its master stops writes for a moment, lets it catch up, and follows it."""
+
+    heir: NodeId
+    master: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryOver:
+    """Function libraries and ACL users, told to a blank node before it joins: those that every owner of slots has and
+    it has not. Servers keep ACL users each for itself, and a new master gets no functions by replication.
+    """
+
+    node: NodeId
+    origin: NodeId
+    address: Address
+    """The origin's."""
+    libraries: tuple[str, ...]
+    users: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """CLUSTER RESET HARD, told to a node that the shape has no place for: one that owns no slot and holds no key, which
+    the server checks itself, or a replica that its shard does not need. Only once that is done FLUSHALL and SAVE
+    follow: what a file still held would claim its slots when the pod comes back.
+    """
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wipe:
     """CLUSTER RESET HARD and FLUSHALL. Part of `reinit` alone.
 
@@ -195,11 +247,16 @@ class AwaitReplication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitMigrations:
+    """Wait until no server migrates slots by itself: an earlier run began that, and was killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitServing:
     """Wait until every node says `cluster_state:ok`."""
 
 
-Local = SetTimeout | SetConfig | SetEpoch | MarkSlot | MoveKeys | CloseSlot | Wipe
+Local = SetTimeout | SetConfig | SetEpoch | MarkSlot | MoveKeys | CloseSlot | CancelMigration | CarryOver | Leave | Wipe
 """Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
 
 SlotMove = MarkSlot | MoveKeys | TakeSlot | CloseSlot
@@ -215,9 +272,14 @@ Write = (
     | Forget
     | Announce
     | SlotMove
+    | MoveSlots
+    | CancelMigration
+    | HandOver
+    | CarryOver
+    | Leave
     | Wipe
 )
-Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication | AwaitServing
+Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
 Step = Write | Wait
 
 
@@ -237,9 +299,9 @@ def told_to(step: Write) -> NodeId:
             return step.introducer
         case Replicate() | Reattach():
             return step.replica
-        case MoveKeys():
+        case MoveKeys() | MoveSlots():
             return step.source
-        case Failover():
+        case Failover() | HandOver():
             return step.heir
         case _:
             return step.node
@@ -275,6 +337,19 @@ def sentence(step: Step, view: ClusterView) -> str:
         case Wipe():
             what = "all its keys, slots" if step.flush else "its copy"
             return f"wipe {view.name(step.node)}: {what} and its knowledge of the others"
+        case MoveSlots():
+            count = f"{len(step.slots)} slot{'' if len(step.slots) == 1 else 's'}"
+            return f"move {count} from {view.name(step.source)} to {view.name(step.target)}: {step.slots}"
+        case CancelMigration():
+            return f"cancel the migration of slots {step.task_id} on {view.name(step.node)}"
+        case HandOver():
+            return f"let {view.name(step.heir)} take over from its master {view.name(step.master)}"
+        case CarryOver():
+            carried = [f"the function library {name}" for name in step.libraries]
+            carried += [f"the ACL user {name}" for name in step.users]
+            return f"give {view.name(step.node)} what {view.name(step.origin)} has: {', '.join(carried)}"
+        case Leave():
+            return f"take {view.name(step.node)} out of the cluster: it is left empty, knowing no other node"
         case Failover():
             how = "without asking the others, who cannot vote" if step.takeover else "by the votes of the others"
             return f"promote {view.name(step.heir)} in place of the lost {view.name(step.lost)}, {how}"
@@ -293,6 +368,9 @@ def sentence(step: Step, view: ClusterView) -> str:
         case AwaitReplication():
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
             return "wait until every replica has a copy and its link is up" + (f" (down: {down})" if down else "")
+        case AwaitMigrations():
+            moving = sorted({str(task.slots) for node in view.nodes for task in node.tasks})
+            return f"wait until the servers have moved the slots {', '.join(moving) or 'they were told to'}"
         case AwaitServing():
             return "wait until every node says cluster_state:ok"
         case _:

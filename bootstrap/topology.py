@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from bootstrap.balance import drained, leaving
 from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
 from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
-from bootstrap.moves import homes
+from bootstrap.moves import arriving, homes
 from bootstrap.placement import Spots, choose_masters, closeness, give_replicas, spots
 from bootstrap.slots import SlotSet, even_split
 
@@ -29,8 +30,9 @@ class Shard:
 def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
     """The shards, sorted by their master's ordinal.
 
-    More masters that own slots than `desired.shards` are all kept: taking slots from a master is never a side effect.
-    A node that fits nowhere is left out; the planner says what that means.
+    More masters that own slots than `desired.shards` are all masters until their slots have been moved. A node that
+    fits nowhere is left out; the planner says what that means. A pod that the shape has no place for becomes nothing
+    new: it stays what it is until nothing hangs on it any more.
     """
     masters = _masters(view, desired)
     slots = _slots(masters, view, desired)
@@ -42,17 +44,24 @@ def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
 
 
 def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
-    """Every owner of slots, every heir of a lost one, and who alone holds keys of a slot without an owner; then nodes
-    that others follow; then the lowest ordinals that follow nobody.
+    """Every owner of slots, every heir of a lost one, who alone holds keys of a slot without an owner, and who holds
+    keys of a slot that is half moved to it; then nodes that others follow; then the lowest ordinals that follow nobody.
     """
     followed = {node.myself.master_id for node in view.nodes}
-    home = homes(view)
-    claims = {node_id: slots | home.get(node_id, SlotSet()) for node_id, slots in inherited(view).items()}
+    home, coming = homes(view), arriving(view)
+    claims = {
+        node_id: slots | home.get(node_id, SlotSet()) | coming.get(node_id, SlotSet())
+        for node_id, slots in inherited(view).items()
+    }
 
     def preference(node: Node) -> tuple[bool, bool, int]:
         return (not claims[node.node_id], node.node_id not in followed, node.ordinal)
 
-    may_be = [node for node in view.nodes if node.role is Role.MASTER or claims[node.node_id]]
+    may_be = [
+        node
+        for node in view.nodes
+        if claims[node.node_id] or (node.role is Role.MASTER and node.ordinal < desired.nodes)
+    ]
     owners = [node for node in may_be if claims[node.node_id]]
     others = sorted((node for node in may_be if not claims[node.node_id]), key=preference)
     followed_ones = [node for node in others if node.node_id in followed]
@@ -94,30 +103,60 @@ def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) ->
     where = spots(view)
     succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
     following: dict[NodeId, list[Node]] = {master.node_id: [] for master in masters}
+    room = _room(masters, view, desired)
     spare: list[Node] = []
+    gone = leaving(view, desired)
     for node in view.nodes:
+        if node in gone:
+            continue
         master = node.myself.master_id
         if master in following and node.node_id not in following:
             following[master].append(node)
         elif node.node_id not in following and not _last_copy(node, succeeded):
             spare.append(node)
-    poor = [master for master, replicas in following.items() if len(replicas) < desired.replicas_per_shard]
+    poor = [master for master, replicas in following.items() if len(replicas) < room[master]]
     for master, replicas in following.items():
         may_go = [replica for replica in replicas if not _last_copy(replica, succeeded)]
-        if len(may_go) <= desired.replicas_per_shard:
+        most = max(room[master], desired.replicas_per_shard)  # one that is drained needs its copies till then
+        if len(may_go) <= most:
             continue
         # Of too many goes whoever would do best where one is missing, then who does worst here, then the last one.
         may_go.sort(key=partial(_ties, master=master, poor=poor, where=where))
-        leaving = may_go[: len(may_go) - desired.replicas_per_shard]
-        spare += leaving
-        following[master] = [replica for replica in replicas if replica not in leaving]
-    wants = {master: max(0, desired.replicas_per_shard - len(replicas)) for master, replicas in following.items()}
+        going = may_go[: len(may_go) - most]
+        spare += going
+        following[master] = [replica for replica in replicas if replica not in going]
+    wants = {master: max(0, room[master] - len(replicas)) for master, replicas in following.items()}
     here = {master: [replica.node_id for replica in replicas] for master, replicas in following.items()}
     spare.sort(key=lambda node: node.ordinal)
     given = give_replicas(wants, (node.node_id for node in spare), where, here)
     ordinal = {node.node_id: node.ordinal for node in view.nodes}
     return {
         master: tuple(sorted((*replicas, *given[master]), key=ordinal.__getitem__)) for master, replicas in here.items()
+    }
+
+
+def surplus(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> tuple[Node, ...]:
+    """Linked replicas, on pods that stay, that no shard has a place for, in ordinal order."""
+    placed = {replica for shard in shards for replica in shard.replicas}
+    return tuple(
+        node
+        for node in view.nodes
+        if node.role is Role.REPLICA
+        and node.ordinal < desired.nodes
+        and node.node_id not in placed
+        and node.myself.master_id in view.by_id
+        and node.replication.link_up
+    )
+
+
+def _room(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Mapping[NodeId, int]:
+    """How many replicas, on pods that stay, each master is to have: none that is to be drained, and one more whose own
+    pod leaves, for that one takes over.
+    """
+    out = drained(view, desired)
+    return {
+        master.node_id: 0 if master.node_id in out else desired.replicas_per_shard + (master.ordinal >= desired.nodes)
+        for master in masters
     }
 
 

@@ -16,7 +16,10 @@ _AGAIN = "run `apply` again; it repairs what can be repaired and says what canno
 
 
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
-    """Everything that keeps `view` from being a good cluster of the declared shape, in words, node by node."""
+    """Everything that keeps `view` from being a good cluster of the declared shape, in words, node by node. Blank pods
+    beyond the shape are no part of it.
+    """
+    view = view.within(desired.nodes)
     return tuple(
         chain(
             _absent(view),

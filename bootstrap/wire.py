@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from bootstrap.errors import WireError
-from bootstrap.model import Address, Member, NodeId, Replication, Role
+from bootstrap.model import Address, Member, Memory, NodeId, Replication, Role
 from bootstrap.slots import SLOT_COUNT, SlotSet
 
 _NODE_ID = re.compile(r"[0-9a-f]{40}", re.ASCII)
@@ -77,6 +77,13 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
             offset=_offset(offset),
         )
     raise WireError(f"INFO: no role that a cluster node can have: {_quote(role or '')}")
+
+
+def parse_memory(info: Mapping[str, str]) -> Memory:
+    """The memory section of INFO; what is missing or no number counts as 0."""
+    used, dataset, limit = (info.get(name, "") for name in ("used_memory", "used_memory_dataset", "maxmemory"))
+    counts = (int(text) if _NUMBER.fullmatch(text) else 0 for text in (used, dataset, limit))
+    return Memory(**dict(zip(("used_bytes", "dataset_bytes", "max_bytes"), counts, strict=True)))
 
 
 def keys_by_database(info: Mapping[str, str]) -> Mapping[int, int]:

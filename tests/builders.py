@@ -26,10 +26,12 @@ from bootstrap.steps import (
     AwaitEpochs,
     AwaitHeir,
     AwaitMesh,
+    AwaitMigrations,
     AwaitReplication,
     AwaitServing,
     Meet,
     MoveKeys,
+    MoveSlots,
     Step,
     TakeSlot,
     Write,
@@ -108,6 +110,13 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
         case MoveKeys():
             while by_id[step.source].in_slot.get(step.slot):
                 assert cluster.tell([step], cluster.look()) == []
+        case MoveSlots():
+            transfer = cluster.move([step], cluster.look())
+            while not transfer.done:
+                transfer.advance()
+            assert transfer.rejected == []
+        case AwaitMigrations():
+            pass  # no server migrates by itself here
         case TakeSlot():
             assert cluster.tell([step], cluster.look()) == []
             for node in cluster.nodes:

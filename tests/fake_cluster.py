@@ -16,12 +16,17 @@ from bootstrap.slots import ALL_SLOTS, SlotSet
 from bootstrap.steps import (
     AddSlots,
     Announce,
+    CancelMigration,
+    CarryOver,
     CloseSlot,
     Failover,
     Forget,
+    HandOver,
+    Leave,
     MarkSlot,
     Meet,
     MoveKeys,
+    MoveSlots,
     Reattach,
     Rejected,
     Replicate,
@@ -81,6 +86,8 @@ class FakeNode:
     """Keys in slots of interest; they are counted in `keys` as well."""
     migrating: dict[int, NodeId] = field(default_factory=dict)
     importing: dict[int, NodeId] = field(default_factory=dict)
+    libraries: set[str] = field(default_factory=set)
+    users: set[str] = field(default_factory=set)
     handshakes: dict[Address, float] = field(default_factory=dict)
 
 
@@ -173,6 +180,9 @@ class FakeCluster:
         self.rejected += rejected
         return rejected
 
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> FakeTransfer:
+        return FakeTransfer(self, moves)
+
     # The servers' rules
 
     def _take(self, write: Write) -> str:
@@ -211,6 +221,35 @@ class FakeCluster:
                 return self._wipe(by_id[write.node], flush=write.flush)
             case MarkSlot() | MoveKeys() | TakeSlot() | CloseSlot():
                 return self._move_slot(write, by_id)
+            case HandOver():
+                return self._hand_over(by_id[write.heir])
+            case Leave():
+                return self._leave(by_id[write.node])
+            case CarryOver():
+                node = by_id[write.node]
+                node.libraries |= set(write.libraries)
+                node.users |= set(write.users)
+            case CancelMigration():
+                pass  # nothing migrates by itself here
+            case MoveSlots():
+                raise TypeError("slots are moved in pieces: see `move`")
+        return ""
+
+    def _leave(self, node: FakeNode) -> str:
+        if node.keys and node.master is None:
+            return "ERR CLUSTER RESET can't be called with master nodes containing keys"
+        fresh = self._blank(node.ordinal, node.timeout_ms)
+        fresh.address = node.address
+        self.nodes[self.nodes.index(node)] = fresh
+        return ""
+
+    def _hand_over(self, heir: FakeNode) -> str:
+        master = next((node for node in self.nodes if node.node_id == heir.master and node.alive), None)
+        if master is None or not heir.link_up:
+            return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
+        self._promote(heir)
+        heir.keys, heir.in_slot = master.keys, dict(master.in_slot)
+        master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), heir.node_id, False, 2
         return ""
 
     def _wipe(self, node: FakeNode, *, flush: bool) -> str:
@@ -266,6 +305,7 @@ class FakeCluster:
         if node.master is None and (node.slots or node.keys):
             return "ERR To set a master the node must be empty and without assigned slots."
         node.master, node.link_up, node.copy_ticks = master, False, self.random.randint(1, 8)
+        node.migrating, node.importing = {}, {}  # a replica moves no slots
         return ""
 
     def _forget(self, node: FakeNode, lost: NodeId) -> str:
@@ -378,6 +418,8 @@ class FakeCluster:
         if node.copy_ticks:
             node.copy_ticks -= 1
             node.link_up = node.copy_ticks == 0
+        if node.link_up and (copied := next((each for each in self.nodes if each.node_id == node.master), None)):
+            node.keys, node.in_slot = copied.keys, dict(copied.in_slot)
         covered = SlotSet.union_of([node.slots, *(known.slots for known in node.known.values())]) == ALL_SLOTS
         owners = [known for known in node.known.values() if known.slots]
         size = len(owners) + bool(node.slots)
@@ -429,6 +471,8 @@ class FakeCluster:
             version="fake 1.0",
             config=dict(node.config),
             databases=(0,) if node.keys else (),
+            libraries=frozenset(node.libraries),
+            users=frozenset(node.users),
         )
 
     def _handshake(self, address: Address) -> Member:
@@ -442,6 +486,75 @@ class FakeCluster:
             config_epoch=0,
             connected=False,
         )
+
+
+class FakeTransfer:
+    """Slots on their way, a few at a time and by the servers' own protocol, so that a kill finds them half moved."""
+
+    SLOTS_AT_ONCE = 2
+    """Of those that hold keys; the others cost nothing."""
+
+    def __init__(self, cluster: FakeCluster, moves: Sequence[MoveSlots]) -> None:
+        self._cluster = cluster
+        self._left = {move: move.slots for move in moves}
+        self.rejected: list[Rejected] = []
+
+    @property
+    def done(self) -> bool:
+        return not any(self._left.values())
+
+    @property
+    def slots_done(self) -> int:
+        return sum(len(move.slots) - len(left) for move, left in self._left.items())
+
+    bytes_done = slots_done
+    pause_s = 0.0
+
+    def advance(self) -> None:
+        for move, left in self._left.items():
+            if left:
+                self._left[move] = self._advance(move, left)
+        self._cluster.sleep(TICK_S)
+
+    def close(self) -> None:
+        """What is half moved stays so."""
+
+    def _advance(self, move: MoveSlots, left: SlotSet) -> SlotSet:
+        by_id = {node.node_id: node for node in self._cluster.nodes if node.alive}
+        if move.source not in by_id or move.target not in by_id:
+            return self._give_up(move, "no answer in time")
+        source, target = by_id[move.source], by_id[move.target]
+        held = [slot for slot in left if source.in_slot.get(slot)][: self.SLOTS_AT_ONCE]
+        for slot in held:
+            if why := self._move_one(slot, source, target):
+                return self._give_up(move, why)
+        through = SlotSet.of(*((slot, slot) for slot in left if not source.in_slot.get(slot)))
+        self._cluster.tell([], self._cluster.look())
+        target.slots |= through & left
+        source.slots -= through
+        target.epoch = 1 + max(node.epoch for node in self._cluster.nodes)
+        return left - through
+
+    def _move_one(self, slot: int, source: FakeNode, target: FakeNode) -> str:
+        here, there = source.node_id, target.node_id
+        self._told(MarkSlot(node=there, slot=slot, other=here, importing=True))
+        self._told(MarkSlot(node=here, slot=slot, other=there, importing=False))
+        while source.in_slot.get(slot):
+            move = MoveKeys(source=here, target=there, slot=slot, address=target.address, databases=(0,))
+            if why := self._told(move):
+                return why
+        self._told(TakeSlot(node=there, slot=slot))
+        source.slots -= SlotSet.of((slot, slot))
+        self._told(CloseSlot(node=here, slot=slot))
+        return ""
+
+    def _told(self, write: Write) -> str:
+        rejected = self._cluster.tell([write], ClusterView())
+        return rejected[0].why if rejected else ""
+
+    def _give_up(self, move: MoveSlots, why: str) -> SlotSet:
+        self.rejected.append(Rejected(move, why, answered=True))
+        return SlotSet()
 
 
 def _member(node_id: NodeId, known: Known) -> Member:

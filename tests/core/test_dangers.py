@@ -77,9 +77,23 @@ def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
         assert not [step for step in written if isinstance(step, AddSlots | Replicate)]
 
 
-def test_fewer_masters_than_declared_are_refused() -> None:
-    """Six nodes as three masters with replicas are not six masters, and are not made so without being asked."""
-    assert "too-few-masters" in codes(plan(formed(shape(3, 1)).look(), shape(6, 0)))
+def test_no_shard_loses_its_last_copy_without_being_asked() -> None:
+    """From one replica to none, with keys at stake: refused, and accepted only for that very cluster."""
+    cluster = formed(shape(3, 1))
+    for node in cluster.nodes:
+        node.keys = 5
+    for none in (shape(3, 0), shape(6, 0)):
+        assert "no-copy-left" in codes(plan(cluster.look(), none))
+        assert codes(plan(cluster.look(), replace(none, accept_loss=cluster.look().fingerprint()))) == set()
+        assert "no-copy-left" in codes(plan(cluster.look(), replace(none, accept_loss="0" * 12)))
+
+
+def test_replicas_that_cannot_be_spared_are_not_made_masters() -> None:
+    """Six shards on six nodes of three: with their links down the replicas may hold the last copies."""
+    cluster = formed(shape(3, 1))
+    for node in cluster.nodes[3:]:
+        node.link_up = False
+    assert "too-few-masters" in codes(plan(cluster.look(), shape(6, 0)))
 
 
 class WithoutConfigSet(FakeCluster):

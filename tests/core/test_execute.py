@@ -109,9 +109,9 @@ def test_a_run_killed_at_any_write_is_finished_by_the_next(before: bool) -> None
         assert list(masters_of(view).values()) == ["redis-app-0", "redis-app-1", "redis-app-2"], number
 
 
-def run_on_without_goodbye(cluster: FakeCluster) -> None:
+def run_on_without_goodbye(cluster: FakeCluster, desired: Desired = SHAPE) -> None:
     """As SIGKILL does it: nothing of the run's own clearing up happens either."""
-    run = run_on(cluster)
+    run = run_on(cluster, desired)
     run._converge()
 
 

@@ -16,7 +16,8 @@ from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
 
 CONTRACT = [
-    *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "reasons")
+    *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "skew"),
+    *("next", "reasons"),
 ]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
 
@@ -92,12 +93,12 @@ def test_a_table_shows_a_half_there_cluster() -> None:
     late = Absent(pod="redis-app-6", ordinal=6, why=Absence.LOADING, address=Address("10.0.0.7", 6379))
     lines = table(replace(view, absent=(late,))).splitlines()
     cells = [line.split() for line in lines]
-    assert cells[0] == ["POD", "ROLE", "SHARD", "SLOTS", "KEYS", "STATE", "LINK", "ADDRESS", "VERSION"]
+    assert cells[0] == ["POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION"]
     assert [row[0][-1] for row in cells[1:]] == ["0", "3", "1", "4", "2", "5", "6"]
-    assert cells[1][1:7] == ["master", "0", "0-5460", "0", "ok", "-"]
-    assert cells[2][1:8] == ["replica", "0", "-", "0", "ok", "redis-app-0", "DOWN"]
+    assert cells[1][1:7] == ["master", "0", "0-5460", "0", "-", "ok"]
+    assert cells[2][1:9] == ["replica", "0", "-", "0", "-", "ok", "redis-app-0", "DOWN"]
     assert cells[3][4] == "42"
-    assert cells[5][5] == "FAIL"
+    assert cells[5][6] == "FAIL"
     assert cells[6][1:3] == ["master", "-"]
     assert "loading its data" in lines[7]
     assert all(line == line.rstrip() for line in lines)

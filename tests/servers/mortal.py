@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
-from bootstrap.execute import World
+from bootstrap.execute import Transfer, World
 from bootstrap.log import logger
 from bootstrap.model import Address, ClusterView, NodeId
 from bootstrap.run import session
-from bootstrap.steps import Rejected, Write, told_to
+from bootstrap.steps import MoveSlots, Rejected, Write, told_to
 from tests.servers.conftest import Lab
 
 
@@ -58,6 +58,11 @@ class Mortal:
 
     def knock(self, doors: Sequence[Address]) -> list[str]:
         return self.world.knock(doors)
+
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:
+        if self.dead:
+            raise Killed
+        return self.world.move(moves, view)
 
     def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         if self.dead:

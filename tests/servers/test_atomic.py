@@ -19,8 +19,9 @@ from bootstrap.atomic import AtomicMove, How, detect, tasks
 from bootstrap.local.addresses import reserve
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Server
-from bootstrap.nodes import Credentials, Nodes, _ask
+from bootstrap.nodes import Credentials, Nodes
 from bootstrap.slots import SlotSet
+from bootstrap.talk import ask
 from tests.at_hand import SERVERS
 from tests.servers.conftest import Lab, until
 from tests.servers.test_repair import client
@@ -44,7 +45,7 @@ class Three:
     keys: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, ordinal: int) -> Callable[..., Any]:
-        return partial(_ask, self.nodes._connection(self.lab.cluster.servers[ordinal].address))
+        return partial(ask, self.nodes._connection(self.lab.cluster.servers[ordinal].address))
 
     def node_id(self, ordinal: int) -> str:
         return str(self.ask(ordinal)("CLUSTER", "MYID"))
@@ -170,7 +171,7 @@ def test_each_server_says_what_it_can(program: Program, lab: Labs) -> None:
     new = version >= ((9, 0) if program.name == "Valkey" else (8, 4))
     expected = (How.EXPORT if program.name == "Valkey" else How.IMPORT) if new else How.KEYS
     nodes = Nodes(Credentials())
-    assert detect(partial(_ask, nodes._connection(one.cluster.servers[0].address))) is expected
+    assert detect(partial(ask, nodes._connection(one.cluster.servers[0].address))) is expected
     nodes.close()
 
 

@@ -1,0 +1,77 @@
+"""Conversations with a node that joins a cluster or leaves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bootstrap.steps import CarryOver
+
+Ask = Callable[..., Any]
+"""`ask(*words)` sends a command to one server and returns its reply, also when that is an error."""
+_WORD = re.compile(r"\([^)]*\)|\S+")
+
+
+def libraries(ask: Ask) -> frozenset[str] | None:
+    """The names of a server's function libraries; None where it does not say: it is older than 7.0, or denies it."""
+    reply = ask("FUNCTION", "LIST")
+    return frozenset(_libraries(reply)) if isinstance(reply, list) else None
+
+
+def users(ask: Ask) -> frozenset[str] | None:
+    """The names of a server's ACL users; None where it does not say: it is older than 6.0, or denies it."""
+    reply = ask("ACL", "LIST")
+    return frozenset(_users(reply)) if isinstance(reply, list) else None
+
+
+def carry_over(ask: Ask, ask_origin: Ask, step: CarryOver) -> Exception | None:
+    """Gives a server what another one has; returns the first error. Whoever comes later has it, too, where the server
+    keeps its users in a file.
+    """
+    for name in step.libraries:
+        reply = ask_origin("FUNCTION", "LIST", "LIBRARYNAME", name, "WITHCODE")
+        if isinstance(reply, Exception):
+            return reply
+        if isinstance(answer := ask("FUNCTION", "LOAD", "REPLACE", _libraries(reply)[name]), Exception):
+            return answer
+    told = ask_origin("ACL", "LIST") if step.users else []
+    if isinstance(told, Exception):
+        return told
+    rules = _users(told)
+    for name in step.users:
+        if isinstance(answer := ask("ACL", "SETUSER", name, "reset", *rules.get(name, ())), Exception):
+            return answer
+    if step.users:
+        ask("ACL", "SAVE")  # an error without a file for them, or with one that may only be read
+    return None
+
+
+def leave(ask: Ask) -> Exception | None:
+    """Makes a node forget the cluster, and its files what it held. The second only after the first: a master that holds
+    keys refuses the reset.
+    """
+    if isinstance(answer := ask("CLUSTER", "RESET", "HARD"), Exception):
+        return answer
+    for words in (("FLUSHALL",), ("SAVE",)):
+        if isinstance(answer := ask(*words), Exception):
+            return answer
+    return None
+
+
+def _libraries(reply: list[Any]) -> Mapping[str, str]:
+    """Names with code, where that was asked for; in RESP2 each library is a flat list of names and values."""
+    fields = [dict(zip(told[::2], told[1::2], strict=False)) for told in reply if isinstance(told, list)]
+    return {str(each["library_name"]): str(each.get("library_code", "")) for each in fields if "library_name" in each}
+
+
+def _users(reply: list[Any]) -> Mapping[str, tuple[str, ...]]:
+    """Names with their rules. A selector is one word, though it has blanks."""
+    return dict(_user_lines(reply))
+
+
+def _user_lines(reply: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for line in reply:
+        words = _WORD.findall(str(line))
+        if len(words) > 1 and words[0] == "user":
+            yield words[1], tuple(words[2:])

@@ -1,0 +1,243 @@
+"""Slots on their way between nodes: by the servers' own migrations where both ends have them, else by MIGRATE. Several
+pairs of nodes are at it at once, as far as the servers allow that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from redis.connection import Connection
+
+from bootstrap.atomic import AtomicMove, How, detect
+from bootstrap.balance import bytes_of
+from bootstrap.migrate import MOMENT_S, KeyMove, Route
+from bootstrap.model import Address, ClusterView, Node, NodeId
+from bootstrap.slots import SlotSet
+from bootstrap.steps import MoveSlots, Rejected
+from bootstrap.talk import ask, ask_all
+
+TASK_BYTES = 1 << 30
+"""About how much data goes in one migration of a server: what is cut off there has to begin anew."""
+POLL_S = 0.02
+CLOSE_S = 5.0
+"""How long a run that ends early may finish the slots that are open; Kubernetes gives 30 s after SIGTERM."""
+DEFAULT_TIMEOUT_MS = 15_000
+THREADS_MAX = 16
+
+Connect = Callable[[Address], Connection]
+"""A new connection to a server, on which texts that are no UTF-8 come and go as they are."""
+
+
+class Mover(Protocol):
+    """One move of slots, by whatever means."""
+
+    @property
+    def done(self) -> bool:
+        """It has come to an end, good or bad."""
+        ...
+
+    @property
+    def error(self) -> str:
+        """Why it came to a bad end."""
+        ...
+
+    @property
+    def slots_done(self) -> int:
+        """Slots that have arrived."""
+        ...
+
+    @property
+    def bytes_done(self) -> int:
+        """About how much data has arrived."""
+        ...
+
+    def go_on(self, ends: float) -> None:
+        """Goes on, until that moment of the monotonic clock at most."""
+        ...
+
+    def close(self, ends: float) -> None:
+        """Ends it, cleanly if that is possible until then."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskMove:
+    """One `MoveSlots` by the servers' own migrations, piece after piece."""
+
+    step: MoveSlots
+    how: How
+    bytes_total: int
+    ask_source: Callable[..., Any]
+    ask_target: Callable[..., Any]
+    slots_done: int = 0
+    done: bool = False
+    error: str = ""
+    _left: SlotSet = field(init=False)
+    _task: AtomicMove | None = None
+    _piece: SlotSet = field(default_factory=SlotSet)
+
+    def __post_init__(self) -> None:
+        self._left = self.step.slots
+
+    @property
+    def bytes_done(self) -> int:
+        """The part of all data that belongs to the slots which have arrived."""
+        return self.bytes_total * self.slots_done // len(self.step.slots)
+
+    def go_on(self, ends: float) -> None:  # noqa: ARG002 - a poll waits for nothing but replies
+        """Begins the next migration, or asks how it is."""
+        if self._task is None:
+            pieces = max(1, -(-self.bytes_total // TASK_BYTES))
+            self._piece = self._left.lowest(-(-len(self.step.slots) // pieces))
+            where = (self.step.source, self.step.target, self._piece, self.ask_source, self.ask_target)
+            self._task = AtomicMove(self.how, *where)
+        try:
+            self._task.poll()
+        except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
+            self.error = f"no answer: {error}"
+        self.error = self.error or self._task.error
+        if self._task.done:
+            self._left -= self._piece
+            self.slots_done += len(self._piece)
+            self._task = None
+        self.done = bool(self.error) or not self._left
+
+    def close(self, ends: float) -> None:  # noqa: ARG002 - it is one question
+        """Cancels what is on its way: the slots stay with their source."""
+        if self._task is not None and not self._task.done:
+            self._task.cancel()
+
+
+class Moving:
+    """All moves of a phase; see `execute.Transfer`."""
+
+    def __init__(self, moves: Sequence[MoveSlots], view: ClusterView, connect: Connect, login: tuple[str, ...]) -> None:
+        """Nothing is told before the first `advance`."""
+        self.rejected: list[Rejected] = []
+        self._view, self._connect, self._login = view, connect, login
+        self._waiting = list(moves)
+        self._running: dict[MoveSlots, tuple[Mover, tuple[NodeId, ...]]] = {}
+        self._over: list[Mover] = []
+        self._connections: list[Connection] = []
+        self._how: dict[NodeId, How] = {}
+        self._pool = ThreadPoolExecutor(max_workers=THREADS_MAX, thread_name_prefix="move")
+
+    @property
+    def done(self) -> bool:
+        """See `execute.Transfer`."""
+        return not (self._waiting or self._running)
+
+    @property
+    def slots_done(self) -> int:
+        """See `execute.Transfer`."""
+        return sum(mover.slots_done for mover in self._movers())
+
+    @property
+    def bytes_done(self) -> int:
+        """See `execute.Transfer`."""
+        return sum(mover.bytes_done for mover in self._movers())
+
+    @property
+    def pause_s(self) -> float:
+        """How long there is nothing to do after `advance`: servers that move slots by themselves are only asked."""
+        return POLL_S if any(isinstance(mover, TaskMove) for mover, _ in self._running.values()) else 0.0
+
+    def advance(self) -> None:
+        """See `execute.Transfer`."""
+        self._begin()
+        ends = time.monotonic() + MOMENT_S
+        list(self._pool.map(lambda mover: mover.go_on(ends), [mover for mover, _ in self._running.values()]))
+        for move, (mover, _) in list(self._running.items()):
+            if mover.done:
+                del self._running[move]
+                self._over.append(mover)
+                if mover.error:
+                    self.rejected.append(Rejected(move, mover.error, answered=True))
+
+    def close(self) -> None:
+        """See `execute.Transfer`."""
+        ends = time.monotonic() + CLOSE_S
+        with suppress(Exception):
+            list(self._pool.map(lambda mover: mover.close(ends), [mover for mover, _ in self._running.values()]))
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for connection in self._connections:
+            connection.disconnect()
+
+    def _movers(self) -> Iterator[Mover]:
+        yield from self._over
+        yield from (mover for mover, _ in self._running.values())
+
+    def _begin(self) -> None:
+        """Begins what may run beside that which runs already."""
+        busy = {node for _, nodes in self._running.values() for node in nodes}
+        for move in list(self._waiting):
+            if len(self._running) >= THREADS_MAX:
+                return
+            try:
+                mover, nodes = self._mover(move, busy)
+            except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
+                self._waiting.remove(move)
+                self.rejected.append(Rejected(move, f"no answer: {error}", answered=False))
+                continue
+            if mover is None:
+                continue
+            busy |= set(nodes)
+            self._waiting.remove(move)
+            self._running[move] = (mover, nodes)
+
+    def _mover(self, move: MoveSlots, busy: set[NodeId]) -> tuple[Mover | None, tuple[NodeId, ...]]:
+        """What moves it, and the nodes that can do nothing else meanwhile; None where one of them is busy."""
+        source, target = self._view.by_id[move.source], self._view.by_id[move.target]
+        how = self._how_of(source) if self._how_of(source) is self._how_of(target) else How.KEYS
+        nodes: Mapping[How, tuple[NodeId, ...]] = {
+            How.IMPORT: (move.source, move.target),
+            How.EXPORT: (move.source,),
+            How.KEYS: (),
+        }
+        if busy & set(nodes[how]):
+            return None, ()
+        if how is How.KEYS:
+            return self._key_move(move, source, target), ()
+        task = TaskMove(
+            step=move,
+            how=how,
+            bytes_total=bytes_of(move, self._view),
+            ask_source=partial(ask, self._connection(source)),
+            ask_target=partial(ask, self._connection(target)),
+        )
+        return task, nodes[how]
+
+    def _key_move(self, move: MoveSlots, source: Node, target: Node) -> KeyMove:
+        route = route_of(source, target.address, self._talk(source), self._login)
+        return KeyMove(step=move, route=route, target=self._talk(target))
+
+    def _how_of(self, node: Node) -> How:
+        if node.node_id not in self._how:
+            self._how[node.node_id] = detect(partial(ask, self._connection(node)))
+        return self._how[node.node_id]
+
+    def _talk(self, node: Node) -> Callable[[Sequence[Any]], list[Any]]:
+        return partial(ask_all, self._connection(node))
+
+    def _connection(self, node: Node) -> Connection:
+        """A new one: a connection is used by one thread at a time."""
+        connection = self._connect(node.address)
+        self._connections.append(connection)
+        return connection
+
+
+def route_of(source: Node, to: Address, talk: Callable[[Sequence[Any]], list[Any]], login: tuple[str, ...]) -> Route:
+    """The way for keys from a node to an address, on that connection."""
+    return Route(
+        source=talk,
+        address=to,
+        databases=source.databases or (0,),
+        login=login,
+        silence_max_ms=source.timeout_ms or DEFAULT_TIMEOUT_MS,
+    )
