@@ -54,12 +54,13 @@ class How(StrEnum):
 
 
 def detect(ask: Ask) -> How:
-    """What a node can do, in its own words: versions are not asked. A denied COMMAND means KEYS, which all can."""
+    """What a node can do and this user may, in its own words: versions are not asked. All can do KEYS."""
     reply = ask("COMMAND", "INFO", "cluster|migration", "cluster|migrateslots")
     if not isinstance(reply, list) or len(reply) != 2:
         return How.KEYS
     imports, exports = (bool(found) and not isinstance(found, Exception) for found in reply)
-    return How.IMPORT if imports else How.EXPORT if exports else How.KEYS
+    how = How.IMPORT if imports else How.EXPORT if exports else How.KEYS
+    return How.KEYS if isinstance(_status(ask, how), Exception) else how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,13 +102,17 @@ def tasks(ask: Ask, how: How) -> tuple[Task, ...]:
 
     An error reply means none. Raises WireError for a reply that is not what it should be.
     """
+    return _told(_status(ask, how), how)
+
+
+def _status(ask: Ask, how: How) -> Any:
     match how:
         case How.IMPORT:
-            return _told(ask("CLUSTER", "MIGRATION", "STATUS", "ALL"), how)
+            return ask("CLUSTER", "MIGRATION", "STATUS", "ALL")
         case How.EXPORT:
-            return _told(ask("CLUSTER", "GETSLOTMIGRATIONS"), how)
+            return ask("CLUSTER", "GETSLOTMIGRATIONS")
         case How.KEYS:
-            return ()
+            return []
 
 
 def cancel(ask: Ask, how: How, task_id: str) -> Exception | None:

@@ -10,6 +10,8 @@ from bootstrap.steps import CarryOver
 
 Ask = Callable[..., Any]
 """`ask(*words)` sends a command to one server and returns its reply, also when that is an error."""
+FILE_TRIES, FILE_PAUSE_S = 40, 0.05
+"""How often, and seconds after how long, it is looked whether a server has written its files."""
 _WORD = re.compile(r"\([^)]*\)|\S+")
 
 
@@ -47,16 +49,28 @@ def carry_over(ask: Ask, ask_origin: Ask, step: CarryOver) -> Exception | None:
     return None
 
 
-def leave(ask: Ask) -> Exception | None:
-    """Makes a node forget the cluster, and its files what it held. The second only after the first: a master that holds
-    keys refuses the reset.
+def leave(ask: Ask, pause: Callable[[float], object]) -> Exception | None:
+    """Makes a node forget the cluster, and its files what it held; returns the error where there was one. A master that
+    holds keys refuses the reset. After it the node has nothing, and so its files are written anew: what they still held
+    would claim its slots after a restart (*measured*, 7.0.15). No command here deletes a key.
     """
     if isinstance(answer := ask("CLUSTER", "RESET", "HARD"), Exception):
         return answer
-    for words in (("FLUSHALL",), ("SAVE",)):
-        if isinstance(answer := ask(*words), Exception):
-            return answer
-    return None
+    to_do = [("SAVE",), ("BGREWRITEAOF",)]
+    for _ in range(FILE_TRIES):
+        told = ask("INFO", "persistence")
+        if isinstance(told, Exception):
+            return told
+        if "aof_enabled:0" in told:
+            to_do = [words for words in to_do if words == ("SAVE",)]
+        if "_in_progress:1" not in told and "_scheduled:1" not in told:
+            if not to_do:
+                return None
+            if not isinstance(ask(*to_do[0]), Exception):
+                del to_do[0]
+                continue
+        pause(FILE_PAUSE_S)
+    return TimeoutError("its files could not be written anew: they may still hold what it had")
 
 
 def _libraries(reply: list[Any]) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -160,8 +161,13 @@ class Nodes:
     def equipment(
         self, addresses: Iterable[Address]
     ) -> Mapping[Address, tuple[frozenset[str] | None, frozenset[str] | None] | Silence]:
-        """The function libraries and the ACL users of each node, by name; None for what a node does not say."""
-        return self._each(dict.fromkeys(addresses, _equipment))
+        """The function libraries and the ACL users of each node, by name; None for what a node does not say.
+
+        Users are asked for only without a user of our own: whoever made that one sees to users by other means, on every
+        node, and has no reason to let it read or make others.
+        """
+        talk = partial(_equipment, ask_users=not self._credentials.username)
+        return self._each(dict.fromkeys(addresses, talk))
 
     def _tell(self, writes: Sequence[Write], connection: Connection) -> list[Exception | None]:
         """What the node said against each write, None where it took it."""
@@ -179,7 +185,7 @@ class Nodes:
         told = partial(ask, connection)
         match write:
             case Leave():
-                return leave(told)
+                return leave(told, threading.Event().wait)
             case CancelMigration():
                 return cancel(told, detect(told), write.task_id)
             case CarryOver():
@@ -337,9 +343,9 @@ def _under_way(told: Callable[..., Any], how: How) -> Iterator[SlotTask]:
             )
 
 
-def _equipment(connection: Connection) -> tuple[frozenset[str] | None, frozenset[str] | None]:
+def _equipment(connection: Connection, *, ask_users: bool) -> tuple[frozenset[str] | None, frozenset[str] | None]:
     told = partial(ask, connection)
-    return libraries(told), users(told)
+    return libraries(told), users(told) if ask_users else None
 
 
 def _count(databases: Sequence[int], slots: SlotSet, connection: Connection) -> Mapping[int, int]:

@@ -179,8 +179,8 @@ class CarryOver:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     """CLUSTER RESET HARD, told to a node that the shape has no place for: one that owns no slot and holds no key, which
-    the server checks itself, or a replica that its shard does not need. Only once that is done FLUSHALL and SAVE
-    follow: what a file still held would claim its slots when the pod comes back.
+    the server checks itself, or a replica that its shard does not need. Then its files are written anew: what they
+    still held would claim its slots when the pod comes back.
     """
 
     node: NodeId

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ CLOSE_S = 5.0
 """How long a run that ends early may finish the slots that are open; Kubernetes gives 30 s after SIGTERM."""
 DEFAULT_TIMEOUT_MS = 15_000
 THREADS_MAX = 16
+_NOT_PERMITTED = ("NOPERM", "NOAUTH", "no permissions")
 
 Connect = Callable[[Address], Connection]
 """A new connection to a server, on which texts that are no UTF-8 come and go as they are."""
@@ -84,6 +85,11 @@ class TaskMove:
 
     def __post_init__(self) -> None:
         self._left = self.step.slots
+
+    @property
+    def left(self) -> SlotSet:
+        """Slots that have not arrived."""
+        return self._left
 
     @property
     def bytes_done(self) -> int:
@@ -157,7 +163,11 @@ class Moving:
             if mover.done:
                 del self._running[move]
                 self._over.append(mover)
-                if mover.error:
+                if isinstance(mover, TaskMove) and any(word in mover.error for word in _NOT_PERMITTED):
+                    # Servers log in to each other for a task as replicas do. Who may not do that can still MIGRATE.
+                    self._how = dict.fromkeys(self._view.by_id, How.KEYS)
+                    self._waiting.append(replace(move, slots=mover.left))
+                elif mover.error:
                     self.rejected.append(Rejected(move, mover.error, answered=True))
 
     def close(self) -> None:

@@ -8,10 +8,10 @@ set -eu
 umask 077
 secret=$1 out=$2
 
-# What the Job does, and no more: it looks, forms, repairs, and with a key of its own it proves that a client can write. It
-# may touch any key, since it finishes half-moved slots (MIGRATE, which asks the other server for RESTORE-ASKING). It may
-# not wipe: for k8s/reinit, give that Job the clients' user.
-job_rights='resetchannels ~*
+# What the Job does, and no more: it looks, forms, repairs, resizes, and with a key of its own it proves that a client can
+# write. It may touch any key, since it moves slots (MIGRATE, which asks the other server for RESTORE-ASKING). It may take a
+# node out (CLUSTER RESET, which a master with keys refuses), and not wipe: for k8s/reinit, give that Job the clients' user.
+job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgrewriteaof
   +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
@@ -19,6 +19,18 @@ job_rights='resetchannels ~*
 # What servers do among themselves: replicate, answer probes, hand over before they end, take over a changed Secret.
 server_rights='resetchannels
   +psync +replconf +ping +info +cluster|info +cluster|nodes +cluster|failover +acl|load +config|set'
+
+# Newer commands have rights of their own, which an older server would not know: then it would not start.
+case $({ valkey-server --version || redis-server --version; } 2>/dev/null) in
+  *v=[1-6].*) ;;
+  Valkey*v=[78].* | Redis*v=7.* | Redis*v=8.[0-3].*) job_rights="$job_rights +function|list +function|load" ;;
+  Redis*v=*) job_rights="$job_rights +function|list +function|load +cluster|migration" ;;
+  Valkey*v=*)
+    job_rights="$job_rights +function|list +function|load
+      +cluster|migrateslots +cluster|getslotmigrations +cluster|cancelslotmigrations"
+    server_rights="$server_rights ~* +@write +select +cluster|syncslots"
+    ;;
+esac
 
 fail() {
   echo "Secret redis-auth: $1" >&2
