@@ -60,6 +60,7 @@ from bootstrap.steps import (
     MarkSlot,
     Meet,
     MoveKeys,
+    MoveSlots,
     Reattach,
     Replicate,
     SetConfig,
@@ -148,6 +149,8 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     ]
     if not any(phase.steps for phase in phases):
         phases += _resize(view, desired, shards)
+    elif moves := _foreseen(view, desired, shards):
+        phases.append(_moving(moves))
     if desired.replace_replicas != "off" and not any(phase.steps for phase in phases):
         phases.append(
             Phase(
@@ -372,13 +375,26 @@ def _resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> I
     elif not settled(AwaitMigrations(), view):
         yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
     elif moves := flows(view, desired, [shard.master for shard in shards]):
-        yield Phase(name="move slots", why="every shard gets its share, and as few slots as can be move", steps=moves)
+        yield _moving(moves)
     elif steps := tuple(_hand_over(view, desired, shards)):
         yield Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
     elif steps := tuple(_free(view, desired, shards)):
         yield Phase(name="free", why="a shard more needs a master, and these are replicas too many", steps=steps)
     elif steps := tuple(_leave(view, desired, shards)):
         yield Phase(name="leave", why="nothing hangs on them any more", steps=steps)
+
+
+def _foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> tuple[MoveSlots, ...]:
+    """Moves that come when all before them is done, for a person to know; where somebody is lost or slots are open,
+    nobody knows them yet.
+    """
+    if view.unlisted() or view.half_moved() or view.claimed() != ALL_SLOTS or forming(view):
+        return ()
+    return flows(view, desired, [shard.master for shard in shards])
+
+
+def _moving(moves: tuple[MoveSlots, ...]) -> Phase:
+    return Phase(name="move slots", why="every shard gets its share, and as few slots as can be move", steps=moves)
 
 
 def _hand_over(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
