@@ -33,7 +33,7 @@ from bootstrap.silence import NotANode, Silence, silence_of, words_of
 from bootstrap.slots import SlotSet
 from bootstrap.steps import CancelMigration, CarryOver, Leave, MoveKeys, MoveSlots, Rejected, Write
 from bootstrap.talk import ask, ask_all, first_error
-from bootstrap.transfer import Moving
+from bootstrap.transfer import DEFAULT_TIMEOUT_MS, Moving
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -199,6 +199,7 @@ class Nodes:
                         address=write.address,
                         databases=write.databases,
                         login=self._credentials.as_migrate_takes_them(),
+                        silence_max_ms=_timeout_of(told),
                     )
                     return move_keys(route, write, ends=ends)
         raise TypeError(f"{type(write).__name__} is no conversation")
@@ -318,6 +319,12 @@ class _Facts:
             memory=self.memory,
             tasks=self.tasks,
         )
+
+
+def _timeout_of(told: Callable[..., Any]) -> int:
+    """A server's cluster-node-timeout, milliseconds, or the servers' default where it does not say."""
+    timeout = wire.parse_config(told("CONFIG", "GET", "cluster-node-timeout")).get("cluster-node-timeout", "")
+    return int(timeout) if timeout.isdecimal() else DEFAULT_TIMEOUT_MS
 
 
 def _look(connection: Connection) -> _Facts:

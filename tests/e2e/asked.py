@@ -1,20 +1,10 @@
-"""What a test needs of the cluster or of the program; where it is not there, the test is skipped, aloud."""
+"""What a test needs of the cluster; where it is not there, the test is skipped, aloud."""
 
 from __future__ import annotations
 
 import pytest
 
-from bootstrap.config import declared
-
 from .harness import Namespace
-
-in_kubernetes = pytest.mark.skipif(
-    "role_labels" not in declared(), reason="this program does not use Kubernetes for that yet"
-)
-
-by_placement = pytest.mark.skipif(
-    "replace_replicas" not in declared(), reason="this program gives no role by placement yet"
-)
 
 
 def needs_disks(namespace: Namespace, overlay: str) -> None:

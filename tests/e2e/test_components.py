@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
 
-from .asked import in_kubernetes, needs_disks
+from .asked import needs_disks
 from .harness import PODS_S, Namespace, until
 
 NETWORK_POLICY = COMPONENTS / "network-policy"
@@ -57,7 +57,6 @@ def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
     assert (run.outcome["outcome"], run.forbidden) == ("unchanged", ())
 
 
-@in_kubernetes
 def test_services_follow_the_roles(namespace: Namespace) -> None:
     """The masters behind one, the replicas behind the other, and everybody behind gold-redis."""
     needs_disks(namespace, "production")

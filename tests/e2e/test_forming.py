@@ -9,7 +9,7 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS
 
-from .asked import by_placement, needs_disks
+from .asked import needs_disks
 from .harness import Namespace
 
 KEYS = 200
@@ -58,7 +58,6 @@ def test_applying_again_never_fails(namespace: Namespace) -> None:
     assert "job.batch/redis-bootstrap unchanged" in said
 
 
-@by_placement
 def test_roles_are_spread_over_nodes_and_zones(namespace: Namespace) -> None:
     """No replica on its master's node or in its zone, and of three masters one in each of three zones."""
     zones = {node["metadata"]["name"]: node["metadata"]["labels"].get(ZONE) for node in namespace.get("nodes")["items"]}

@@ -8,13 +8,11 @@ from copy import deepcopy
 
 from tests.manifests.kustomize import COMPONENTS, Manifest, combine
 
-from .asked import in_kubernetes
 from .harness import Namespace
 
 COMPONENT = COMPONENTS / "role-labels"
 
 
-@in_kubernetes
 def test_each_right_is_missed_where_it_lacks(namespace: Namespace) -> None:
     """Each verb of each rule is taken away in turn: the run says that Kubernetes does not let it do just that.
 

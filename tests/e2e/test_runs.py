@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from .asked import in_kubernetes
 from .harness import PODS_S, Namespace, until
 
 NOT_YET = {"target": {"kind": "Job"}, "patch": '[{"op": "add", "path": "/spec/suspend", "value": true}]'}
@@ -33,7 +32,6 @@ def test_two_clusters_in_one_service_are_refused(namespace: Namespace) -> None:
     assert [len(namespace.redis(f"redis-app-{n}", "CLUSTER", "NODES").splitlines()) for n in range(6)] == [1] * 6
 
 
-@in_kubernetes
 def test_of_two_runs_at_once_one_waits_and_names_the_other(namespace: Namespace) -> None:
     """One holds the Lease while it waits for a pod that is missing; the other says who holds it, and goes second."""
     namespace.apply("minikube", patches=[NOT_YET, KEEP], replicas=[{"name": "redis-app", "count": 5}])

@@ -203,3 +203,24 @@ def test_a_new_master_that_dies_costs_no_key(any_program: Program, lab: Labs, wi
     said = grown.run("apply")
     assert said.exit_code == 0, said.text
     assert_good(grown, keys)
+
+
+def test_a_key_that_is_too_big_to_move_in_time_is_named(any_program: Program, lab: Labs) -> None:
+    """One of 18 MB goes last and alone; one of 60 MB is told, and all else has moved; with a longer timeout it goes."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    with client(eight) as writer:
+        for tag, size in (("{2}", 18), ("{d}", 60)):  # both in slots that are to move
+            for _ in range(size):
+                writer.append(f"huge{tag}", "x" * 2**20)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
+    assert said.exit_code == 1, said.text
+    assert any("huge{d}" in reason["message"] for reason in said.outcome["reasons"]), said.text
+    assert len(grown.view().nodes[6].slots) == 4095
+    patient = replace(grown, environment={**grown.environment, "BOOTSTRAP_NODE_TIMEOUT_MS": "10000"})
+    again = patient.run("apply")
+    assert again.exit_code == 0, again.text
+    with client(eight) as reader:
+        assert [reader.strlen("huge{2}"), reader.strlen("huge{d}")] == [18 << 20, 60 << 20]
+        assert {name: reader.get(name) for name in keys} == keys

@@ -9,9 +9,11 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import RedisCluster
 
 from bootstrap.local.programs import Program, find_program
 from bootstrap.nodes import Credentials, Nodes
@@ -67,6 +69,24 @@ def test_a_cluster_forms_with_all_of_it_over_mutual_tls(name: str, lab: Labs, go
     host = six.cluster.servers[0].address.host
     for port in (6379, 16379):
         assert shaken_hands(host, port, good), f"port {port} speaks TLS"
+
+
+@pytest.mark.parametrize("name", WITH_TLS)
+def test_slots_move_over_tls(name: str, lab: Labs, good: Certificate) -> None:
+    """From three shards to four, with keys, by MIGRATE or by the servers' own migration: these connections too."""
+    four = lab(find_program(str(WITH_TLS[name])), 4, 0, config=good.server_config())
+    zone = four.cluster.nameserver.zone
+    four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+    assert replace(four, shards=3).run("apply", **good.variables()).exit_code == 0
+    host = four.cluster.servers[0].address.host
+    files = {"ssl_ca_certs": str(good.ca), "ssl_certfile": str(good.cert), "ssl_keyfile": str(good.key)}
+    with RedisCluster(host=host, ssl=True, ssl_check_hostname=False, **files) as client:
+        for number in range(200):
+            client.set(f"key:{number}", number)
+        four.cluster.nameserver.publish(zone)
+        said = four.run("apply", **good.variables())
+        assert (said.exit_code, said.outcome["outcome"], said.outcome["shards"]) == (0, "scaled", 4), said.text
+        assert [client.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
 
 
 def test_where_servers_ask_for_no_certificate_none_is_needed(
