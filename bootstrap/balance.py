@@ -87,6 +87,8 @@ def weight_of(master: Node, view: ClusterView, desired: Desired) -> float:
     """The weight of a shard: the one declared for any of its pods, the lowest ordinal's first; 1 where none is. So it
     stays with the shard when another of its pods becomes master.
     """
+    if not desired.weights:
+        return 1.0
     shard = (node for node in view.nodes if master.node_id in (node.node_id, node.myself.master_id))
     return next((desired.weights[node.pod] for node in shard if node.pod in desired.weights), 1.0)
 

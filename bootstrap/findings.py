@@ -9,7 +9,7 @@ from bootstrap.balance import leaving, skew
 from bootstrap.losses import Loss, losses
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.placement import judge
-from bootstrap.settled import settled, unlinked_pairs
+from bootstrap.settled import settled
 from bootstrap.slots import ALL_SLOTS, SlotSet
 from bootstrap.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.topology import Shard
@@ -31,7 +31,7 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     remembered = SlotSet.union_of(loss.slots for loss in losses(view))
     if free := view.claimed().complement() - remembered:
         yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
-    if pairs := sum(1 for _ in unlinked_pairs(view)):
+    if pairs := sum(1 for _ in view.unlinked()):
         yield Finding(code="not-linked", message=f"{several(pairs, 'pair')} of nodes not linked in both directions")
     if not settled(AwaitAgreement(), view):
         yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")

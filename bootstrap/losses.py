@@ -60,7 +60,9 @@ def outvoted(view: ClusterView) -> frozenset[NodeId]:
     """Masters that others have replaced and that have not heard of it: each of their slots has an owner with a greater
     config epoch. So looks one that the others do not reach, while it answers clients and this program.
     """
-    found = set()
+    found: set[NodeId] = set()
+    if sum(len(node.slots) for node in view.nodes) == len(view.claimed()):
+        return frozenset()  # nobody claims what another one does
     for node in view.nodes:
         newer = (n.slots for n in view.nodes if n.slots and n.myself.config_epoch > node.myself.config_epoch)
         if node.slots and not node.slots - SlotSet.union_of(newer):

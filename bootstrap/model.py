@@ -6,11 +6,11 @@ Everything here was observed or declared, is frozen, and holds no socket: the sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
-from itertools import groupby
+from itertools import combinations, groupby
 
 from bootstrap.places import Place
 from bootstrap.slots import SlotSet
@@ -199,6 +199,9 @@ class Node:
         return SlotSet.of(*((slot, slot) for slot in sorted(slots)))
 
 
+_SUSPECTED = frozenset({"fail", "fail?"})
+
+
 class Absence(StrEnum):
     """Why a peer does not answer as a cluster node should; the value is what a person reads."""
 
@@ -291,6 +294,51 @@ class ClusterView:
         """The pod that carries an id, or the id's beginning where no reachable pod does."""
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
+
+    @cached_property
+    def agreed(self) -> bool:
+        """True when nobody says of another node what that one does not say of itself."""
+        return self._beliefs[0]
+
+    def unlinked(self) -> Iterator[tuple[Node, Node]]:
+        """Pairs of nodes that lack a link in some direction, lower ordinals first."""
+        reached = self._beliefs[1]
+        if all(len(ids) == len(self.nodes) - 1 for ids in reached.values()):
+            return
+        for one, other in combinations(self.nodes, 2):
+            if other.node_id not in reached[one.node_id] or one.node_id not in reached[other.node_id]:
+                yield one, other
+
+    @cached_property
+    def _beliefs(self) -> tuple[bool, Mapping[NodeId, frozenset[NodeId]]]:
+        """Whether all agree, and whom each node reaches: it knows that one's id and address, is connected to it, and
+        does not suspect it. A link to where a pod was looks connected for a whole node timeout, where nobody refuses
+        what is sent there; so the address counts.
+
+        One pass and few calls: of a thousand nodes there are a million lines.
+        """
+        agreed, reached = True, {}
+        truth = {
+            node.node_id: (node.slots, node.myself.master_id, node.role, (node.address, node.myself.address))
+            for node in self.nodes
+        }
+        for node in self.nodes:
+            ids = []
+            for node_id, told in node.others.items():
+                if (own := truth.get(node_id)) is None:
+                    continue
+                slots, master_id, role, addresses = own
+                flags = told.flags
+                if told.connected and _SUSPECTED.isdisjoint(flags) and told.address in addresses:
+                    ids.append(node_id)
+                if agreed and not (
+                    told.slots.ranges == slots.ranges
+                    and told.master_id == master_id
+                    and ("slave" in flags) is (role is Role.REPLICA)
+                ):
+                    agreed = False
+            reached[node.node_id] = frozenset(ids)
+        return agreed, reached
 
     def within(self, pods: int) -> ClusterView:
         """The view of a cluster that takes so many pods: blank ones beyond them are spares, no part of it. Where nobody

@@ -38,7 +38,7 @@ from bootstrap.model import ClusterView, Desired, Node, Role
 from bootstrap.moves import HalfMove, half_moves
 from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_to_refuse
-from bootstrap.settled import settled, unlinked_pairs
+from bootstrap.settled import settled
 from bootstrap.slots import ALL_SLOTS
 from bootstrap.steps import (
     AddSlots,
@@ -194,7 +194,7 @@ def _meet(view: ClusterView) -> Iterator[Step]:
     """Each introducer meets every later node it lacks a link with. One packet carries the introducer's id and address,
     so it also tells a node that knew this pod by an old address where it is now.
     """
-    pairs = tuple(unlinked_pairs(view))
+    pairs = tuple(view.unlinked())
     if not pairs:
         return
     introducers = {node.node_id for node in view.nodes[: INTRODUCERS if len(view.nodes) > ALL_PAIRS_MAX else None]}

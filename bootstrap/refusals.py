@@ -42,6 +42,8 @@ def reasons_not_to_wipe(view: ClusterView, desired: Desired) -> Iterator[Reason]
 
 def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
     """The nodes grouped by who knows whom, in ordinal order: a group is one cluster, or will be with its links up."""
+    if any(not view.by_id.keys() - node.others.keys() - {node.node_id} for node in view.nodes[:1]):
+        return (view.nodes,)  # the first one knows all others
     neighbours: dict[NodeId, set[NodeId]] = {node.node_id: set() for node in view.nodes}
     for node in view.nodes:
         for known in node.others.keys() & neighbours.keys():

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from typing import assert_never
 
 from bootstrap.model import ClusterView, Node, NodeId, Role
@@ -95,10 +94,10 @@ def settled(step: Step, view: ClusterView) -> bool:
         case Announce():
             return step.node in nodes and _agreed(nodes[step.node], view)
         case AwaitMesh():
-            return not any(unlinked_pairs(view))
+            return not any(view.unlinked())
         case AwaitAgreement():
             claimed_once = sum(len(node.slots) for node in view.nodes) == len(view.claimed())
-            return claimed_once and all(_agreed(node, view) for node in view.nodes)
+            return claimed_once and view.agreed
         case AwaitEpochs():
             epochs = [node.myself.config_epoch for node in view.nodes if node.role is Role.MASTER and node.slots]
             return len(set(epochs)) == len(epochs)
@@ -115,11 +114,6 @@ def settled(step: Step, view: ClusterView) -> bool:
 def linked(one: Node, other: Node) -> bool:
     """True when each of two nodes knows the other by its id, is connected to it, and does not suspect it."""
     return _reaches(one, other) and _reaches(other, one)
-
-
-def unlinked_pairs(view: ClusterView) -> Iterator[tuple[Node, Node]]:
-    """Pairs of nodes that lack a link in some direction, lower ordinals first."""
-    return ((one, other) for one, other in combinations(view.nodes, 2) if not linked(one, other))
 
 
 def _link_moves(replica: Node) -> bool:
