@@ -16,11 +16,23 @@ from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refu
 from bootstrap.links import LinkWatch
 from bootstrap.losses import loss_accepted
 from bootstrap.model import Address, ClusterView, Desired, NodeId
-from bootstrap.plan import Phase, Plan, Refusal, plan
+from bootstrap.plan import Plan, Refusal, plan
 from bootstrap.progress import Progress, Ticker
 from bootstrap.reinit import wiping
 from bootstrap.settled import settled
-from bootstrap.steps import HandOver, Leave, Local, MoveSlots, Rejected, SetConfig, SetTimeout, Step, Write, sentence
+from bootstrap.steps import (
+    HandOver,
+    Leave,
+    Local,
+    MoveSlots,
+    Phase,
+    Rejected,
+    SetConfig,
+    SetTimeout,
+    Step,
+    Write,
+    sentence,
+)
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0

@@ -30,16 +30,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bootstrap.balance import flows, leaving
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
-from bootstrap.model import ClusterView, Desired, Node, Role
+from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.moves import HalfMove, half_moves
 from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_to_refuse
+from bootstrap.resize import foreseen, resize
 from bootstrap.settled import settled
-from bootstrap.slots import ALL_SLOTS
 from bootstrap.steps import (
     AddSlots,
     Announce,
@@ -47,20 +46,16 @@ from bootstrap.steps import (
     AwaitEpochs,
     AwaitHeir,
     AwaitMesh,
-    AwaitMigrations,
     AwaitReplication,
     AwaitServing,
-    CancelMigration,
     CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
-    Leave,
     MarkSlot,
     Meet,
     MoveKeys,
-    MoveSlots,
+    Phase,
     Reattach,
     Replicate,
     SetConfig,
@@ -72,7 +67,7 @@ from bootstrap.steps import (
     Write,
     told_to,
 )
-from bootstrap.topology import Shard, layout, surplus
+from bootstrap.topology import Shard, layout
 
 QUICK_TIMEOUT_MS = 1000
 """cluster-node-timeout while forming. Lower, and a handshake (which lives at least 1 s) gains nothing."""
@@ -92,15 +87,6 @@ INTRODUCERS = 16
 
 MEETS_MAX = 2000
 """Introductions at once, where gossip has not brought together what the introducers know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
-    """Steps that may be done in any order, all at once; the next phase waits until all of them are settled."""
-
-    name: str
-    why: str
-    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +134,9 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         *_finish_moves(tuple(half_moves(view))),
     ]
     if not any(phase.steps for phase in phases):
-        phases += _resize(view, desired, shards)
-    elif moves := _foreseen(view, desired, shards):
-        phases.append(_moving(moves))
+        phases += resize(view, desired, shards)
+    elif not forming(view):
+        phases += foreseen(view, desired, shards)
     if desired.replace_replicas != "off" and not any(phase.steps for phase in phases):
         phases.append(
             Phase(
@@ -361,78 +347,6 @@ def _equip(view: ClusterView) -> Iterator[Step]:
                 libraries=tuple(sorted(libraries - node.libraries)),
                 users=tuple(sorted(users - node.users)),
             )
-
-
-def _resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
-    """Slots to where they should be, then masters off the pods that leave, then these pods out of the cluster: each
-    only when all before it is done and agreed upon.
-    """
-    steps: tuple[Step, ...]
-    if failed := [(node, task) for node in view.nodes for task in node.tasks if task.failed]:
-        why = "the server would try it again for ever"
-        steps = tuple(CancelMigration(node=node.node_id, task_id=task.task_id) for node, task in failed)
-        yield Phase(name="cancel", why=why, steps=steps)
-    elif not settled(AwaitMigrations(), view):
-        yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
-    elif moves := flows(view, desired, [shard.master for shard in shards]):
-        yield _moving(moves)
-    elif steps := tuple(_hand_over(view, desired, shards)):
-        yield Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
-    elif steps := tuple(_free(view, desired, shards)):
-        yield Phase(name="free", why="a shard more needs a master, and these are replicas too many", steps=steps)
-    elif steps := tuple(_leave(view, desired, shards)):
-        yield Phase(name="leave", why="nothing hangs on them any more", steps=steps)
-
-
-def _foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> tuple[MoveSlots, ...]:
-    """Moves that come when all before them is done, for a person to know; where somebody is lost or slots are open,
-    nobody knows them yet.
-    """
-    if view.unlisted() or view.half_moved() or view.claimed() != ALL_SLOTS or forming(view):
-        return ()
-    return flows(view, desired, [shard.master for shard in shards])
-
-
-def _moving(moves: tuple[MoveSlots, ...]) -> Phase:
-    return Phase(name="move slots", why="every shard gets its share, and as few slots as can be move", steps=moves)
-
-
-def _hand_over(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
-    for shard in shards:
-        heirs = [replica for replica in shard.replicas if view.by_id[replica].replication.link_up]
-        if view.by_id[shard.master].ordinal >= desired.nodes and heirs:
-            yield HandOver(heir=heirs[0], master=shard.master)
-            yield AwaitAgreement()
-
-
-def _free(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
-    """Replicas too many that are to be masters: they come back blank, and join like any newcomer."""
-    if _whole(view, desired, shards):
-        missing = desired.shards - len(shards)
-        yield from (Leave(node=node.node_id) for node in surplus(view, desired, shards)[:missing])
-
-
-def _whole(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> bool:
-    """True when every slot is owned, and every shard has its replicas, all linked, on pods that stay."""
-    return view.claimed() == ALL_SLOTS and all(
-        len(shard.replicas) == desired.replicas_per_shard
-        and view.by_id[shard.master].ordinal < desired.nodes
-        and all(view.by_id[replica].replication.link_up for replica in shard.replicas)
-        for shard in shards
-    )
-
-
-def _leave(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
-    """Only from a cluster that is whole without them. A replica goes before its master: what it still holds of slots
-    that were moved is deleted by replication alone.
-    """
-    whole = len(shards) == desired.shards and _whole(view, desired, shards)
-    followed = {node.myself.master_id for node in view.nodes}
-    masters = view.by_id.keys() | {loss.node_id for loss in losses(view) if not loss.slots}
-    for node in leaving(view, desired):
-        copy = node.role is Role.REPLICA and node.myself.master_id in masters
-        if whole and not node.slots and (copy or not node.keys) and node.node_id not in followed:
-            yield Leave(node=node.node_id)
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, several
 from bootstrap.model import ClusterView, Desired, Node, Role, fingerprint_of
-from bootstrap.plan import Phase, Plan, Refusal, plan
+from bootstrap.plan import Plan, Refusal, plan
 from bootstrap.refusals import reasons_not_to_wipe
-from bootstrap.steps import Wipe
+from bootstrap.steps import Phase, Wipe
 
 
 def wiping(view: ClusterView, desired: Desired, confirm: str) -> Plan | Refusal:

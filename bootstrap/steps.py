@@ -283,6 +283,15 @@ Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication |
 Step = Write | Wait
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Steps that may be done in any order, all at once; the next phase waits until all of them are settled."""
+
+    name: str
+    why: str
+    steps: tuple[Step, ...]
+
+
 class Rejected(NamedTuple):
     """A write that took no effect, as far as is known."""
 

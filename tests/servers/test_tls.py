@@ -79,8 +79,14 @@ def test_slots_move_over_tls(name: str, lab: Labs, good: Certificate) -> None:
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert replace(four, shards=3).run("apply", **good.variables()).exit_code == 0
     host = four.cluster.servers[0].address.host
-    files = {"ssl_ca_certs": str(good.ca), "ssl_certfile": str(good.cert), "ssl_keyfile": str(good.key)}
-    with RedisCluster(host=host, ssl=True, ssl_check_hostname=False, **files) as client:
+    with RedisCluster(
+        host=host,
+        ssl=True,
+        ssl_check_hostname=False,
+        ssl_ca_certs=str(good.ca),
+        ssl_certfile=str(good.cert),
+        ssl_keyfile=str(good.key),
+    ) as client:
         for number in range(200):
             client.set(f"key:{number}", number)
         four.cluster.nameserver.publish(zone)
