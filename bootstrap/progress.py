@@ -63,7 +63,7 @@ class Progress:
             "percent": round(100 * self.share),
             "data": f"{mebibytes(self.bytes_done)} of about {mebibytes(self.bytes_total)}",
             "rate": f"{mebibytes(round(self.bytes_per_s))}/s",
-            "took_s": round(self.took_s, 1),
+            "took_s": round(self.took_s, 2),
             "left_s": None if self.left_s is None else round(self.left_s, 1),
         }
 

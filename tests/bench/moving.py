@@ -1,0 +1,307 @@
+"""`make bench`: moving 4096 slots to a fourth master that has joined and is empty, by this program and by the tool of
+the servers (`redis-cli --cluster rebalance`, or `valkey-cli`), on the same servers in one run.
+
+Each figure counts from the start of the tool's process until it has ended and every node says that every master owns
+4096 slots. The tools take turns, and who begins does, too; in between the slots go back, and nothing starts before the
+servers are as they were: the same owners, no key lost, none left at the fourth. What is compared is the ratio of
+medians: seconds differ from machine to machine. The start-up of Python, and how long the move itself took by the
+program's own word, are contained in this program's figure and stand in columns of their own.
+
+With `--clients` two more rounds of each tool have clients at work that write and read one key after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from redis import RedisCluster
+from redis.cluster import ClusterNode
+
+from bootstrap.local.cluster import LocalCluster, settings
+from bootstrap.local.programs import find_program
+from bootstrap.model import ClusterView, Node, NodeId
+from bootstrap.nodes import Credentials, Nodes
+from bootstrap.report import aligned
+from bootstrap.settled import settled
+from bootstrap.slots import SLOT_COUNT, SlotSet
+from bootstrap.steps import AwaitAgreement, AwaitMesh, Meet, MoveSlots
+from tests.at_hand import CLIENTS, SERVERS
+from tests.bench.filling import fill
+from tests.servers.checker import Checker
+
+LIMIT_S = 600.0
+SHARE = SLOT_COUNT // 4
+OWN_CLIENT = {"redis-6.2": "redis-cli-6.2", "redis-8.10": "redis-cli-8.10", "valkey-9.1": "valkey-cli"}
+"""The tool that comes with a server; for the others the one on PATH."""
+CALM = ('save ""', "auto-aof-rewrite-percentage 0", "cluster-allow-replica-migration no")
+"""No server writes all its data anew in the middle of anybody's turn, and the fourth stays a master when it is empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One move by one tool, seconds."""
+
+    took_s: float
+    startup_s: float = 0.0
+    """Of Python and its libraries, until `apply` says its first word."""
+    move_s: float = 0.0
+    """Of that, from the first command of the move to the last one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Felt:
+    """What clients felt of one move."""
+
+    operations: int
+    errors: int
+    worst_pause_s: float
+
+
+class Bench:
+    """Four masters, three of which own all slots at the start of each turn."""
+
+    def __init__(self, cluster: LocalCluster, cli: Path, nodes: Nodes) -> None:
+        """Nothing is formed yet."""
+        self._cluster, self._cli, self._nodes = cluster, cli, nodes
+        self._home: dict[NodeId, SlotSet] = {}
+        self._keys = 0
+
+    def prepare(self, keys: int) -> None:
+        """Forms the cluster by `apply` on three servers, lets the fourth join, and fills the slots."""
+        self._keys = keys
+        zone = self._cluster.nameserver.zone
+        self._cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+        if self._apply(3).wait(LIMIT_S) != 0:
+            raise SystemExit("the cluster was not formed")
+        self._cluster.publish()
+        view = self._view()
+        self._home = {node.node_id: node.slots for node in view.nodes}
+        self._join(view)
+        fill([(node.address, node.slots) for node in view.nodes if node.slots], keys)
+        self._until(self._as_at_the_start)
+
+    def cli(self) -> Turn:
+        """The tool of the servers, as a person types it."""
+        door = str(self._cluster.servers[0].address)
+        process = _start(self._cli, "--cluster", "rebalance", door, "--cluster-use-empty-masters", "--cluster-yes")
+        return self._timed(process, time.monotonic())
+
+    def apply(self) -> Turn:
+        """This program, with a fourth shard declared."""
+        began = time.monotonic()
+        process = self._apply(4, out=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        startup_s = time.monotonic() - began
+        lines = [json.loads(line) for line in process.stdout if line.startswith(b"{")]
+        moved = [line["took_s"] for line in lines if line["event"] == "slots_moved"]
+        return replace(self._timed(process, began), startup_s=startup_s, move_s=sum(moved))
+
+    def felt(self, tool: Callable[[], Turn]) -> Felt:
+        """One turn of a tool while clients work; no write that was acknowledged may be lost, no read be stale."""
+        with Checker([server.address for server in self._cluster.servers[:3]]) as checker:
+            checker.wait_for(500)
+            before = checker.operations
+            tool()
+            felt = Felt(
+                operations=checker.operations - before,
+                errors=len(checker.errors),
+                worst_pause_s=checker.worst_pause_s,
+            )
+            checker.wait_for(100)
+        if bad := [*checker.stale, *checker.lost()]:
+            raise SystemExit(f"clients were told what is not so: {bad[:5]}")
+        door = self._cluster.servers[0].address
+        with RedisCluster(startup_nodes=[ClusterNode(door.host, door.port)]) as client:
+            for key in [key for found in checker.found for key in found.tried]:
+                client.delete(key)
+        return felt
+
+    def back(self) -> None:
+        """All slots go back to where they were; returns when that is so, and no key was lost on the way."""
+        self._until(lambda view: sum(node.keys for node in view.nodes) == self._keys)
+        view = self._view()
+        moves = [
+            MoveSlots(source=holder.node_id, target=owner, slots=away)
+            for owner, slots in self._home.items()
+            for holder in view.nodes
+            if holder.node_id != owner and (away := slots & holder.slots)
+        ]
+        with closing(self._nodes.move(moves, view)) as moving:
+            while not moving.done:
+                moving.advance()
+                time.sleep(moving.pause_s)
+        if moving.rejected:
+            raise SystemExit(f"the slots did not go back: {moving.rejected[:3]}")
+        self._until(self._as_at_the_start)
+
+    def _as_at_the_start(self, view: ClusterView) -> bool:
+        alike = {node.node_id: node.slots for node in view.nodes} == self._home
+        idle = all(node.serving and not node.tasks and not node.half_moved for node in view.nodes)
+        keys = [node.keys for node in view.nodes]
+        return alike and idle and settled(AwaitAgreement(), view) and sum(keys) == self._keys and keys[3] == 0
+
+    def _timed(self, process: subprocess.Popen[bytes], began: float) -> Turn:
+        """Until the process has ended, and all nodes agree that each has its share."""
+        if process.wait(LIMIT_S) != 0:
+            raise SystemExit(f"{process.args} ended with {process.returncode}")
+        ended = time.monotonic()
+        if _even(self._view()):
+            return Turn(took_s=ended - began)
+        self._until(_even)
+        return Turn(took_s=time.monotonic() - began)
+
+    def _apply(self, shards: int, *, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+        environment = settings(nameserver=self._cluster.nameserver.address, shards=shards, replicas=0)
+        return _start(sys.executable, "-m", "bootstrap", "apply", environment=environment, out=out)
+
+    def _join(self, view: ClusterView) -> None:
+        """The fourth is introduced to all others, in both directions."""
+        fourth = view.nodes[3]
+        pairs = [(fourth, other) for other in view.nodes[:3]] + [(other, fourth) for other in view.nodes[:3]]
+        for one, other in pairs:
+            meet = Meet(
+                introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port
+            )
+            if rejected := self._nodes.tell({one.address: [meet]}):
+                raise SystemExit(f"the fourth master did not join: {rejected}")
+        self._until(lambda now: settled(AwaitMesh(), now) and all(node.serving for node in now.nodes))
+
+    def _until(self, condition: Callable[[ClusterView], bool]) -> None:
+        ends = time.monotonic() + LIMIT_S
+        while not condition(view := self._view()):
+            if time.monotonic() > ends:
+                told = [(node.pod, node.keys, str(node.slots), node.serving) for node in view.nodes]
+                raise SystemExit(f"the servers did not come to what was waited for: {told}")
+            time.sleep(0.01)
+
+    def _view(self) -> ClusterView:
+        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self._cluster.servers)]
+        answers = self._nodes.look(places)
+        found = [answers[pod, address] for pod, _, address in places]
+        return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+
+
+def _even(view: ClusterView) -> bool:
+    """As every node tells it of every other."""
+    return settled(AwaitAgreement(), view) and [len(node.slots) for node in view.nodes] == [SHARE] * 4
+
+
+def _start(
+    *words: str | Path, environment: dict[str, str] | None = None, out: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "BOOTSTRAP_LOG": "json", **(environment or {})},
+    )
+
+
+def measure(server: str, keys: int, rounds: int, *, clients: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """One row of times, and what clients felt by tool where that is wanted."""
+    times: dict[str, list[Turn]] = {"cli": [], "apply": []}
+    felt: dict[str, list[Felt]] = {"cli": [], "apply": []}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(find_program(str(SERVERS[server])), Path(directory), nodes=4, config=_config(server)) as cluster,
+        closing(Nodes(Credentials())) as nodes,
+    ):
+        bench = Bench(cluster, _cli_of(server), nodes)
+        bench.prepare(keys)
+        tools = [bench.cli, bench.apply]
+        for number in range(rounds):
+            for tool in tools if number % 2 == 0 else reversed(tools):
+                times[tool.__name__].append(tool())
+                bench.back()
+        for tool in tools * (2 if clients else 0):
+            felt[tool.__name__].append(bench.felt(tool))
+            bench.back()
+    load = f"{os.getloadavg()[0]:.1f}"
+    return _row(server, keys, times, load), [_felt_row(server, keys, name, f) for name, f in felt.items() if f]
+
+
+def _config(server: str) -> tuple[str, ...]:
+    """Redis 6.2 has no word for the last line."""
+    return CALM[:-1] if server == "redis-6.2" else CALM
+
+
+def _cli_of(server: str) -> Path:
+    name = OWN_CLIENT.get(server, "redis-cli-on-path")
+    if name not in CLIENTS:
+        raise SystemExit(f"{name} is not on this machine: there is nothing to compare {server} with")
+    return CLIENTS[name]
+
+
+HEAD = ("SERVER", "keys", "cli s", "apply s", "ratio", "start-up s", "move s", "its ratio", "spread", "load")
+
+
+def _row(server: str, keys: int, times: dict[str, list[Turn]], load: str) -> tuple[str, ...]:
+    cli_s, apply_s = (statistics.median(turn.took_s for turn in times[name]) for name in ("cli", "apply"))
+    startup_s = statistics.median(turn.startup_s for turn in times["apply"])
+    move_s = statistics.median(turn.move_s for turn in times["apply"])
+    spread = f"{_range(times['cli'])}, {_range(times['apply'])}"
+    return (
+        server,
+        f"{keys}",
+        f"{cli_s:.2f}",
+        f"{apply_s:.2f}",
+        f"{apply_s / cli_s:.2f}",
+        f"{startup_s:.2f}",
+        f"{move_s:.2f}",
+        f"{move_s / cli_s:.2f}",
+        spread,
+        load,
+    )
+
+
+def _range(turns: Iterable[Turn]) -> str:
+    took = sorted(turn.took_s for turn in turns)
+    return f"{took[0]:.2f}-{took[-1]:.2f}"
+
+
+FELT_HEAD = ("SERVER", "keys", "tool", "operations", "errors", "error rate", "worst pause s")
+
+
+def _felt_row(server: str, keys: int, tool: str, felt: Sequence[Felt]) -> tuple[str, ...]:
+    operations, errors = sum(each.operations for each in felt), sum(each.errors for each in felt)
+    worst_s = max(each.worst_pause_s for each in felt)
+    rate = f"{100 * errors / max(1, operations + errors):.2f} %"
+    return (server, f"{keys}", tool, f"{operations}", f"{errors}", rate, f"{worst_s:.2f}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table of ratios, and the one of what clients felt."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, nargs="+", default=[75_000, 1_000_000])
+    parser.add_argument("--server", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="NAME")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clients", action="store_true", help="also say what clients feel of it")
+    parser.add_argument("--quick", action="store_true", help="75,000 keys, one round")
+    options = parser.parse_args(arguments)
+    sizes, rounds = ([75_000], 1) if options.quick else (options.keys, options.rounds)
+    rows, felt_rows = [HEAD], [FELT_HEAD]
+    for keys in sizes:
+        for server in options.server:
+            row, felt = measure(server, keys, rounds, clients=options.clients)
+            rows.append(row)
+            felt_rows += felt
+            print(aligned(rows), flush=True)
+    if options.clients:
+        print(aligned(felt_rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
