@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from bootstrap.model import Address, NodeId
 from bootstrap.slots import SlotSet
@@ -37,13 +37,25 @@ ROUND_MIN, ROUND_MAX = 1, 64
 FAST_S, SLOW_S = 0.01, 0.05
 """What took less is doubled, what took more is halved."""
 
-_DATABASE = re.compile(r"^db([0-9]{1,5}):", re.ASCII | re.MULTILINE)
+_NO_MASTER = "setslot only with"
+"""Words of a source that has heard of the target's claim first: drained, it has become a replica by itself."""
+_DATABASE = re.compile(rb"^db([0-9]{1,5}):", re.MULTILINE)
 
 Command = tuple[str | bytes | int, ...]
-Talk = Callable[[Sequence[Command]], list[Any]]
-"""Sends commands to one server, all at once, and returns their replies; an error reply is one of them. Texts are such
-that bytes which are no UTF-8 come back as they were. Raises where the connection is lost.
-"""
+
+
+class Talk(Protocol):
+    """Sends commands to one server, all at once, and returns their replies; an error reply is one of them, and keys are
+    bytes. Raises where the connection is lost.
+    """
+
+    def __call__(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to all commands, in their order."""
+        ...
+
+    def each(self, head: Command, keys: Sequence[bytes]) -> list[Any]:
+        """The replies to the same command for each of many keys, which is its last word."""
+        ...
 
 
 class Failed(Exception):
@@ -53,7 +65,7 @@ class Failed(Exception):
 class Batch(NamedTuple):
     """Keys of one slot that go in one MIGRATE, and about how much they take, bytes."""
 
-    keys: tuple[str, ...]
+    keys: tuple[bytes, ...]
     size: int
 
 
@@ -79,14 +91,8 @@ class Route:
         """Some keys of each of the slots, in batches; a slot of which there are none in the database is left out."""
         self._select(database)
         replies = self._ask([("CLUSTER", "GETKEYSINSLOT", slot, KEYS_MAX) for slot in slots])
-        keys = [(slot, name) for slot, names in zip(slots, replies, strict=True) for name in names]
-        found: dict[int, list[Batch]] = {}
-        for (slot, name), size in zip(keys, self._sizes([name for _, name in keys]), strict=True):
-            batches = found.setdefault(slot, [])
-            if not batches or batches[-1].size + size > BATCH_BYTES:
-                batches.append(Batch((), 0))
-            batches[-1] = Batch((*batches[-1].keys, name), batches[-1].size + size)
-        return found
+        sizes = iter(self._sizes([name for names in replies for name in names]))
+        return {slot: list(_batches(names, sizes)) for slot, names in zip(slots, replies, strict=True) if names}
 
     def move(self, database: int, batches: Sequence[Batch]) -> None:
         """MIGRATE of these batches. Raises Failed with what the first one that was not taken was answered."""
@@ -107,7 +113,7 @@ class Route:
     def databases_now(self) -> tuple[int, ...]:
         """The databases that hold keys, now that clients may have begun to use another one."""
         (told,) = self.source([("INFO", "keyspace")])
-        if isinstance(told, str):
+        if isinstance(told, bytes):
             found = {int(number) for number in _DATABASE.findall(told)}
             self.databases = tuple(sorted(found | set(self.databases)))
         return self.databases
@@ -119,18 +125,19 @@ class Route:
     def _migrate(self, database: int, batch: Batch) -> Command:
         limit_ms = SILENCE_LIMIT_MS + batch.size * 1000 // BIG_BYTES_PER_S
         if len(batch.keys) == 1 and limit_ms > self.silence_max_ms:
+            name = batch.keys[0].decode(errors="backslashreplace")
             raise Failed(
-                f"the key {batch.keys[0]!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
+                f"the key {name!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
                 "for longer than cluster-node-timeout, and a replica would be elected; declare a longer one meanwhile"
             )
         where = (self.address.host, self.address.port)
         return ("MIGRATE", *where, "", database, limit_ms, "REPLACE", *self.login, "KEYS", *batch.keys)
 
-    def _sizes(self, keys: Sequence[str]) -> list[int]:
+    def _sizes(self, keys: Sequence[bytes]) -> list[int]:
         """About how much each key takes, bytes; one that has gone takes none."""
         if not self.sizes_known or not keys:
             return [BATCH_BYTES // KEYS_MAX] * len(keys)
-        replies = self.source([("MEMORY", "USAGE", key) for key in keys])
+        replies = self.source.each(("MEMORY", "USAGE"), keys)
         if any(isinstance(reply, Exception) and "permission" in str(reply) for reply in replies):
             self.sizes_known = False
             return self._sizes(keys)
@@ -143,6 +150,20 @@ class Route:
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
         return _good(self.source(commands))
+
+
+def _batches(keys: Sequence[bytes], sizes: Iterator[int]) -> Iterator[Batch]:
+    """The keys in their order; the sizes are taken from the front."""
+    names: list[bytes] = []
+    total = 0
+    for name, size in zip(keys, sizes, strict=False):
+        if names and total + size > BATCH_BYTES:
+            yield Batch(tuple(names), total)
+            names, total = [], 0
+        names.append(name)
+        total += size
+    if names:
+        yield Batch(tuple(names), total)
 
 
 def move_keys(route: Route, step: MoveKeys, *, ends: float) -> Exception | None:
@@ -254,8 +275,7 @@ class KeyMove:
         target_id: NodeId = self.step.target
         taking: list[Command] = [("CLUSTER", "SETSLOT", slot, "NODE", target_id) for slot in slots]
         _good(self.target(taking))
-        # A master that hears of the loss of its last slot first may have become a replica, and takes no SETSLOT.
-        _good([reply for reply in self.route.source(taking) if "only with masters" not in str(reply)])
+        _good([reply for reply in self.route.source(taking) if _NO_MASTER not in str(reply).lower()])
         self.slots_done += len(slots)
         self._open = [slot for slot in self._open if slot not in slots]
         self._late = [slot for slot in self._late if slot not in slots]

@@ -24,6 +24,7 @@ from redis.connection import Connection
 
 from bootstrap import tls, wire
 from bootstrap.atomic import How, cancel, detect, tasks
+from bootstrap.bulk import Bulk
 from bootstrap.carry import carry_over, leave, libraries, users
 from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
@@ -195,7 +196,7 @@ class Nodes:
                 # Keys are bytes: the other connections, which are for texts, would not give them back as they are.
                 with _closing(self._raw_connection(Address(connection.host, connection.port))) as source:
                     route = Route(
-                        source=partial(ask_all, source),
+                        source=Bulk(source),
                         address=write.address,
                         databases=write.databases,
                         login=self._credentials.as_migrate_takes_them(),

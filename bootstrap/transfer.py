@@ -16,11 +16,12 @@ from redis.connection import Connection
 
 from bootstrap.atomic import AtomicMove, How, detect
 from bootstrap.balance import bytes_of
-from bootstrap.migrate import MOMENT_S, KeyMove, Route
+from bootstrap.bulk import Bulk
+from bootstrap.migrate import MOMENT_S, KeyMove, Route, Talk
 from bootstrap.model import Address, ClusterView, Node, NodeId
 from bootstrap.slots import SlotSet
 from bootstrap.steps import MoveSlots, Rejected
-from bootstrap.talk import ask, ask_all
+from bootstrap.talk import ask
 
 TASK_BYTES = 1 << 30
 """About how much data goes in one migration of a server: what is cut off there has to begin anew."""
@@ -232,8 +233,8 @@ class Moving:
             self._how[node.node_id] = detect(partial(ask, self._connection(node)))
         return self._how[node.node_id]
 
-    def _talk(self, node: Node) -> Callable[[Sequence[Any]], list[Any]]:
-        return partial(ask_all, self._connection(node))
+    def _talk(self, node: Node) -> Talk:
+        return Bulk(self._connection(node))
 
     def _connection(self, node: Node) -> Connection:
         """A new one: a connection is used by one thread at a time."""
@@ -242,7 +243,7 @@ class Moving:
         return connection
 
 
-def route_of(source: Node, to: Address, talk: Callable[[Sequence[Any]], list[Any]], login: tuple[str, ...]) -> Route:
+def route_of(source: Node, to: Address, talk: Talk, login: tuple[str, ...]) -> Route:
     """The way for keys from a node to an address, on that connection."""
     return Route(
         source=talk,
