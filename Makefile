@@ -39,6 +39,7 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 bench: $(VENV)/ready  ## this program and redis-cli on the same servers, as ratios
 	$(BIN)/python -m tests.bench.forming $(ARGS)
 	$(BIN)/python -m tests.bench.healing
+	$(BIN)/python -m tests.bench.moving
 
 lock:  ## resolve the requirements anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml

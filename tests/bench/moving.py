@@ -25,17 +25,27 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from redis import RedisCluster
+from redis import Redis, RedisCluster
 from redis.cluster import ClusterNode
 
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
-from bootstrap.model import ClusterView, Node, NodeId
+from bootstrap.model import ClusterView, Node, NodeId, Role
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.settled import settled
 from bootstrap.slots import SLOT_COUNT, SlotSet
-from bootstrap.steps import AwaitAgreement, AwaitMesh, Meet, MoveSlots
+from bootstrap.steps import (
+    AwaitAgreement,
+    AwaitEpochs,
+    AwaitMesh,
+    AwaitMigrations,
+    AwaitReplication,
+    AwaitServing,
+    Meet,
+    MoveSlots,
+    Wait,
+)
 from tests.at_hand import CLIENTS, SERVERS
 from tests.bench.filling import fill
 from tests.servers.checker import Checker
@@ -44,8 +54,18 @@ LIMIT_S = 600.0
 SHARE = SLOT_COUNT // 4
 OWN_CLIENT = {"redis-6.2": "redis-cli-6.2", "redis-8.10": "redis-cli-8.10", "valkey-9.1": "valkey-cli"}
 """The tool that comes with a server; for the others the one on PATH."""
-CALM = ('save ""', "auto-aof-rewrite-percentage 0", "cluster-allow-replica-migration no")
-"""No server writes all its data anew in the middle of anybody's turn, and the fourth stays a master when it is empty."""
+QUIET = ('save ""', "auto-aof-rewrite-percentage 0", "cluster-allow-replica-migration no")
+"""No server writes all its data anew in the middle of a turn, and the fourth stays a master when it is empty."""
+
+CALM: tuple[Wait, ...] = (
+    AwaitMesh(),
+    AwaitAgreement(),
+    AwaitEpochs(),
+    AwaitReplication(),
+    AwaitMigrations(),
+    AwaitServing(),
+)
+"""What there must be nothing left to wait for when a tool begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,18 +164,29 @@ class Bench:
                 time.sleep(moving.pause_s)
         if moving.rejected:
             raise SystemExit(f"the slots did not go back: {moving.rejected[:3]}")
-        self._until(self._as_at_the_start)
+        self._until(self._restored)
+
+    def _restored(self, view: ClusterView) -> bool:
+        """Redis 6.2 makes a replica of a master that gave its last slot away: that is undone."""
+        if view.nodes[3].role is Role.REPLICA:
+            address = self._cluster.servers[3].address
+            with Redis(address.host, address.port) as client:
+                client.execute_command("CLUSTER", "RESET", "SOFT")
+            self._join(self._view())
+            return False
+        return self._as_at_the_start(view)
 
     def _as_at_the_start(self, view: ClusterView) -> bool:
         alike = {node.node_id: node.slots for node in view.nodes} == self._home
-        idle = all(node.serving and not node.tasks and not node.half_moved for node in view.nodes)
         keys = [node.keys for node in view.nodes]
-        return alike and idle and settled(AwaitAgreement(), view) and sum(keys) == self._keys and keys[3] == 0
+        whole = len(keys) == 4 and sum(keys) == self._keys and keys[3] == 0
+        open_slots = any(node.half_moved for node in view.nodes)
+        return alike and whole and not open_slots and all(settled(wait, view) for wait in CALM)
 
     def _timed(self, process: subprocess.Popen[bytes], began: float) -> Turn:
         """Until the process has ended, and all nodes agree that each has its share."""
         if process.wait(LIMIT_S) != 0:
-            raise SystemExit(f"{process.args} ended with {process.returncode}")
+            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
         ended = time.monotonic()
         if _even(self._view()):
             return Turn(took_s=ended - began)
@@ -171,9 +202,7 @@ class Bench:
         fourth = view.nodes[3]
         pairs = [(fourth, other) for other in view.nodes[:3]] + [(other, fourth) for other in view.nodes[:3]]
         for one, other in pairs:
-            meet = Meet(
-                introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port
-            )
+            meet = Meet(introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port)
             if rejected := self._nodes.tell({one.address: [meet]}):
                 raise SystemExit(f"the fourth master did not join: {rejected}")
         self._until(lambda now: settled(AwaitMesh(), now) and all(node.serving for node in now.nodes))
@@ -235,7 +264,7 @@ def measure(server: str, keys: int, rounds: int, *, clients: bool) -> tuple[tupl
 
 def _config(server: str) -> tuple[str, ...]:
     """Redis 6.2 has no word for the last line."""
-    return CALM[:-1] if server == "redis-6.2" else CALM
+    return QUIET[:-1] if server == "redis-6.2" else QUIET
 
 
 def _cli_of(server: str) -> Path:
@@ -245,7 +274,18 @@ def _cli_of(server: str) -> Path:
     return CLIENTS[name]
 
 
-HEAD = ("SERVER", "keys", "cli s", "apply s", "ratio", "start-up s", "move s", "its ratio", "spread", "load")
+HEAD: tuple[str, ...] = (
+    "SERVER",
+    "keys",
+    "cli s",
+    "apply s",
+    "ratio",
+    "start-up s",
+    "move s",
+    "its ratio",
+    "spread",
+    "load",
+)
 
 
 def _row(server: str, keys: int, times: dict[str, list[Turn]], load: str) -> tuple[str, ...]:
@@ -272,7 +312,10 @@ def _range(turns: Iterable[Turn]) -> str:
     return f"{took[0]:.2f}-{took[-1]:.2f}"
 
 
-FELT_HEAD = ("SERVER", "keys", "tool", "operations", "errors", "error rate", "worst pause s")
+FELT_HEAD: tuple[str, ...] = (
+    *("SERVER", "keys", "cli s", "apply s", "ratio"),
+    *("start-up s", "move s", "its ratio", "cli, apply from-to s", "load"),
+)
 
 
 def _felt_row(server: str, keys: int, tool: str, felt: Sequence[Felt]) -> tuple[str, ...]:
