@@ -5,23 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as ConnectionLost
 
 from bootstrap.bulk import Bulk, packed
-
-
-class Answering(Connection):
-    """Connected to one end of a pair of sockets; whoever has the other one is the server."""
-
-    def __init__(self, end: socket.socket) -> None:
-        super().__init__()
-        self._end = end
-
-    def connect(self) -> None:
-        self._sock = self._end
 
 
 @contextmanager
@@ -33,7 +23,9 @@ def talking(answer: bytes, *, then_gone: bool = False) -> Iterator[tuple[Bulk, s
         theirs.sendall(answer)
         if then_gone:
             theirs.shutdown(socket.SHUT_WR)
-        yield Bulk(Answering(ours)), theirs
+        connection: Any = Connection()
+        connection._sock = ours
+        yield Bulk(connection), theirs
 
 
 def test_words_go_out_as_they_are() -> None:
