@@ -283,7 +283,7 @@ HEAD: tuple[str, ...] = (
     "start-up s",
     "move s",
     "its ratio",
-    "spread",
+    "cli, apply from-to s",
     "load",
 )
 
@@ -312,10 +312,7 @@ def _range(turns: Iterable[Turn]) -> str:
     return f"{took[0]:.2f}-{took[-1]:.2f}"
 
 
-FELT_HEAD: tuple[str, ...] = (
-    *("SERVER", "keys", "cli s", "apply s", "ratio"),
-    *("start-up s", "move s", "its ratio", "cli, apply from-to s", "load"),
-)
+FELT_HEAD: tuple[str, ...] = ("SERVER", "keys", "tool", "operations", "errors", "error rate", "worst pause s")
 
 
 def _felt_row(server: str, keys: int, tool: str, felt: Sequence[Felt]) -> tuple[str, ...]:
