@@ -7,6 +7,7 @@ A key is whatever bytes a client chose. The connection, with TLS and the login, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -48,6 +49,11 @@ class Bulk:
         before = b"*%d\r\n%b" % (len(head) + 1, b"".join(map(_packed, head)))
         self._socket.sendall(b"".join([b"%b$%d\r\n%b\r\n" % (before, len(key), key) for key in keys]))
         return [self._reply() for _ in keys]
+
+    def close(self) -> None:
+        """Lets go of the connection, which is not closed by that."""
+        with suppress(OSError):
+            self._replies.close()
 
     def _reply(self) -> Any:
         line = self._replies.readline()

@@ -229,7 +229,7 @@ class Settings:
         shown="none: all alike",
     )
     move_deadline_s: float = _setting(
-        3600.0, _seconds(1, 604800), "how long slots may be moved in one run, seconds; beside the deadline"
+        3600.0, _seconds(0.1, 604800), "how long slots may be moved in one run, seconds; beside the deadline"
     )
     confirm: str = _setting(
         "",

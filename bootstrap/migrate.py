@@ -273,6 +273,8 @@ class KeyMove:
     def _hand_over(self, slots: list[int]) -> None:
         """The target first, with a new epoch, then the source, which refuses while it still holds a key."""
         target_id: NodeId = self.step.target
+        # One that has handed its own place over meanwhile takes no mark: its keys are another's now, and still come.
+        _good(self.route.source([("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id) for slot in slots]))
         taking: list[Command] = [("CLUSTER", "SETSLOT", slot, "NODE", target_id) for slot in slots]
         _good(self.target(taking))
         _good([reply for reply in self.route.source(taking) if _NO_MASTER not in str(reply).lower()])

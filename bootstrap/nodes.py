@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -194,9 +194,10 @@ class Nodes:
                     return carry_over(told, partial(ask, origin), write)
             case MoveKeys():
                 # Keys are bytes: the other connections, which are for texts, would not give them back as they are.
-                with _closing(self._raw_connection(Address(connection.host, connection.port))) as source:
+                here = Address(connection.host, connection.port)
+                with _closing(self._raw_connection(here)) as source, closing(Bulk(source)) as talk:
                     route = Route(
-                        source=Bulk(source),
+                        source=talk,
                         address=write.address,
                         databases=write.databases,
                         login=self._credentials.as_migrate_takes_them(),

@@ -30,13 +30,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bootstrap.balance import leaving
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
 from bootstrap.model import ClusterView, Desired, Node
 from bootstrap.moves import HalfMove, half_moves
 from bootstrap.placement import exchange
-from bootstrap.refusals import reasons_to_refuse
+from bootstrap.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.resize import foreseen, resize
 from bootstrap.settled import settled
 from bootstrap.steps import (
@@ -114,7 +115,7 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     if reasons := tuple(reasons_to_refuse(view, desired, shards)):
         return Refusal(reasons=reasons)
     fresh = forming(view)
-    shape = tuple(_shape(view, shards))
+    shape = tuple(_shape(view, desired, shards))
     if fresh and desired.timeout_ms is None:
         shape = (*shape, *_announce(view, shape))
     phases = [
@@ -134,6 +135,8 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         *_finish_moves(tuple(half_moves(view))),
     ]
     if not any(phase.steps for phase in phases):
+        if reasons := tuple(reasons_not_to_move(view, desired, shards)):
+            return Refusal(reasons=reasons)
         phases += resize(view, desired, shards)
     elif not forming(view):
         phases += foreseen(view, desired, shards)
@@ -190,7 +193,7 @@ def _meet(view: ClusterView) -> Iterator[Step]:
     yield AwaitMesh()
 
 
-def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
+def _shape(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
     owned = inherited(view)
     for shard in shards:
         if missing := shard.slots - owned[shard.master]:
@@ -201,6 +204,20 @@ def _shape(view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
                 yield Replicate(replica=replica, master=shard.master)
             elif replica in view.stuck or _asks_elsewhere(view.by_id[replica], view.by_id[shard.master]):
                 yield Reattach(replica=replica, master=shard.master)
+    for node in leaving(view, desired):
+        yield from _mend_until_it_leaves(node, view, shards)
+
+
+def _mend_until_it_leaves(node: Node, view: ClusterView, shards: tuple[Shard, ...]) -> Iterator[Step]:
+    """A replica on a pod that leaves is given nothing new, and must not be in the way: with its link stuck, or behind a
+    master that is lost and cannot be forgotten while it has a replica.
+    """
+    master = node.myself.master_id
+    succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
+    if master and master in view.by_id and node.node_id in view.stuck:
+        yield Reattach(replica=node.node_id, master=master)
+    elif master in succeeded and shards:
+        yield Replicate(replica=node.node_id, master=shards[0].master)
 
 
 def _asks_elsewhere(replica: Node, master: Node) -> bool:

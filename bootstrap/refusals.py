@@ -25,10 +25,10 @@ def reasons_to_refuse(view: ClusterView, desired: Desired, shards: tuple[Shard, 
         _members_elsewhere(view),
         _keys_on_several(view),
         _slots_lost(view, desired),
+        _moved_to_the_lost(view, desired),
         _keys_outside(view, _to_be_theirs(view)),
         _too_few_masters(view, desired, shards),
         _shrunk_too_early(view, desired),
-        _no_room(view, desired, shards),
         _no_copy_left(view, desired),
     )
 
@@ -168,6 +168,31 @@ def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         )
 
 
+def _moved_to_the_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
+    """Slots that were on their way to a master that is lost and owned none yet, so that nobody is elected in its place.
+    Its replicas may have the only copy of the keys that had arrived; given another master they would drop it.
+    """
+    if loss_accepted(view, desired):
+        return
+    at_home = {slot for node in view.nodes if node.role is Role.MASTER for slot, _ in node.myself.importing}
+    marks = [(slot, node, other) for node in view.nodes for slot, other in node.myself.migrating if slot not in at_home]
+    for loss in losses(view):
+        coming = [(slot, node) for slot, node, other in marks if other == loss.node_id]
+        if loss.slots or not coming:
+            continue
+        slots = SlotSet.of(*((slot, slot) for slot, _ in coming))
+        holders = [heir for heir in loss.heirs if heir.keys]
+        message = f"the slots {slots} were moving to a master that is lost"
+        remedy = "bring back its disk; or accept that the keys which had arrived there are lost: "
+        remedy += f"python -m bootstrap apply --accept-loss {view.fingerprint()}"
+        if holders:
+            message += f", and {holders[0].pod} has the only copy of what had arrived ({holders[0].keys} keys)"
+            words = "; ".join(f"CLUSTER SETSLOT {slot} IMPORTING {node.node_id}" for slot, node in coming[:3])
+            more = " and so on for each of them" if len(coming) > 3 else ""
+            remedy = f"on {holders[0].pod}: CLUSTER FAILOVER TAKEOVER, then {words}{more}; then run again"
+        yield Reason(code="moved-to-the-lost", message=message, remedy=remedy, node=holders[0].pod if holders else None)
+
+
 def _to_be_theirs(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     home, coming = homes(view), arriving(view)
     return {node: home.get(node, SlotSet()) | coming.get(node, SlotSet()) for node in {*home, *coming}}
@@ -207,9 +232,12 @@ def _too_few_masters(view: ClusterView, desired: Desired, shards: tuple[Shard, .
 def _shrunk_too_early(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     """Pods of a cluster that is to have fewer shards were taken away before their slots were moved. What is left could
     be drained on its own, with one copy less of each key; the disks of those pods have the rest.
+
+    A pod that took the place of a lost one has never heard of that one, so it is no member beside it.
     """
     owners = [node for node, slots in inherited(view).items() if slots]
-    members = sum(1 for node in view.nodes if not node.blank) + len(view.unlisted())
+    lost = view.unlisted()
+    members = len({teller.node_id for tellers in lost.values() for teller in tellers}) + len(lost)
     pods = len(view.nodes) + len(view.spares) + len(view.absent)
     shards = len(owners) + sum(1 for loss in losses(view) if loss.gone)
     if members > pods and shards > desired.shards:
@@ -222,8 +250,10 @@ def _shrunk_too_early(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         )
 
 
-def _no_room(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
-    """Slots that would not fit: a full server refuses keys, or worse, evicts some."""
+def reasons_not_to_move(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Reason]:
+    """Slots that would not fit: a full server refuses keys, or worse, evicts some. Asked when they are to move next, so
+    that no repair waits for memory.
+    """
     coming: dict[NodeId, int] = {}
     for move in flows(view, desired, [shard.master for shard in shards]):
         coming[move.target] = coming.get(move.target, 0) + bytes_of(move, view)
@@ -235,7 +265,8 @@ def _no_room(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
                 code="no-room",
                 message=f"{node.pod} would get about {mebibytes(size)} of data and has {mebibytes(max(0, free))} left "
                 f"of its maxmemory",
-                remedy="raise maxmemory (and the pods' memory), or declare more shards",
+                remedy="raise maxmemory (and the pods' memory), or declare more shards; where only shares are off, "
+                "BOOTSTRAP_REBALANCE=off leaves them",
                 node=node.pod,
             )
 

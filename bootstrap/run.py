@@ -82,8 +82,8 @@ class Session:
         if not view.spares:
             return {}
         told = self.settings
-        count = told.desired.nodes
-        command = f"kubectl --namespace {told.namespace} scale statefulset {told.statefulset} --replicas={count}"
+        count, name = told.desired.nodes, view.spares[0].pod.rpartition("-")[0]
+        command = f"kubectl --namespace {told.namespace} scale statefulset {name} --replicas={count}"
         return {"next": f"safe to set replicas to {count} now: {command}"}
 
     def _had_another_size(self, first: ClusterView) -> bool:

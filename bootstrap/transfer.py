@@ -132,6 +132,7 @@ class Moving:
         self._running: dict[MoveSlots, tuple[Mover, tuple[NodeId, ...]]] = {}
         self._over: list[Mover] = []
         self._connections: list[Connection] = []
+        self._talks: list[Bulk] = []
         self._how: dict[NodeId, How] = {}
         self._pool = ThreadPoolExecutor(max_workers=THREADS_MAX, thread_name_prefix="move")
 
@@ -177,6 +178,8 @@ class Moving:
         with suppress(Exception):
             list(self._pool.map(lambda mover: mover.close(ends), [mover for mover, _ in self._running.values()]))
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for talk in self._talks:
+            talk.close()
         for connection in self._connections:
             connection.disconnect()
 
@@ -234,7 +237,9 @@ class Moving:
         return self._how[node.node_id]
 
     def _talk(self, node: Node) -> Talk:
-        return Bulk(self._connection(node))
+        talk = Bulk(self._connection(node))
+        self._talks.append(talk)
+        return talk
 
     def _connection(self, node: Node) -> Connection:
         """A new one: a connection is used by one thread at a time."""

@@ -250,6 +250,7 @@ class FakeCluster:
         self._promote(heir)
         heir.keys, heir.in_slot = master.keys, dict(master.in_slot)
         master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), heir.node_id, False, 2
+        master.migrating, master.importing = {}, {}
         return ""
 
     def _wipe(self, node: FakeNode, *, flush: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bootstrap.balance import drained, flows, shares, skew
 from bootstrap.errors import Refused
 from bootstrap.model import ClusterView, Desired, Memory, Node
+from bootstrap.plan import Plan, plan
 from bootstrap.slots import ALL_SLOTS, SLOT_COUNT, SlotSet
 from bootstrap.steps import HandOver, Leave, MoveKeys
 from bootstrap.verify import violations
@@ -197,6 +199,82 @@ def test_what_does_not_fit_is_not_begun() -> None:
         run_on(cluster, shape(3, 1)).converge()
     assert {reason.code for reason in caught.value.reasons} == {"no-room"}
     assert "about 267 MiB of data and has 100 MiB left" in caught.value.reasons[0].message
+
+
+def test_memory_stands_in_the_way_of_no_repair() -> None:
+    """Shares are off, memory is full, and a replica has lost its disk: the replica comes first."""
+    cluster = uneven(4000, 6923, 5461)
+    wipe(cluster, 5)
+    view = cluster.look()
+    for node in view.nodes:
+        memory = Memory(used_bytes=990 << 20, dataset_bytes=800 << 20, max_bytes=1000 << 20)
+        view = with_node(view, node.ordinal, memory=memory)
+    assert isinstance(plan(view, shape()), Plan)
+
+
+@pytest.mark.parametrize("ordinal", [0, 3, 6, 7])
+def test_a_drain_that_meets_a_lost_disk_goes_on(ordinal: int) -> None:
+    """The pod in its place is no member beside the lost one: nobody took a pod away."""
+    cluster = holding(shape(4, 1))
+    wipe(cluster, ordinal)
+    cluster.sleep(0.1)
+    assert_tolerable(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
+
+
+@pytest.mark.parametrize("ordinal", [6, 7, 8])
+def test_a_stuck_replica_that_leaves_is_in_nobodys_way(ordinal: int) -> None:
+    """It connects anew, and then it leaves."""
+    cluster = holding(shape(3, 2))
+    cluster[ordinal].hangs, cluster[ordinal].link_up = True, False
+    cluster.sleep(1)
+    assert_tolerable(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
+
+
+def killed_with_keys_on_the_way() -> FakeCluster:
+    """A run that was killed after the first keys had come to a new master that owns no slot yet."""
+    desired = shape(4, 1)
+    whole = with_pods_for(holding(shape(3, 1)), desired)
+    run_on(whole, desired).converge()
+    cluster = with_pods_for(holding(shape(3, 1)), desired)
+    cluster.kill_before = False
+    cluster.kill_at = next(number for number, write in enumerate(whole.written) if isinstance(write, MoveKeys))
+    with suppress(Killed):
+        run_on_without_goodbye(cluster, desired)
+    cluster.kill_at = None
+    cluster.sleep(1)
+    assert cluster[6].keys
+    assert not cluster[6].slots
+    return cluster
+
+
+def test_keys_on_their_way_to_a_master_that_is_lost_are_not_dropped() -> None:
+    """Its replica has the only copy: refused, nothing written; what the reason says brings every key back."""
+    cluster = killed_with_keys_on_the_way()
+    (slot,) = cluster[6].importing
+    wipe(cluster, 6)
+    cluster.written.clear()
+    with pytest.raises(Refused) as caught:
+        run_on(cluster, shape(4, 1)).converge()
+    (reason,) = caught.value.reasons
+    assert (reason.code, reason.node) == ("moved-to-the-lost", "redis-app-7")
+    assert f"CLUSTER SETSLOT {slot} IMPORTING {cluster[0].node_id}" in reason.remedy
+    assert cluster.written == []
+    cluster._promote(cluster[7])
+    cluster[7].importing[slot] = cluster[0].node_id
+    cluster.sleep(3)
+    assert_tolerable(cluster, run_on(cluster, shape(4, 1)).converge(), shape(4, 1))
+
+
+def test_keys_that_went_with_master_and_replica_are_given_up_only_when_told() -> None:
+    """Nobody has a copy: refused as other lost slots are, and accepted for that very cluster."""
+    cluster = killed_with_keys_on_the_way()
+    wipe(cluster, 6)
+    wipe(cluster, 7)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster, shape(4, 1)).converge()
+    assert [reason.code for reason in caught.value.reasons] == ["moved-to-the-lost"]
+    accepted = replace(shape(4, 1), accept_loss=cluster.look().fingerprint())
+    assert violations(run_on(cluster, accepted).converge(), shape(4, 1)) == ()
 
 
 def uneven(*sizes: int) -> FakeCluster:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from redis import RedisCluster
+from redis import Redis, RedisCluster
+from redis.crc import key_slot
 
 from bootstrap.local.programs import Program
+from bootstrap.model import Role
 from bootstrap.verify import violations
 from tests.servers.checker import Checker
 from tests.servers.conftest import Lab, Said, until
@@ -226,3 +228,39 @@ def test_a_key_that_is_too_big_to_move_in_time_is_named(any_program: Program, la
     with client(eight) as reader:
         assert [reader.strlen("huge{2}"), reader.strlen("huge{d}")] == [18 << 20, 60 << 20]
         assert {name: reader.get(name) for name in keys} == keys
+
+
+def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(any_program: Program, lab: Labs) -> None:
+    """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    slot = key_slot(b"{2}")
+    names = [f"half:{number}{{2}}" for number in range(10)]
+    with client(eight) as writer:
+        for name in names:
+            writer.set(name, "v")
+    doors = [Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers]
+    ids = [door.execute_command("CLUSTER", "MYID") for door in doors]
+    for newcomer in eight.cluster.servers[6:]:
+        doors[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
+    until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
+    doors[7].execute_command("CLUSTER", "REPLICATE", ids[6])
+    until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
+    doors[6].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    doors[1].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[6])
+    target = eight.cluster.servers[6].address
+    doors[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:5])
+    until(lambda: doors[7].dbsize() == 5)
+    replace_pods(eight, 6, wiped=True)
+    grown = declared(eight, 4, 1)
+    refused = grown.run("apply")
+    (reason,) = refused.outcome["reasons"]
+    assert (refused.exit_code, refused.outcome["steps"], reason["code"]) == (3, 0, "moved-to-the-lost"), refused.text
+    assert doors[7].dbsize() == 5
+    doors[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+    until(lambda: grown.view().nodes[7].role is Role.MASTER)
+    doors[7].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    said = grown.run("apply")
+    assert said.exit_code == 0, said.text
+    for door in doors:
+        door.close()
+    assert_good(grown, keys | dict.fromkeys(names, "v"))
