@@ -80,8 +80,8 @@ class Pod:
         file = self.directory / "log"
         return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
-    def with_auth(self, secret: Secret) -> Pod:
-        """As the component `auth` alone has it."""
+    def with_auth(self, secret: Secret, server: Path | None = None) -> Pod:
+        """As the component `auth` alone has it, in the image of that server."""
         (self.directory / "renew-tls.sh").unlink()
         told = {
             "REDIS_USER": "server",
@@ -89,6 +89,8 @@ class Pod:
             "REDIS_SECRET_DIR": str(secret.mounted),
             "REDIS_AUTH_DIR": str(secret.written),
         }
+        if server:
+            told["PATH"] = f"{server.parent}:{a_cli.parent}:{os.defpath}"
         return Pod(self.directory, self.tls_options, told)
 
     def with_tls(self, shown: Certificate) -> Pod:
@@ -205,10 +207,14 @@ def test_no_program_gets_a_password_as_an_argument(pod: Pod, tmp_path: Path) -> 
 
 @with_a_client
 @every_server
-def test_a_changed_secret_is_taken_over_without_a_restart(program: Path, pod: Pod, tmp_path: Path) -> None:
+def test_a_changed_secret_is_taken_over_without_a_restart(
+    program: Path, pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The new passwords are good, an old one is where it is kept as a second, and replicas log in with the new one."""
+    # As in its image: the script asks the server that it finds which commands that one knows.
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     secret = rendered(tmp_path)
-    pod = pod.with_auth(secret)
+    pod = pod.with_auth(secret, program)
     with running(program, tmp_path / "server", *options(secret)) as server:
         assert (pod.alive(server), pod.log) == ("", [])
         secret.change(password="new", also_password=KEYS["password"], server_password="new of the servers")
