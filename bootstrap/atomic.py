@@ -173,10 +173,7 @@ class AtomicMove:
             return
         with suppress(Exception):
             if task_id := self._task_id or self._running(self._told_by_leader()):
-                if self._how is How.IMPORT:
-                    self._ask_target("CLUSTER", "MIGRATION", "CANCEL", "ID", task_id)
-                else:
-                    self._ask_source("CLUSTER", "CANCELSLOTMIGRATIONS")
+                cancel(self._ask_leader, self._how, task_id)
         self.error = "it was cancelled"
 
     def _begin(self) -> None:
@@ -199,7 +196,7 @@ class AtomicMove:
         for task in before:
             # One that failed, and is tried again for ever, stands in the way of others with its slots.
             if task.importing and task.failed and task.slots & self._slots:
-                self._ask_target("CLUSTER", "MIGRATION", "CANCEL", "ID", task.task_id)
+                cancel(self._ask_target, self._how, task.task_id)
         reply = self._ask_target("CLUSTER", "MIGRATION", "IMPORT", *self._words_of_slots())
         return reply if isinstance(reply, Exception) else _text(reply)
 

@@ -78,17 +78,21 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def _seconds(low: float, high: float) -> Callable[[str], float]:
+def _number(low: float, high: float, unit: str) -> Callable[[str], float]:
     def read(text: str) -> float:
         try:
             number = float(text)
         except ValueError:
             number = math.nan
         if not low <= number <= high:
-            raise ValueError(f"is not a number of seconds between {low:g} and {high:g}")
+            raise ValueError(f"is not a number of {unit} between {low:g} and {high:g}")
         return number
 
     return read
+
+
+def _seconds(low: float, high: float) -> Callable[[str], float]:
+    return _number(low, high, "seconds")
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -98,16 +102,6 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return read
-
-
-def _percent(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 100:
-        raise ValueError("is not a number of percent between 0 and 100")
-    return number
 
 
 def _weights(text: str) -> tuple[tuple[str, float], ...]:
@@ -220,7 +214,9 @@ class Settings:
         "even out the shards' slots; auto: beyond the threshold, on: to the last slot, off: only for another number",
     )
     threshold_percent: float = _setting(
-        10.0, _percent, "how far a shard may be off its share of slots before it is evened out, percent"
+        10.0,
+        _number(0, 100, "percent"),
+        "how far a shard may be off its share of slots before it is evened out, percent",
     )
     weights: tuple[tuple[str, float], ...] = _setting(
         (),

@@ -151,7 +151,7 @@ class Run:
     resized: bool = False
     """True once this run has moved slots, or taken a pod out of the cluster."""
     _move_deadline: Deadline | None = None
-    _move_pause_s: float = 0.0
+    _move_patience: Pacer = field(init=False)
     links: LinkWatch = field(init=False)
     view: ClusterView = field(default_factory=ClusterView)
     """The latest view, for whoever has to report after a failure."""
@@ -160,6 +160,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.links = LinkWatch(self.clock)
+        self._move_patience = Pacer(self)
 
     def seen(self, view: ClusterView) -> ClusterView:
         """The view with all that is known beyond it."""
@@ -184,7 +185,7 @@ class Run:
         while True:
             view, decision = self.decide(planner=partial(wiping, confirm=confirm))
             if self.first_view is None:
-                self._say_what_was_found(view, decision)
+                self._begin_with(view, decision)
             if isinstance(decision, Refusal):
                 raise Refused.because(decision.reasons)
             if not decision:
@@ -202,7 +203,7 @@ class Run:
                 self._put_timeouts_back()
                 continue
             if self.first_view is None:
-                self._say_what_was_found(view, decision)
+                self._begin_with(view, decision)
             match decision:
                 case Refusal():
                     self.check_lock()  # what another run has half done looks like much that is refused
@@ -237,7 +238,8 @@ class Run:
                 return view, decision
             patience.wait("looking_again", partial(in_words, decision.reasons), partial(_refused, decision))
 
-    def _say_what_was_found(self, view: ClusterView, decision: Plan | Refusal) -> None:
+    def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
+        """Keeps what counts for the whole run, and says what was found."""
         self.first_view = view
         # Slots that move change the fingerprint; what was accepted for the state at the start holds to the end.
         self.desired = replace(self.desired, without_copies=loss_accepted(view, self.desired))
@@ -322,18 +324,11 @@ class Run:
 
     def _moved(self, moves: list[MoveSlots], transfer: Transfer, report: Progress, view: ClusterView) -> None:
         self.steps_done += len(moves) - len(transfer.rejected)
-        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in transfer.rejected)
-        for no in transfer.rejected:
-            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
+        self._say_what_was_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **report.as_fields())
-        if not transfer.rejected:
-            self._move_pause_s = 0.0
-            return
-        # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
-        if self.deadline.passed:
-            raise NotYet.because(self.rejected)
-        self._move_pause_s = min(5.0, 2 * self._move_pause_s + 0.2)
-        self.clock.sleep(min(self._move_pause_s, self.deadline.left_s))
+        if bad := self.rejected:
+            # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
+            self._move_patience.wait("slots_not_moved", partial(in_words, bad), partial(NotYet.because, bad))
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         self.check_lock()
@@ -343,9 +338,7 @@ class Run:
         rejected = self.world.tell(writes, view)
         self.links.told(writes)
         self.steps_done += len(writes) - len(rejected)
-        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
-        for no in rejected:
-            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
+        self._say_what_was_rejected(rejected, view)
         if any(no.answered and isinstance(no.write, SetTimeout | SetConfig) for no in rejected):
             self.settings_denied = self.rejected
         elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
@@ -354,6 +347,11 @@ class Run:
         for write in writes:
             if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
                 self.lowered.discard(write.node)
+
+    def _say_what_was_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:
+        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
+        for no in rejected:
+            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
 
     def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
         """Glances until every step is settled, a peer is lost or the limit has passed; returns what is unsettled."""

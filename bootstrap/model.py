@@ -15,6 +15,9 @@ from itertools import combinations, groupby
 from bootstrap.places import Place
 from bootstrap.slots import SlotSet
 
+DEFAULT_TIMEOUT_MS = 15_000
+"""The servers' own cluster-node-timeout, where CONFIG may not be asked."""
+
 NodeId = str
 """Redis's name for a node: 40 hexadecimal digits, kept in nodes.conf. A pod without its old disk has a new one."""
 
@@ -105,6 +108,12 @@ class Memory:
     """What of it is data, by the server's own estimate."""
     max_bytes: int = 0
     """The limit, `maxmemory`; 0 is none."""
+
+
+def mebibytes(count: int) -> str:
+    """`12 MiB`; tenths where there is less than ten."""
+    size = count / 2**20
+    return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,10 +304,19 @@ class ClusterView:
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
 
-    @cached_property
+    def agreed_on(self, node_id: NodeId) -> bool:
+        """True when nobody says of that node what it does not say of itself."""
+        return node_id not in self._beliefs[0]
+
+    @property
     def agreed(self) -> bool:
-        """True when nobody says of another node what that one does not say of itself."""
-        return self._beliefs[0]
+        """True when that is so of every node."""
+        return not self._beliefs[0]
+
+    def linked(self, one: NodeId, other: NodeId) -> bool:
+        """True when each of two nodes reaches the other. A node that is not in the view reaches nobody."""
+        reached = self._beliefs[1]
+        return other in reached.get(one, ()) and one in reached.get(other, ())
 
     def unlinked(self) -> Iterator[tuple[Node, Node]]:
         """Pairs of nodes that lack a link in some direction, lower ordinals first."""
@@ -306,18 +324,19 @@ class ClusterView:
         if all(len(ids) == len(self.nodes) - 1 for ids in reached.values()):
             return
         for one, other in combinations(self.nodes, 2):
-            if other.node_id not in reached[one.node_id] or one.node_id not in reached[other.node_id]:
+            if not self.linked(one.node_id, other.node_id):
                 yield one, other
 
     @cached_property
-    def _beliefs(self) -> tuple[bool, Mapping[NodeId, frozenset[NodeId]]]:
-        """Whether all agree, and whom each node reaches: it knows that one's id and address, is connected to it, and
-        does not suspect it. A link to where a pod was looks connected for a whole node timeout, where nobody refuses
-        what is sent there; so the address counts.
+    def _beliefs(self) -> tuple[frozenset[NodeId], Mapping[NodeId, frozenset[NodeId]]]:
+        """Of whom somebody says what that one does not, and whom each node reaches.
+
+        Reaching: it knows that one's id and address, is connected to it, and does not suspect it. A link to where a pod
+        was looks connected for a whole node timeout, where nobody refuses what is sent there; so the address counts.
 
         One pass and few calls: of a thousand nodes there are a million lines.
         """
-        agreed, reached = True, {}
+        doubted, reached = set(), {}
         truth = {
             node.node_id: (node.slots, node.myself.master_id, node.role, (node.address, node.myself.address))
             for node in self.nodes
@@ -331,14 +350,14 @@ class ClusterView:
                 flags = told.flags
                 if told.connected and _SUSPECTED.isdisjoint(flags) and told.address in addresses:
                     ids.append(node_id)
-                if agreed and not (
-                    told.slots.ranges == slots.ranges
-                    and told.master_id == master_id
-                    and ("slave" in flags) is (role is Role.REPLICA)
+                if (
+                    told.slots.ranges != slots.ranges
+                    or told.master_id != master_id
+                    or ("slave" in flags) is not (role is Role.REPLICA)
                 ):
-                    agreed = False
+                    doubted.add(node_id)
             reached[node.node_id] = frozenset(ids)
-        return agreed, reached
+        return frozenset(doubted), reached
 
     def within(self, pods: int) -> ClusterView:
         """The view of a cluster that takes so many pods: blank ones beyond them are spares, no part of it. Where nobody

@@ -19,6 +19,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from redis.connection import Connection
 
@@ -29,12 +30,22 @@ from bootstrap.carry import carry_over, leave, libraries, users
 from bootstrap.commands import Command, commands_for
 from bootstrap.errors import WireError
 from bootstrap.migrate import MOMENT_S, Route, move_keys
-from bootstrap.model import Absence, Address, ClusterView, Member, Memory, Node, Replication, SlotTask
+from bootstrap.model import (
+    DEFAULT_TIMEOUT_MS,
+    Absence,
+    Address,
+    ClusterView,
+    Member,
+    Memory,
+    Node,
+    Replication,
+    SlotTask,
+)
 from bootstrap.silence import NotANode, Silence, silence_of, words_of
 from bootstrap.slots import SlotSet
 from bootstrap.steps import CancelMigration, CarryOver, Leave, MoveKeys, MoveSlots, Rejected, Write
 from bootstrap.talk import ask, ask_all, first_error
-from bootstrap.transfer import DEFAULT_TIMEOUT_MS, Moving
+from bootstrap.transfer import Moving
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -57,8 +68,6 @@ _LOOK: tuple[Command, ...] = (
     ("CONFIG", "GET", "cluster-*"),
 )
 _CONVERSATIONS = (MoveKeys, CarryOver, Leave, CancelMigration)
-_HOW = "moves_slots_how"
-"""Where a connection remembers what its server can do; one that was restarted has another connection."""
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that a person may declare, and that may change at run time without harm."""
 
@@ -112,6 +121,8 @@ class Nodes:
         self._kind = connections(self._tls)
         self._answer_limit_s = answer_limit_s
         self._open: dict[Address, Connection] = {}
+        self._how: WeakKeyDictionary[Connection, How] = WeakKeyDictionary()
+        """What servers can do, by their connections: one that was restarted has another."""
         self._pool = ThreadPoolExecutor(max_workers=WORKERS_MAX, thread_name_prefix="node")
 
     def close(self) -> None:
@@ -125,7 +136,7 @@ class Nodes:
     def look(self, places: Iterable[tuple[str, int, Address]]) -> Mapping[tuple[str, Address], Node | Silence]:
         """One look at every (pod, ordinal, address), all at once. An address may be asked for several pods."""
         places = tuple(places)
-        by_address = self._each({address: _look for _, _, address in places})
+        by_address = self._each({address: partial(_look, self._how) for _, _, address in places})
         return {
             (pod, address): found
             if isinstance(found := by_address[address], Silence)
@@ -157,7 +168,13 @@ class Nodes:
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Moving:
         """Slots to be moved, on connections of their own; nothing is told yet."""
-        return Moving(moves, view, self._raw_connection, self._credentials.as_migrate_takes_them())
+        return Moving(
+            moves,
+            view,
+            connect=self._raw_connection,
+            login=self._credentials.as_migrate_takes_them(),
+            hide=self._credentials.hide,
+        )
 
     def equipment(
         self, addresses: Iterable[Address]
@@ -329,12 +346,12 @@ def _timeout_of(told: Callable[..., Any]) -> int:
     return int(timeout) if timeout.isdecimal() else DEFAULT_TIMEOUT_MS
 
 
-def _look(connection: Connection) -> _Facts:
+def _look(known: WeakKeyDictionary[Connection, How], connection: Connection) -> _Facts:
     facts = _Facts.of(ask_all(connection, _LOOK))
     told = partial(ask, connection)
-    if not hasattr(connection, _HOW):
-        setattr(connection, _HOW, detect(told))
-    how = getattr(connection, _HOW)
+    if connection not in known:
+        known[connection] = detect(told)
+    how = known[connection]
     return facts if how is How.KEYS else replace(facts, tasks=tuple(_under_way(told, how)))
 
 

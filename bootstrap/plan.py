@@ -34,7 +34,7 @@ from bootstrap.balance import leaving
 from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
-from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.model import DEFAULT_TIMEOUT_MS, ClusterView, Desired, Node
 from bootstrap.moves import HalfMove, half_moves
 from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_not_to_move, reasons_to_refuse
@@ -47,6 +47,7 @@ from bootstrap.steps import (
     AwaitEpochs,
     AwaitHeir,
     AwaitMesh,
+    AwaitMigrations,
     AwaitReplication,
     AwaitServing,
     CarryOver,
@@ -76,9 +77,6 @@ QUICK_TIMEOUT_MS = 1000
 ALL_PAIRS_MAX = 64
 """Nodes among which every pair is introduced: quickest, since nothing waits for gossip, up to some size. *Measured* on
 2 cores: 60 nodes 0.6 s in place of 1.0 s with 16 introducers; 120 nodes are a storm of 6 s (redis-facts)."""
-
-DEFAULT_TIMEOUT_MS = 15_000
-"""The servers' own cluster-node-timeout, where CONFIG may not be asked."""
 
 ELECTION_S = 10
 """An election takes the node timeout, until the others notice, and some seconds; this much later it is overdue."""
@@ -135,7 +133,7 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         *_finish_moves(tuple(half_moves(view))),
     ]
     if not any(phase.steps for phase in phases):
-        if reasons := tuple(reasons_not_to_move(view, desired, shards)):
+        if settled(AwaitMigrations(), view) and (reasons := tuple(reasons_not_to_move(view, desired, shards))):
             return Refusal(reasons=reasons)
         phases += resize(view, desired, shards)
     elif not forming(view):

@@ -9,8 +9,7 @@ from typing import Any, TextIO
 from bootstrap.balance import bytes_of
 from bootstrap.clock import Clock
 from bootstrap.errors import Reason
-from bootstrap.model import ClusterView
-from bootstrap.refusals import mebibytes
+from bootstrap.model import ClusterView, mebibytes
 from bootstrap.steps import MoveSlots
 
 BAR_WIDTH = 24

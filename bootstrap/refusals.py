@@ -11,7 +11,7 @@ from itertools import chain
 from bootstrap.balance import bytes_of, flows
 from bootstrap.errors import Reason
 from bootstrap.losses import inherited, loss_accepted, losses, lost_for_good
-from bootstrap.model import ClusterView, Desired, Node, NodeId, Role
+from bootstrap.model import ClusterView, Desired, Node, NodeId, Role, mebibytes
 from bootstrap.moves import arriving, half_moves, homes, orphans
 from bootstrap.slots import SlotSet
 from bootstrap.topology import Shard, surplus
@@ -281,9 +281,3 @@ def _no_copy_left(view: ClusterView, desired: Desired) -> Iterator[Reason]:
             remedy="declare BOOTSTRAP_REPLICAS_PER_SHARD=1 or more; or accept it: "
             f"python -m bootstrap apply --accept-loss {view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
         )
-
-
-def mebibytes(count: int) -> str:
-    """`12 MiB`; tenths where there is less than ten."""
-    size = count / 2**20
-    return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"

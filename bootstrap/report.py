@@ -9,11 +9,10 @@ from typing import Any
 
 from bootstrap.balance import Skew, skew
 from bootstrap.errors import Reason
-from bootstrap.model import Absent, ClusterView, Desired, Node, NodeId, Role
+from bootstrap.model import Absent, ClusterView, Desired, Node, NodeId, Role, mebibytes
 from bootstrap.placement import Verdict, judge
 from bootstrap.places import Place
 from bootstrap.plan import Plan
-from bootstrap.refusals import mebibytes
 from bootstrap.steps import Wait, sentence
 
 TERMINATION_MESSAGE_MAX = 4096

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.balance import flows, leaving
-from bootstrap.losses import losses
 from bootstrap.model import ClusterView, Desired, Role
 from bootstrap.settled import settled
 from bootstrap.slots import ALL_SLOTS
@@ -91,8 +90,7 @@ def _leave(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> It
     """
     whole = len(shards) == desired.shards and _whole(view, desired, shards)
     followed = {node.myself.master_id for node in view.nodes}
-    masters = view.by_id.keys() | {loss.node_id for loss in losses(view) if not loss.slots}
     for node in leaving(view, desired):
-        copy = node.role is Role.REPLICA and node.myself.master_id in masters
+        copy = node.role is Role.REPLICA and node.myself.master_id in view.by_id
         if whole and not node.slots and (copy or not node.keys) and node.node_id not in followed:
             yield Leave(node=node.node_id)

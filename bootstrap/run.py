@@ -75,16 +75,16 @@ class Session:
 
     def _say_what_is_spare(self, view: ClusterView) -> None:
         if view.spares:
-            self.log.info("safe_to_shrink", pods=[node.pod for node in view.spares], **self._advice(view))
+            self.log.info("safe_to_shrink", pods=[node.pod for node in view.spares], next=self._advice(view))
 
-    def _advice(self, view: ClusterView) -> dict[str, str]:
-        """What a person can do now that the cluster is good, if there is something."""
+    def _advice(self, view: ClusterView) -> str:
+        """What a person can do now that the cluster is good; "" where there is nothing."""
         if not view.spares:
-            return {}
+            return ""
         told = self.settings
         count, name = told.desired.nodes, view.spares[0].pod.rpartition("-")[0]
         command = f"kubectl --namespace {told.namespace} scale statefulset {name} --replicas={count}"
-        return {"next": f"safe to set replicas to {count} now: {command}"}
+        return f"safe to set replicas to {count} now: {command}"
 
     def _had_another_size(self, first: ClusterView) -> bool:
         """Whether the run began with another number of members or shards; a lost one counts while others know it."""
@@ -218,7 +218,7 @@ class Session:
             took_s=took_s,
             reasons=reasons,
             off=skew(self.run.view, self.settings.desired),
-            then=self._advice(self.run.view).get("next", "") if exit_code == 0 and word != "planned" else "",
+            then=self._advice(self.run.view) if exit_code == 0 and word != "planned" else "",
         )
 
 

@@ -56,8 +56,7 @@ def settled(step: Step, view: ClusterView) -> bool:
         case SetEpoch():
             return step.node in nodes and nodes[step.node].myself.config_epoch >= step.epoch
         case Meet():
-            known = step.introducer in nodes and step.newcomer in nodes
-            return known and linked(nodes[step.introducer], nodes[step.newcomer])
+            return view.linked(step.introducer, step.newcomer)
         case AddSlots():
             return step.node in nodes and all(not step.slots - told.slots for told in _tellings(step.node, view))
         case Replicate():
@@ -92,7 +91,7 @@ def settled(step: Step, view: ClusterView) -> bool:
         case Forget():
             return step.node in nodes and step.lost not in nodes[step.node].others
         case Announce():
-            return step.node in nodes and _agreed(nodes[step.node], view)
+            return step.node in nodes and view.agreed_on(step.node)
         case AwaitMesh():
             return not any(view.unlinked())
         case AwaitAgreement():
@@ -111,29 +110,8 @@ def settled(step: Step, view: ClusterView) -> bool:
             assert_never(step)
 
 
-def linked(one: Node, other: Node) -> bool:
-    """True when each of two nodes knows the other by its id, is connected to it, and does not suspect it."""
-    return _reaches(one, other) and _reaches(other, one)
-
-
 def _link_moves(replica: Node) -> bool:
     return replica.replication.link_up or replica.replication.syncing
-
-
-def _reaches(one: Node, other: Node) -> bool:
-    """A link to where a pod was looks connected for a whole node timeout, where nobody refuses what is sent there."""
-    told = one.others.get(other.node_id)
-    here = told is not None and told.address in (other.address, other.myself.address)
-    return told is not None and here and told.connected and not told.suspected
-
-
-def _agreed(node: Node, view: ClusterView) -> bool:
-    """True when nobody who knows the node says anything else of it than it says itself."""
-    own = node.myself
-    others = (other.others.get(node.node_id) for other in view.nodes)
-    return all(
-        told.slots == own.slots and told.master_id == own.master_id and told.role is own.role for told in others if told
-    )
 
 
 def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:

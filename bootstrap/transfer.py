@@ -18,7 +18,7 @@ from bootstrap.atomic import AtomicMove, How, detect
 from bootstrap.balance import bytes_of
 from bootstrap.bulk import Bulk
 from bootstrap.migrate import MOMENT_S, KeyMove, Route, Talk
-from bootstrap.model import Address, ClusterView, Node, NodeId
+from bootstrap.model import DEFAULT_TIMEOUT_MS, Address, ClusterView, Node, NodeId
 from bootstrap.slots import SlotSet
 from bootstrap.steps import MoveSlots, Rejected
 from bootstrap.talk import ask
@@ -28,7 +28,6 @@ TASK_BYTES = 1 << 30
 POLL_S = 0.02
 CLOSE_S = 5.0
 """How long a run that ends early may finish the slots that are open; Kubernetes gives 30 s after SIGTERM."""
-DEFAULT_TIMEOUT_MS = 15_000
 THREADS_MAX = 16
 _NOT_PERMITTED = ("NOPERM", "NOAUTH", "no permissions")
 
@@ -80,17 +79,13 @@ class TaskMove:
     slots_done: int = 0
     done: bool = False
     error: str = ""
-    _left: SlotSet = field(init=False)
+    left: SlotSet = field(init=False)
+    """Slots that have not arrived."""
     _task: AtomicMove | None = None
     _piece: SlotSet = field(default_factory=SlotSet)
 
     def __post_init__(self) -> None:
-        self._left = self.step.slots
-
-    @property
-    def left(self) -> SlotSet:
-        """Slots that have not arrived."""
-        return self._left
+        self.left = self.step.slots
 
     @property
     def bytes_done(self) -> int:
@@ -101,7 +96,7 @@ class TaskMove:
         """Begins the next migration, or asks how it is."""
         if self._task is None:
             pieces = max(1, -(-self.bytes_total // TASK_BYTES))
-            self._piece = self._left.lowest(-(-len(self.step.slots) // pieces))
+            self._piece = self.left.lowest(-(-len(self.step.slots) // pieces))
             where = (self.step.source, self.step.target, self._piece, self.ask_source, self.ask_target)
             self._task = AtomicMove(self.how, *where)
         try:
@@ -110,10 +105,10 @@ class TaskMove:
             self.error = f"no answer: {error}"
         self.error = self.error or self._task.error
         if self._task.done:
-            self._left -= self._piece
+            self.left -= self._piece
             self.slots_done += len(self._piece)
             self._task = None
-        self.done = bool(self.error) or not self._left
+        self.done = bool(self.error) or not self.left
 
     def close(self, ends: float) -> None:  # noqa: ARG002 - it is one question
         """Cancels what is on its way: the slots stay with their source."""
@@ -124,10 +119,20 @@ class TaskMove:
 class Moving:
     """All moves of a phase; see `execute.Transfer`."""
 
-    def __init__(self, moves: Sequence[MoveSlots], view: ClusterView, connect: Connect, login: tuple[str, ...]) -> None:
-        """Nothing is told before the first `advance`."""
+    def __init__(
+        self,
+        moves: Sequence[MoveSlots],
+        view: ClusterView,
+        *,
+        connect: Connect,
+        login: tuple[str, ...],
+        hide: Callable[[str], str],
+    ) -> None:
+        """Nothing is told before the first `advance`. `login`: with which words MIGRATE lets itself in; `hide` takes
+        them out of what servers say, who quote what they were sent.
+        """
         self.rejected: list[Rejected] = []
-        self._view, self._connect, self._login = view, connect, login
+        self._view, self._connect, self._login, self._hide = view, connect, login, hide
         self._waiting = list(moves)
         self._running: dict[MoveSlots, tuple[Mover, tuple[NodeId, ...]]] = {}
         self._over: list[Mover] = []
@@ -170,7 +175,7 @@ class Moving:
                     self._how = dict.fromkeys(self._view.by_id, How.KEYS)
                     self._waiting.append(replace(move, slots=mover.left))
                 elif mover.error:
-                    self.rejected.append(Rejected(move, mover.error, answered=True))
+                    self._reject(move, mover.error, answered=True)
 
     def close(self) -> None:
         """See `execute.Transfer`."""
@@ -182,6 +187,9 @@ class Moving:
             talk.close()
         for connection in self._connections:
             connection.disconnect()
+
+    def _reject(self, move: MoveSlots, why: str, *, answered: bool) -> None:
+        self.rejected.append(Rejected(move, self._hide(why), answered=answered))
 
     def _movers(self) -> Iterator[Mover]:
         yield from self._over
@@ -197,7 +205,7 @@ class Moving:
                 mover, nodes = self._mover(move, busy)
             except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
                 self._waiting.remove(move)
-                self.rejected.append(Rejected(move, f"no answer: {error}", answered=False))
+                self._reject(move, f"no answer: {error}", answered=False)
                 continue
             if mover is None:
                 continue
@@ -228,7 +236,13 @@ class Moving:
         return task, nodes[how]
 
     def _key_move(self, move: MoveSlots, source: Node, target: Node) -> KeyMove:
-        route = route_of(source, target.address, self._talk(source), self._login)
+        route = Route(
+            source=self._talk(source),
+            address=target.address,
+            databases=source.databases or (0,),
+            login=self._login,
+            silence_max_ms=source.timeout_ms or DEFAULT_TIMEOUT_MS,
+        )
         return KeyMove(step=move, route=route, target=self._talk(target))
 
     def _how_of(self, node: Node) -> How:
@@ -246,14 +260,3 @@ class Moving:
         connection = self._connect(node.address)
         self._connections.append(connection)
         return connection
-
-
-def route_of(source: Node, to: Address, talk: Talk, login: tuple[str, ...]) -> Route:
-    """The way for keys from a node to an address, on that connection."""
-    return Route(
-        source=talk,
-        address=to,
-        databases=source.databases or (0,),
-        login=login,
-        silence_max_ms=source.timeout_ms or DEFAULT_TIMEOUT_MS,
-    )

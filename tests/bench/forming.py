@@ -9,7 +9,6 @@ this program's figures, stands in a column of its own.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import statistics
 import subprocess
@@ -25,10 +24,11 @@ from redis.exceptions import RedisError
 
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
-from bootstrap.model import ClusterView, Desired, Node
+from bootstrap.model import Desired
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.verify import violations
+from tests.bench.looking import start, view_of
 
 LIMIT_S = 120.0
 NODE_TIMEOUT_MS = 5000
@@ -60,16 +60,16 @@ class Bench:
         """`redis-cli --cluster create`, as a person types it."""
         addresses = [str(server.address) for server in self._cluster.servers]
         replicas = str(self._desired.replicas_per_shard)
-        return _start("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", replicas, "--cluster-yes")
+        return start("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", replicas, "--cluster-yes")
 
     def quick(self) -> subprocess.Popen[bytes]:
         """`apply` with the node timeout declared."""
-        return _start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment)
+        return start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment)
 
     def plain(self) -> subprocess.Popen[bytes]:
         """`apply` that leaves timeouts alone."""
         environment = {**self._environment, "BOOTSTRAP_NODE_TIMEOUT_MS": ""}
-        return _start(sys.executable, "-m", "bootstrap", "apply", environment=environment)
+        return start(sys.executable, "-m", "bootstrap", "apply", environment=environment)
 
     def time(self, tool: Callable[[], subprocess.Popen[bytes]]) -> float:
         """Seconds from the start of the tool until the cluster is good."""
@@ -90,7 +90,7 @@ class Bench:
     def startup(self) -> float:
         """Seconds until `apply` says its first word."""
         began = time.monotonic()
-        process = _start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment, out=subprocess.PIPE)
+        process = start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment, out=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         took = time.monotonic() - began
@@ -108,19 +108,15 @@ class Bench:
         nodes = Nodes(Credentials())
         try:
             while time.monotonic() - began < LIMIT_S:
-                view = self._view(nodes)
+                view = view_of(self._cluster, nodes)
                 if not violations(view, self._desired):
                     return time.monotonic() - began
                 time.sleep(0.03)
         finally:
             nodes.close()
-        raise SystemExit("the cluster did not become good: " + str(violations(self._view(nodes), self._desired)[:3]))
-
-    def _view(self, nodes: Nodes) -> ClusterView:
-        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self._cluster.servers)]
-        answers = nodes.look(places)
-        found = [answers[pod, address] for pod, _, address in places]
-        return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+        raise SystemExit(
+            "the cluster did not become good: " + str(violations(view_of(self._cluster, nodes), self._desired)[:3])
+        )
 
     def _reset(self) -> None:
         """All nodes blank again, with the declared timeout."""
@@ -134,18 +130,6 @@ class Bench:
                         raise
                 finally:
                     client.close()
-
-
-def _start(
-    *words: str, environment: dict[str, str] | None = None, out: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **(environment or {})},
-    )
 
 
 def measure(nodes: int, rounds: int, server: str | None) -> Timing:

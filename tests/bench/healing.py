@@ -25,11 +25,12 @@ from redis.cluster import ClusterNode
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
 from bootstrap.local.servers import start_all
-from bootstrap.model import Address, ClusterView, Desired, Node
+from bootstrap.model import Address, Desired
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.verify import violations
 from tests.at_hand import SERVERS
+from tests.bench.looking import view_of
 
 LIMIT_S = 60.0
 OWN_DELAY_S = 2.0
@@ -47,14 +48,6 @@ def apply(cluster: LocalCluster) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         env={**os.environ, **environment},
     )
-
-
-def view_of(cluster: LocalCluster, nodes: Nodes) -> ClusterView:
-    """What every server says now."""
-    places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(cluster.servers)]
-    answers = nodes.look(places)
-    found = [answers[pod, address] for pod, _, address in places]
-    return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
 
 
 def until_good(cluster: LocalCluster, began: float) -> float:

@@ -30,7 +30,7 @@ from redis.cluster import ClusterNode
 
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
-from bootstrap.model import ClusterView, Node, NodeId, Role
+from bootstrap.model import ClusterView, NodeId, Role
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.settled import settled
@@ -48,6 +48,7 @@ from bootstrap.steps import (
 )
 from tests.at_hand import CLIENTS, SERVERS
 from tests.bench.filling import fill
+from tests.bench.looking import start, view_of
 from tests.servers.checker import Checker
 
 LIMIT_S = 600.0
@@ -105,7 +106,7 @@ class Bench:
         if self._apply(3).wait(LIMIT_S) != 0:
             raise SystemExit("the cluster was not formed")
         self._cluster.publish()
-        view = self._view()
+        view = view_of(self._cluster, self._nodes)
         self._home = {node.node_id: node.slots for node in view.nodes}
         self._join(view)
         fill([(node.address, node.slots) for node in view.nodes if node.slots], keys)
@@ -114,7 +115,7 @@ class Bench:
     def cli(self) -> Turn:
         """The tool of the servers, as a person types it."""
         door = str(self._cluster.servers[0].address)
-        process = _start(self._cli, "--cluster", "rebalance", door, "--cluster-use-empty-masters", "--cluster-yes")
+        process = start(self._cli, "--cluster", "rebalance", door, "--cluster-use-empty-masters", "--cluster-yes")
         return self._timed(process, time.monotonic())
 
     def apply(self) -> Turn:
@@ -151,7 +152,7 @@ class Bench:
     def back(self) -> None:
         """All slots go back to where they were; returns when that is so, and no key was lost on the way."""
         self._until(lambda view: sum(node.keys for node in view.nodes) == self._keys)
-        view = self._view()
+        view = view_of(self._cluster, self._nodes)
         moves = [
             MoveSlots(source=holder.node_id, target=owner, slots=away)
             for owner, slots in self._home.items()
@@ -172,7 +173,7 @@ class Bench:
             address = self._cluster.servers[3].address
             with Redis(address.host, address.port) as client:
                 client.execute_command("CLUSTER", "RESET", "SOFT")
-            self._join(self._view())
+            self._join(view_of(self._cluster, self._nodes))
             return False
         return self._as_at_the_start(view)
 
@@ -188,14 +189,15 @@ class Bench:
         if process.wait(LIMIT_S) != 0:
             raise SystemExit(f"{process.args!r} ended with {process.returncode}")
         ended = time.monotonic()
-        if _even(self._view()):
+        if _even(view_of(self._cluster, self._nodes)):
             return Turn(took_s=ended - began)
         self._until(_even)
         return Turn(took_s=time.monotonic() - began)
 
     def _apply(self, shards: int, *, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environment = settings(nameserver=self._cluster.nameserver.address, shards=shards, replicas=0)
-        return _start(sys.executable, "-m", "bootstrap", "apply", environment=environment, out=out)
+        environment = {**environment, "BOOTSTRAP_LOG": "json"}
+        return start(sys.executable, "-m", "bootstrap", "apply", environment=environment, out=out)
 
     def _join(self, view: ClusterView) -> None:
         """The fourth is introduced to all others, in both directions."""
@@ -209,34 +211,16 @@ class Bench:
 
     def _until(self, condition: Callable[[ClusterView], bool]) -> None:
         ends = time.monotonic() + LIMIT_S
-        while not condition(view := self._view()):
+        while not condition(view := view_of(self._cluster, self._nodes)):
             if time.monotonic() > ends:
                 told = [(node.pod, node.keys, str(node.slots), node.serving) for node in view.nodes]
                 raise SystemExit(f"the servers did not come to what was waited for: {told}")
             time.sleep(0.01)
 
-    def _view(self) -> ClusterView:
-        places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(self._cluster.servers)]
-        answers = self._nodes.look(places)
-        found = [answers[pod, address] for pod, _, address in places]
-        return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
-
 
 def _even(view: ClusterView) -> bool:
     """As every node tells it of every other."""
     return settled(AwaitAgreement(), view) and [len(node.slots) for node in view.nodes] == [SHARE] * 4
-
-
-def _start(
-    *words: str | Path, environment: dict[str, str] | None = None, out: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        words,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "BOOTSTRAP_LOG": "json", **(environment or {})},
-    )
 
 
 def measure(server: str, keys: int, rounds: int, *, clients: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
