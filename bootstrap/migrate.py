@@ -21,7 +21,8 @@ from bootstrap.steps import MoveKeys, MoveSlots
 MOMENT_S = 1.0
 """How long one conversation with a server goes on; what is left then is found by the next look."""
 SILENCE_LIMIT_MS = 1500
-"""How long the two servers may hear nothing of each other within one MIGRATE of keys of common size."""
+"""How long the two servers may hear nothing of each other within one MIGRATE of keys of common size; no longer than
+half of the node timeout, where that is short."""
 KEYS_MAX = 512
 """Keys in one MIGRATE."""
 BATCH_BYTES = 1 << 20
@@ -123,7 +124,8 @@ class Route:
         self._select(0)
 
     def _migrate(self, database: int, batch: Batch) -> Command:
-        limit_ms = SILENCE_LIMIT_MS + batch.size * 1000 // BIG_BYTES_PER_S
+        common_ms = min(SILENCE_LIMIT_MS, self.silence_max_ms // 2)
+        limit_ms = common_ms + batch.size * 1000 // BIG_BYTES_PER_S
         if len(batch.keys) == 1 and limit_ms > self.silence_max_ms:
             name = batch.keys[0].decode(errors="backslashreplace")
             raise Failed(

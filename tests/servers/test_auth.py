@@ -227,6 +227,29 @@ def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: La
     assert client(six, 0).config_get("masterauth") == {"masterauth": f"{ODD}servers"}
 
 
+def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
+    lab: Labs, any_program: Program, tmp_path: Path
+) -> None:
+    """MIGRATE carries the password, and a server where it has another name sends its words back."""
+    short = "cluster-node-timeout 1000"
+    config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
+    four = lab(any_program, 3, 0, servers=4, config=config)
+    (tmp_path / "password").write_text("opensesame")
+    secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}
+    zone = four.cluster.nameserver.zone
+    four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+    assert four.run("apply", **secret).exit_code == 0
+    doors = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
+    with RedisCluster(startup_nodes=doors, password="opensesame") as writer:
+        for number in range(50):
+            writer.set(f"key:{number}", number)
+    four.cluster.nameserver.publish(zone)
+    said = replace(four, shards=4).run("apply", **secret, BOOTSTRAP_DEADLINE_S="8")
+    assert said.exit_code == 1, said.text
+    assert "unknown command" in said.text
+    assert "opensesame" not in said.text
+
+
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
