@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# What the image has and no more, for what is measured: structlog, for one, loads more where it finds more.
+LEAN   ?= .venv-lean
 # Tests wait for servers more than they compute, so more of them than cores run at once.
 WORKERS ?= 4
 # Each has a cluster of six servers in a namespace of its own.
@@ -17,6 +19,11 @@ $(VENV)/ready: requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(LEAN)/ready: requirements.txt
+	$(PYTHON) -m venv $(LEAN)
+	$(LEAN)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
@@ -36,7 +43,8 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-bench: $(VENV)/ready  ## this program and redis-cli on the same servers, as ratios
+bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
+bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios
 	$(BIN)/python -m tests.bench.forming $(ARGS)
 	$(BIN)/python -m tests.bench.healing
 	$(BIN)/python -m tests.bench.moving
@@ -46,4 +54,4 @@ lock:  ## resolve the requirements anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LEAN) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -12,7 +12,6 @@ import argparse
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from bootstrap.model import Desired
 from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.verify import violations
-from tests.bench.looking import start, view_of
+from tests.bench.looking import start, start_apply, view_of
 
 LIMIT_S = 120.0
 NODE_TIMEOUT_MS = 5000
@@ -64,12 +63,12 @@ class Bench:
 
     def quick(self) -> subprocess.Popen[bytes]:
         """`apply` with the node timeout declared."""
-        return start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment)
+        return start_apply(self._environment)
 
     def plain(self) -> subprocess.Popen[bytes]:
         """`apply` that leaves timeouts alone."""
         environment = {**self._environment, "BOOTSTRAP_NODE_TIMEOUT_MS": ""}
-        return start(sys.executable, "-m", "bootstrap", "apply", environment=environment)
+        return start_apply(environment)
 
     def time(self, tool: Callable[[], subprocess.Popen[bytes]]) -> float:
         """Seconds from the start of the tool until the cluster is good."""
@@ -90,7 +89,7 @@ class Bench:
     def startup(self) -> float:
         """Seconds until `apply` says its first word."""
         began = time.monotonic()
-        process = start(sys.executable, "-m", "bootstrap", "apply", environment=self._environment, out=subprocess.PIPE)
+        process = start_apply(self._environment, out=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
         took = time.monotonic() - began

@@ -9,10 +9,8 @@ run starts only then, Python's start included.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,7 +28,7 @@ from bootstrap.nodes import Credentials, Nodes
 from bootstrap.report import aligned
 from bootstrap.verify import violations
 from tests.at_hand import SERVERS
-from tests.bench.looking import view_of
+from tests.bench.looking import start_apply, view_of
 
 LIMIT_S = 60.0
 OWN_DELAY_S = 2.0
@@ -42,12 +40,7 @@ def apply(cluster: LocalCluster) -> subprocess.Popen[bytes]:
     """`apply` as a process of its own, as a Job runs it."""
     environment = settings(nameserver=cluster.nameserver.address, shards=3, replicas=1)
     environment |= {"BOOTSTRAP_NODE_TIMEOUT_MS": "5000", "BOOTSTRAP_LOG": "json"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "bootstrap", "apply"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, **environment},
-    )
+    return start_apply(environment)
 
 
 def until_good(cluster: LocalCluster, began: float) -> float:

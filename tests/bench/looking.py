@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,16 @@ def start(
         stdout=out,
         stderr=subprocess.DEVNULL,
         env={**os.environ, **(environment or {})},
+    )
+
+
+def start_apply(environment: Mapping[str, str], *, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """`apply` as the image has it: from bytecode, and beside the packages that it needs where $BENCH_PYTHON names a
+    Python with no others, as `make bench` does.
+    """
+    python = os.environ.get("BENCH_PYTHON", sys.executable)
+    return start(
+        python, "-m", "bootstrap", "apply", environment={**environment, "PYTHONDONTWRITEBYTECODE": ""}, out=out
     )
 
 

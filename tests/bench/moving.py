@@ -17,7 +17,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -48,7 +47,7 @@ from bootstrap.steps import (
 )
 from tests.at_hand import CLIENTS, SERVERS
 from tests.bench.filling import fill
-from tests.bench.looking import start, view_of
+from tests.bench.looking import start, start_apply, view_of
 from tests.servers.checker import Checker
 
 LIMIT_S = 600.0
@@ -197,7 +196,7 @@ class Bench:
     def _apply(self, shards: int, *, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         environment = settings(nameserver=self._cluster.nameserver.address, shards=shards, replicas=0)
         environment = {**environment, "BOOTSTRAP_LOG": "json"}
-        return start(sys.executable, "-m", "bootstrap", "apply", environment=environment, out=out)
+        return start_apply(environment, out=out)
 
     def _join(self, view: ClusterView) -> None:
         """The fourth is introduced to all others, in both directions."""
