@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.balance import flows, leaving
+from bootstrap.balance import drained, flows, leaving
 from bootstrap.model import ClusterView, Desired, Role
 from bootstrap.settled import settled
 from bootstrap.slots import ALL_SLOTS
@@ -38,21 +38,46 @@ def resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> It
         yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
     elif moves := flows(view, desired, [shard.master for shard in shards]):
         yield _moving(moves)
+        yield from _goodbyes(view, desired, shards)
     elif steps := tuple(_hand_over(view, desired, shards)):
-        yield Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
+        yield _handing_over(steps)
+        yield _leaving(tuple(Leave(node=node.node_id) for node in leaving(view, desired)))
     elif steps := tuple(_free(view, desired, shards)):
         yield Phase(name="free", why="a shard more needs a master, and these are replicas too many", steps=steps)
     elif steps := tuple(_leave(view, desired, shards)):
-        yield Phase(name="leave", why="nothing hangs on them any more", steps=steps)
+        yield _leaving(steps)
 
 
 def foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
-    """Moves that come when all before them is done, for a person to know; where somebody is lost or slots are open,
-    nobody knows them yet.
+    """What comes when all before it is done, for a person to know; where somebody is lost or slots are open, nobody
+    knows it yet.
     """
     known = view.claimed() == ALL_SLOTS and not (view.unlisted() or view.half_moved())
     if known and (moves := flows(view, desired, [shard.master for shard in shards])):
         yield _moving(moves)
+    if known:
+        yield from _goodbyes(view, desired, shards)
+
+
+def _goodbyes(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
+    """Who hands over and who leaves when all before it is done: for a person to know, planned anew by then."""
+    emptied = drained(view, desired)
+    yield _handing_over(
+        tuple(
+            HandOver(heir=shard.replicas[0], master=shard.master)
+            for shard in shards
+            if view.by_id[shard.master].ordinal >= desired.nodes and shard.master not in emptied and shard.replicas
+        )
+    )
+    yield _leaving(tuple(Leave(node=node.node_id) for node in leaving(view, desired)))
+
+
+def _handing_over(steps: tuple[Step, ...]) -> Phase:
+    return Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
+
+
+def _leaving(steps: tuple[Step, ...]) -> Phase:
+    return Phase(name="leave", why="nothing hangs on them any more", steps=steps)
 
 
 def _moving(moves: tuple[MoveSlots, ...]) -> Phase:
