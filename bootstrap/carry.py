@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bootstrap.steps import CarryOver
 
 Ask = Callable[..., Any]
 """`ask(*words)` sends a command to one server and returns its reply, also when that is an error."""
+Command = tuple[str, ...]
+AskAll = Callable[[Sequence[Command]], list[Any]]
+"""The same for several commands, which go out in one packet."""
 FILE_TRIES, FILE_PAUSE_S = 40, 0.05
 """How often, and seconds after how long, it is looked whether a server has written its files."""
+_PERSISTENCE: Command = ("INFO", "persistence")
+_RESET: Command = ("CLUSTER", "RESET", "HARD")
+_BGREWRITEAOF: Command = ("BGREWRITEAOF",)
+_BGSAVE: Command = ("BGSAVE",)
+_SAVE: Command = ("SAVE",)
+"""Only of what is empty: the server answers nobody meanwhile. Unlike the others it says no while another one runs."""
 _WORD = re.compile(r"\([^)]*\)|\S+")
 
 
@@ -49,24 +58,31 @@ def carry_over(ask: Ask, ask_origin: Ask, step: CarryOver) -> Exception | None:
     return None
 
 
-def leave(ask: Ask, pause: Callable[[float], object]) -> Exception | None:
+def leave(ask_all: AskAll, pause: Callable[[float], object]) -> Exception | None:
     """Makes a node forget the cluster, and its files what it held; returns the error where there was one. A master that
     holds keys refuses the reset. After it the node has nothing, and so its files are written anew: what they still held
-    would claim its slots after a restart (*measured*, 7.0.15). No command here deletes a key.
+    would claim its slots after a restart (*measured*, 7.0.15). The file that is read then is asked for in the same
+    packet as the reset, so no run is killed in between. No command here deletes a key.
     """
-    if isinstance(answer := ask("CLUSTER", "RESET", "HARD"), Exception):
-        return answer
-    to_do = [("SAVE",), ("BGREWRITEAOF",)]
+    (told,) = ask_all([_PERSISTENCE])
+    if isinstance(told, Exception):
+        return told
+    append_only = "aof_enabled:0" not in told
+    error, begun = ask_all([_RESET, _BGREWRITEAOF if append_only else _BGSAVE])
+    if isinstance(error, Exception):
+        return error
+    to_do = [_SAVE, _BGREWRITEAOF] if append_only else [_SAVE]
+    if not isinstance(begun, Exception):
+        to_do.pop()
     for _ in range(FILE_TRIES):
-        told = ask("INFO", "persistence")
+        (told,) = ask_all([_PERSISTENCE])
         if isinstance(told, Exception):
             return told
-        if "aof_enabled:0" in told:
-            to_do = [words for words in to_do if words == ("SAVE",)]
         if "_in_progress:1" not in told and "_scheduled:1" not in told:
             if not to_do:
                 return None
-            if not isinstance(ask(*to_do[0]), Exception):
+            (reply,) = ask_all([to_do[0]])
+            if not isinstance(reply, Exception):
                 del to_do[0]
                 continue
         pause(FILE_PAUSE_S)

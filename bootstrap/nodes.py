@@ -203,7 +203,7 @@ class Nodes:
         told = partial(ask, connection)
         match write:
             case Leave():
-                return leave(told, threading.Event().wait)
+                return leave(partial(ask_all, connection), threading.Event().wait)
             case CancelMigration():
                 return cancel(told, detect(told), write.task_id)
             case CarryOver():

@@ -91,7 +91,7 @@ CONVERSATIONS: Mapping[type[Write], tuple[Command, ...]] = {
     ),
     CancelMigration: (("CLUSTER", "MIGRATION", "CANCEL", "ID", "1"), ("CLUSTER", "CANCELSLOTMIGRATIONS")),
     CarryOver: (("FUNCTION", "LIST"), ("FUNCTION", "LOAD", "REPLACE", "x")),
-    Leave: (("CLUSTER", "RESET", "HARD"), ("INFO", "persistence"), ("SAVE",), ("BGREWRITEAOF",)),
+    Leave: (("CLUSTER", "RESET", "HARD"), ("INFO", "persistence"), ("SAVE",), ("BGSAVE",), ("BGREWRITEAOF",)),
 }
 """What the writes that are conversations send, to either side; not every server has every way to move slots."""
 NEWER = {("CLUSTER", "MIGRATION"), ("CLUSTER", "MIGRATESLOTS"), ("CLUSTER", "GETSLOTMIGRATIONS")}

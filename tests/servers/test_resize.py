@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
 from redis.crc import key_slot
 
+from bootstrap.carry import Command, leave
 from bootstrap.local.programs import Program
 from bootstrap.model import Role
+from bootstrap.talk import ask_all
 from bootstrap.verify import violations
 from tests.servers.checker import Checker
 from tests.servers.conftest import Lab, Said, until
@@ -192,6 +198,48 @@ def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, lab: L
     until(lambda: len(shrunk.view().nodes) == 8)
     assert all(node.blank for node in shrunk.view().nodes[6:])
     assert_sized(eight, eight.run("apply"), keys)
+
+
+@pytest.mark.parametrize("append_only", ["yes", "no"])
+def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
+    program: Program, lab: Labs, append_only: str
+) -> None:
+    """The run ends after its first, second or third packet to a pod that leaves; then the server restarts by itself."""
+    six = lab(program, 3, 1, config=(f"appendonly {append_only}",))
+    assert six.run("apply").exit_code == 0
+    with client(six) as writer:
+        for number in range(50):
+            writer.set(f"key:{number}", number)
+    for packets, server in enumerate(six.cluster.servers[3:], 1):
+        with Redis(server.address.host, server.address.port, decode_responses=True) as told:
+            told.bgsave(schedule=True)  # an RDB file with keys, as any server has one now and then
+            until(partial(files_are_written, told))
+            connection = told.connection_pool.get_connection()
+            with suppress(StopIteration):
+                leave(ending(partial(ask_all, connection), packets), time.sleep)
+            connection.disconnect()
+            until(partial(files_are_written, told))
+        server.kill()
+        server.start()
+    until(lambda: len(six.view().nodes) == 6)
+    assert [node.blank for node in six.view().nodes[3:]] == [False, True, True]
+
+
+def ending(ask: Callable[[Sequence[Command]], list[Any]], packets: int) -> Callable[[Sequence[Command]], list[Any]]:
+    """Sends as many packets and no more: then the run has been killed."""
+    left = iter(range(packets))
+
+    def send(commands: Sequence[Command]) -> list[Any]:
+        next(left)
+        return ask(commands)
+
+    return send
+
+
+def files_are_written(server: Redis) -> bool:
+    """True when it neither writes its files nor is about to."""
+    about = server.info("persistence")
+    return not any(told for name, told in about.items() if name.endswith(("_in_progress", "_scheduled")))
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["moved", "disk lost"])

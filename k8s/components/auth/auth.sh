@@ -11,7 +11,7 @@ secret=$1 out=$2
 # What the Job does, and no more: it looks, forms, repairs, resizes, and with a key of its own it proves that a client can
 # write. It may touch any key, since it moves slots (MIGRATE, which asks the other server for RESTORE-ASKING). It may take a
 # node out (CLUSTER RESET, which a master with keys refuses), and not wipe: for k8s/reinit, give that Job the clients' user.
-job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgrewriteaof
+job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewriteaof
   +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
