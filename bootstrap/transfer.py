@@ -25,7 +25,9 @@ from bootstrap.talk import ask
 
 TASK_BYTES = 1 << 30
 """About how much data goes in one migration of a server: what is cut off there has to begin anew."""
-POLL_S = 0.02
+POLL_MIN_S, POLL_MAX_S = 0.002, 0.02
+"""Between two questions how far servers are with what they do by themselves: at first often, since a task of few keys
+takes some milliseconds, and on Redis the next one waits for it; then ever less."""
 CLOSE_S = 5.0
 """How long a run that ends early may finish the slots that are open; Kubernetes gives 30 s after SIGTERM."""
 THREADS_MAX = 16
@@ -139,6 +141,7 @@ class Moving:
         self._connections: list[Connection] = []
         self._talks: list[Bulk] = []
         self._how: dict[NodeId, How] = {}
+        self._pause_s = POLL_MIN_S
         self._pool = ThreadPoolExecutor(max_workers=THREADS_MAX, thread_name_prefix="move")
 
     @property
@@ -159,10 +162,11 @@ class Moving:
     @property
     def pause_s(self) -> float:
         """How long there is nothing to do after `advance`: servers that move slots by themselves are only asked."""
-        return POLL_S if any(isinstance(mover, TaskMove) for mover, _ in self._running.values()) else 0.0
+        return self._pause_s if any(isinstance(mover, TaskMove) for mover, _ in self._running.values()) else 0.0
 
     def advance(self) -> None:
         """See `execute.Transfer`."""
+        self._pause_s = min(POLL_MAX_S, 1.5 * self._pause_s)
         self._begin()
         ends = time.monotonic() + MOMENT_S
         list(self._pool.map(lambda mover: mover.go_on(ends), [mover for mover, _ in self._running.values()]))
@@ -170,6 +174,7 @@ class Moving:
             if mover.done:
                 del self._running[move]
                 self._over.append(mover)
+                self._pause_s = POLL_MIN_S
                 if isinstance(mover, TaskMove) and any(word in mover.error for word in _NOT_PERMITTED):
                     # Servers log in to each other for a task as replicas do. Who may not do that can still MIGRATE.
                     self._how = dict.fromkeys(self._view.by_id, How.KEYS)
@@ -212,6 +217,7 @@ class Moving:
             busy |= set(nodes)
             self._waiting.remove(move)
             self._running[move] = (mover, nodes)
+            self._pause_s = POLL_MIN_S
 
     def _mover(self, move: MoveSlots, busy: set[NodeId]) -> tuple[Mover | None, tuple[NodeId, ...]]:
         """What moves it, and the nodes that can do nothing else meanwhile; None where one of them is busy."""
