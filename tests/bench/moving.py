@@ -125,6 +125,8 @@ class Bench:
         process.stdout.readline()
         startup_s = time.monotonic() - began
         lines = [json.loads(line) for line in process.stdout if line.startswith(b"{")]
+        if process.wait(LIMIT_S) != 0:
+            raise SystemExit(f"apply ended with {process.returncode}: {json.dumps(lines[-3:])}")
         moved = [line["took_s"] for line in lines if line["event"] == "slots_moved"]
         return replace(self._timed(process, began), startup_s=startup_s, move_s=sum(moved))
 
