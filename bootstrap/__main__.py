@@ -38,7 +38,7 @@ def main(
 ) -> int:
     """Runs one command; returns its exit code. argparse itself exits with 2 on wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(local="local" in argv).parse_args(argv)
+    arguments = _parser(argv).parse_args(argv)
     environ = os.environ if environ is None else environ
     out = sys.stdout if out is None else out
     if arguments.verb == "local":
@@ -113,8 +113,8 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextI
         return error.exit_code
 
 
-def _parser(*, local: bool) -> argparse.ArgumentParser:
-    """`local` asks for that verb's own arguments too: their module is slow to load, and a Job never needs it."""
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Of the verbs' own arguments only those that `argv` may be about: many settings take their time."""
     parser = argparse.ArgumentParser(
         prog="python -m bootstrap",
         description="Forms and keeps a Redis Cluster: looks at every node, decides, does one safe thing at a time.",
@@ -122,24 +122,23 @@ def _parser(*, local: bool) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    settings = _settings_parser()
     for verb, words in VERBS.items():
-        verbs.add_parser(verb, help=words, description=words, parents=[settings])
+        verb_parser = verbs.add_parser(verb, help=words, description=words)
+        if verb in argv:
+            _add_settings(verb_parser)
     local_parser = verbs.add_parser("local", help="a real cluster on this machine, without Kubernetes")
-    if local:
+    if "local" in argv:
         from bootstrap.local import command
 
         command.add_arguments(local_parser)
     return parser
 
 
-def _settings_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(add_help=False)
+def _add_settings(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings", "each is also an environment variable; a flag wins over it")
     for name, setting in declared().items():
         text = f"{setting['help']} [{variable_of(name)}; default: {setting['shown']}]"
         group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
-    return parser
 
 
 def _entry() -> int:
