@@ -160,7 +160,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.links = LinkWatch(self.clock)
-        self._move_patience = Pacer(self)
+        self._move_patience = Pacer(self, longest_s=5.0)
 
     def seen(self, view: ClusterView) -> ClusterView:
         """The view with all that is known beyond it."""
@@ -326,6 +326,8 @@ class Run:
         self.steps_done += len(moves) - len(transfer.rejected)
         self._say_what_was_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **report.as_fields())
+        if not self.rejected:
+            self._move_patience = Pacer(self, longest_s=5.0)
         if bad := self.rejected:
             # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
             self._move_patience.wait("slots_not_moved", partial(in_words, bad), partial(NotYet.because, bad))
@@ -386,9 +388,9 @@ class Run:
 class Pacer:
     """Waits between looks, a little longer each time, and says every few seconds what is waited for."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, longest_s: float = 1.0) -> None:
         self._run = run
-        self._pause_s = 0.05
+        self._pause_s, self._longest_s = 0.05, longest_s
         self._say_at = run.clock.now() + 1.0
 
     def wait(self, event: str, words: Callable[[], str], given_up: Callable[[], BootstrapError]) -> None:
@@ -399,7 +401,7 @@ class Pacer:
             self._run.log.info(event, why=words(), left_s=round(self._run.deadline.left_s))
             self._say_at = self._run.clock.now() + TELL_EVERY_S
         self._run.clock.sleep(min(self._pause_s, self._run.deadline.left_s))
-        self._pause_s = min(1.0, self._pause_s * 1.5)
+        self._pause_s = min(self._longest_s, self._pause_s * 1.5)
 
 
 def in_words(reasons: Sequence[Reason]) -> str:

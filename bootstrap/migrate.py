@@ -23,6 +23,8 @@ MOMENT_S = 1.0
 SILENCE_LIMIT_MS = 1500
 """How long the two servers may hear nothing of each other within one MIGRATE of keys of common size; no longer than
 half of the node timeout, where that is short."""
+NAME_MAX = 100
+"""Bytes of the name of a key that are shown."""
 KEYS_MAX = 512
 """Keys in one MIGRATE."""
 BATCH_BYTES = 1 << 20
@@ -127,7 +129,7 @@ class Route:
         common_ms = min(SILENCE_LIMIT_MS, self.silence_max_ms // 2)
         limit_ms = common_ms + batch.size * 1000 // BIG_BYTES_PER_S
         if len(batch.keys) == 1 and limit_ms > self.silence_max_ms:
-            name = batch.keys[0].decode(errors="backslashreplace")
+            name = batch.keys[0][:NAME_MAX].decode(errors="backslashreplace")
             raise Failed(
                 f"the key {name!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
                 "for longer than cluster-node-timeout, and a replica would be elected; declare a longer one meanwhile"

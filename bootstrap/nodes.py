@@ -67,6 +67,10 @@ _LOOK: tuple[Command, ...] = (
     ("INFO", "server"),
     ("CONFIG", "GET", "cluster-*"),
 )
+HIDDEN_MIN = 4
+"""So many first characters of a password, cut off there, are hidden: fewer tell little, and may end any word."""
+REFUSAL_MAX = 400
+"""Characters of what a server, or this program, says against moving slots: it names keys and what to do."""
 _CONVERSATIONS = (MoveKeys, CarryOver, Leave, CancelMigration)
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that a person may declare, and that may change at run time without harm."""
@@ -85,11 +89,15 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, tls={self.ca_file is not None})"
 
-    def hide(self, text: str) -> str:
-        """The text without the password, cut to a readable length: servers and libraries quote what they were sent."""
+    def hide(self, text: str, longest: int = WORDS_MAX) -> str:
+        """The text without the password, cut to a readable length: servers and libraries quote what they were sent, and
+        servers cut what they quote, so the beginning of the password before a quotation mark or the end counts, too.
+        """
         for form in {self.password, repr(self.password)[1:-1], ascii(self.password)[1:-1]} if self.password else ():
             text = text.replace(str(form), "…")
-        return text[:WORDS_MAX]
+            for length in range(len(form) - 1, HIDDEN_MIN - 1, -1):
+                text = text.replace(f"{form[:length]}'", "…'").removesuffix(form[:length])
+        return text[:longest]
 
     def as_migrate_takes_them(self) -> tuple[str, ...]:
         """The words with which one server lets itself in to another; Redis 5 knows no user names."""
@@ -173,7 +181,7 @@ class Nodes:
             view,
             connect=self._raw_connection,
             login=self._credentials.as_migrate_takes_them(),
-            hide=self._credentials.hide,
+            hide=partial(self._credentials.hide, longest=REFUSAL_MAX),
         )
 
     def equipment(
