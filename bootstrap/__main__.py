@@ -90,8 +90,8 @@ def _verb(
 
 def _load() -> None:
     """Redis, dns, structlog and the rest: not for --help, nor for a typo. They make no garbage while they load, and
-    what they make stays. Without the collector's looking through it, again and again and at the end once more, a run on a
-    healthy cluster takes a quarter less (*measured*).
+    what they make stays. Without the collector's looking through it, again and again and at the end once more, a run on
+    a healthy cluster takes a quarter less (*measured*).
     """
     gc.disable()
     from bootstrap import log, run  # noqa: F401 - for those who come later

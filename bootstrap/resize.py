@@ -40,12 +40,13 @@ def resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> It
         yield _moving(moves)
         yield from _goodbyes(view, desired, shards)
     elif steps := tuple(_hand_over(view, desired, shards)):
-        yield _handing_over(steps)
-        yield _leaving(tuple(Leave(node=node.node_id) for node in leaving(view, desired)))
+        yield Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
+        yield _leaving(view, desired)
     elif steps := tuple(_free(view, desired, shards)):
         yield Phase(name="free", why="a shard more needs a master, and these are replicas too many", steps=steps)
+        yield _leaving(view, desired)
     elif steps := tuple(_leave(view, desired, shards)):
-        yield _leaving(steps)
+        yield Phase(name="leave", why="nothing hangs on them any more", steps=steps)
 
 
 def foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
@@ -62,22 +63,21 @@ def foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
 def _goodbyes(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
     """Who hands over and who leaves when all before it is done: for a person to know, planned anew by then."""
     emptied = drained(view, desired)
-    yield _handing_over(
-        tuple(
+    yield Phase(
+        name="hand over",
+        why="foreseen, by what is known now: a master on a pod that leaves gives way to its replica",
+        steps=tuple(
             HandOver(heir=shard.replicas[0], master=shard.master)
             for shard in shards
             if view.by_id[shard.master].ordinal >= desired.nodes and shard.master not in emptied and shard.replicas
-        )
+        ),
     )
-    yield _leaving(tuple(Leave(node=node.node_id) for node in leaving(view, desired)))
+    yield _leaving(view, desired)
 
 
-def _handing_over(steps: tuple[Step, ...]) -> Phase:
-    return Phase(name="hand over", why="a master on a pod that leaves gives way to its replica", steps=steps)
-
-
-def _leaving(steps: tuple[Step, ...]) -> Phase:
-    return Phase(name="leave", why="nothing hangs on them any more", steps=steps)
+def _leaving(view: ClusterView, desired: Desired) -> Phase:
+    steps = tuple(Leave(node=node.node_id) for node in leaving(view, desired))
+    return Phase(name="leave", why="foreseen: when nothing hangs on them any more", steps=steps)
 
 
 def _moving(moves: tuple[MoveSlots, ...]) -> Phase:
