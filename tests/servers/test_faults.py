@@ -75,8 +75,8 @@ DONE = ("phase_done", "phase_not_settled", "slots_moved")
 
 
 def assert_good_again(six: Lab, *, deadline_s: int = 60) -> None:
-    """A run ends well, every invariant holds, and the next run has nothing to do but, at most, to introduce nodes: a busy
-    machine breaks a link now and then, where the node timeout is one second.
+    """A run ends well, every invariant holds, and the next one has nothing to do but, at most, to introduce nodes: a
+    busy machine breaks a link now and then, where the node timeout is one second.
     """
     said = six.run("apply", BOOTSTRAP_DEADLINE_S=str(deadline_s))
     assert said.exit_code == 0, said.text
