@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
@@ -66,8 +67,18 @@ def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials,
             raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
 
+class _Client(RedisCluster):
+    """Where the key stands in a command, redis-py asks of all commands at once: a hundred kilobytes, a tenth of a short
+    run (*measured*). This client asks of those that it sends.
+    """
+
+    def command(self, **_: object) -> dict[str, dict[str, Any]]:
+        told: dict[str, dict[str, Any]] = self.execute_command("COMMAND", "INFO", "SET", "GET", "DEL")  # type: ignore[no-untyped-call]
+        return told
+
+
 def _probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials) -> int:
-    client = RedisCluster(
+    client = _Client(
         # Only a client that is given a URL takes a kind of connection; the other doors are as good.
         url=f"redis://{doors[0]}",
         startup_nodes=[ClusterNode(door.host, door.port) for door in doors[1:]],
