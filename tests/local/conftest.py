@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,11 @@ from tests.at_hand import SERVERS
 
 ROOT = Path(__file__).parents[2]
 STUB = Path(__file__).with_name("stub.py")
+
+for number in (signal.SIGINT, signal.SIGHUP):
+    # Ignored where the tests run in the background or under nohup. What is ignored is inherited, a handler is not.
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 
 def eventually(condition: Callable[[], object], *, timeout_s: float = 40.0) -> None:
