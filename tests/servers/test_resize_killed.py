@@ -66,6 +66,7 @@ def seen_moving(program: subprocess.Popen[str], lab: Lab) -> bool:
     return program.poll() is not None or moved or any(node.tasks or node.half_moved for node in view.nodes)
 
 
+@pytest.mark.timeout(60 + 30 * KILLS)
 def test_a_resize_is_killed_at_any_moment_and_finished(
     program: Program, lab: Labs, programs: list[subprocess.Popen[str]]
 ) -> None:
