@@ -19,6 +19,7 @@ from bootstrap.steps import (
     Meet,
     MoveKeys,
     MoveSlots,
+    NameOwner,
     Reattach,
     Replicate,
     SetConfig,
@@ -50,6 +51,8 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case MarkSlot():
             side = "IMPORTING" if write.importing else "MIGRATING"
             return (("CLUSTER", "SETSLOT", write.slot, side, write.other),)
+        case NameOwner():
+            return tuple(("CLUSTER", "SETSLOT", slot, "NODE", write.owner) for slot in write.slots)
         case TakeSlot():
             return (("CLUSTER", "SETSLOT", write.slot, "NODE", write.node),)
         case CloseSlot():

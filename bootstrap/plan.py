@@ -35,7 +35,7 @@ from bootstrap.errors import Reason
 from bootstrap.findings import Finding, findings
 from bootstrap.losses import Loss, inherited, loss_accepted, losses
 from bootstrap.model import DEFAULT_TIMEOUT_MS, ClusterView, Desired, Node
-from bootstrap.moves import HalfMove, half_moves
+from bootstrap.moves import HalfMove, deaf, half_moves
 from bootstrap.placement import exchange
 from bootstrap.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.resize import foreseen, resize
@@ -57,6 +57,7 @@ from bootstrap.steps import (
     MarkSlot,
     Meet,
     MoveKeys,
+    NameOwner,
     Phase,
     Reattach,
     Replicate,
@@ -120,6 +121,9 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(_prepare(view, desired))),
         Phase(name="equip", why="who joins has to have what the others have", steps=tuple(_equip(view))),
         Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(_meet(view))),
+        Phase(
+            name="name owners", why="who imports a slot learns nothing of it by gossip", steps=tuple(_name_owners(view))
+        ),
         Phase(name="agree", why="a change in flight is let through before another is made", steps=tuple(_agree(view))),
         Phase(name="elect", why="a forgotten master can no longer be voted out", steps=tuple(_elect(view))),
         Phase(
@@ -279,6 +283,12 @@ def _announce(view: ClusterView, shape: tuple[Step, ...]) -> Iterator[Step]:
     for told in {told_to(step): None for step in shape if isinstance(step, Write)}:
         others = tuple((node.address, node.bus_port) for node in view.nodes if node.node_id != told)
         yield Announce(node=told, others=others)
+
+
+def _name_owners(view: ClusterView) -> Iterator[Step]:
+    """Who imports slots hears of their new owner from nobody else; see `deaf`."""
+    for node, owner, slots in deaf(view):
+        yield NameOwner(node=node.node_id, owner=owner.node_id, slots=slots)
 
 
 def _agree(view: ClusterView) -> Iterator[Step]:

@@ -31,6 +31,7 @@ from bootstrap.steps import (
     Meet,
     MoveKeys,
     MoveSlots,
+    NameOwner,
     Reattach,
     Replicate,
     SetConfig,
@@ -68,6 +69,9 @@ def settled(step: Step, view: ClusterView) -> bool:
             mark = (step.slot, step.other)
             marks = nodes[step.node].myself if step.node in nodes else None
             return marks is not None and mark in (marks.importing if step.importing else marks.migrating)
+        case NameOwner():
+            told = nodes[step.node].others.get(step.owner) if step.node in nodes else None
+            return told is not None and not step.slots - told.slots
         case MoveKeys():
             return step.source in nodes and not nodes[step.source].keys_in.get(step.slot)
         case TakeSlot():

@@ -103,6 +103,17 @@ class MarkSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NameOwner:
+    """CLUSTER SETSLOT NODE of another node, told to one that imports these slots: it takes no word of them from gossip,
+    so when their owner changes (a failover) it believes in none, or in one that has them no more, until it is told.
+    """
+
+    node: NodeId
+    owner: NodeId
+    slots: SlotSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MoveKeys:
     """MIGRATE, told to the source of an open slot, for as many of its keys as a moment allows. Of a key that both have
     the source's copy counts: until the slot is handed over, clients are served from it.
@@ -256,10 +267,22 @@ class AwaitServing:
     """Wait until every node says `cluster_state:ok`."""
 
 
-Local = SetTimeout | SetConfig | SetEpoch | MarkSlot | MoveKeys | CloseSlot | CancelMigration | CarryOver | Leave | Wipe
+Local = (
+    SetTimeout
+    | SetConfig
+    | SetEpoch
+    | MarkSlot
+    | NameOwner
+    | MoveKeys
+    | CloseSlot
+    | CancelMigration
+    | CarryOver
+    | Leave
+    | Wipe
+)
 """Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
 
-SlotMove = MarkSlot | MoveKeys | TakeSlot | CloseSlot
+SlotMove = MarkSlot | NameOwner | MoveKeys | TakeSlot | CloseSlot
 Write = (
     SetTimeout
     | SetConfig
@@ -337,6 +360,8 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"let {view.name(step.node)} import slot {step.slot} from {view.name(step.other)}"
         case MarkSlot():
             return f"let {view.name(step.node)} hand slot {step.slot} over to {view.name(step.other)}"
+        case NameOwner():
+            return f"tell {view.name(step.node)} that {view.name(step.owner)} owns slots {step.slots}"
         case MoveKeys():
             return f"move the keys of slot {step.slot} from {view.name(step.source)} to {view.name(step.target)}"
         case TakeSlot():

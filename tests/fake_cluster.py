@@ -27,6 +27,7 @@ from bootstrap.steps import (
     Meet,
     MoveKeys,
     MoveSlots,
+    NameOwner,
     Reattach,
     Rejected,
     Replicate,
@@ -219,7 +220,7 @@ class FakeCluster:
                 by_id[write.node].config[write.name] = write.value
             case Wipe():
                 return self._wipe(by_id[write.node], flush=write.flush)
-            case MarkSlot() | MoveKeys() | TakeSlot() | CloseSlot():
+            case MarkSlot() | NameOwner() | MoveKeys() | TakeSlot() | CloseSlot():
                 return self._move_slot(write, by_id)
             case HandOver():
                 return self._hand_over(by_id[write.heir])
@@ -263,13 +264,18 @@ class FakeCluster:
         self.nodes[self.nodes.index(node)] = fresh
         return ""
 
-    def _move_slot(self, write: MarkSlot | MoveKeys | TakeSlot | CloseSlot, by_id: dict[NodeId, FakeNode]) -> str:
+    def _move_slot(
+        self, write: MarkSlot | NameOwner | MoveKeys | TakeSlot | CloseSlot, by_id: dict[NodeId, FakeNode]
+    ) -> str:
         match write:
             case MarkSlot():
                 node = by_id[write.node]
                 if write.importing == (write.slot in node.slots):
                     return f"ERR I'm {'already' if write.importing else 'not'} the owner of hash slot {write.slot}"
                 (node.importing if write.importing else node.migrating)[write.slot] = write.other
+            case NameOwner():
+                for known_id, known in by_id[write.node].known.items():
+                    known.slots = known.slots | write.slots if known_id == write.owner else known.slots - write.slots
             case MoveKeys():
                 source, target = by_id[write.source], by_id[write.target]
                 if write.slot not in target.slots and target.importing.get(write.slot) != source.node_id:
@@ -374,11 +380,12 @@ class FakeCluster:
         belief = receiver.known.get(sender.node_id)
         if belief is None:
             return
+        imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # gossip goes past these
         belief.address, belief.master, belief.epoch, belief.slots = (
             sender.address,
             sender.master,
             sender.epoch,
-            sender.slots,
+            sender.slots - (imported - belief.slots),
         )
         if (
             sender.epoch == receiver.epoch
@@ -388,7 +395,7 @@ class FakeCluster:
             receiver.epoch = 1 + max(node.epoch for node in self.nodes)
         for known_id, known in receiver.known.items():
             if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
-                known.slots -= sender.slots
+                known.slots -= sender.slots - imported
         if receiver.epoch < sender.epoch and not sender.master:
             self._lose(receiver, receiver.slots & sender.slots)
         for told in self.random.sample(sorted(sender.known), min(2, len(sender.known))):

@@ -24,6 +24,7 @@ from bootstrap.steps import (
     Meet,
     MoveKeys,
     MoveSlots,
+    NameOwner,
     Reattach,
     Replicate,
     SetEpoch,
@@ -185,6 +186,11 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
             case MarkSlot() | TakeSlot():
                 if step.slot not in view.half_moved():
                     yield f"{step} begins a move that nobody asked for"
+            case NameOwner():
+                told = nodes[step.node]
+                others = SlotSet.union_of(node.slots for node in view.nodes if node.node_id != step.owner)
+                if step.slots - nodes[step.owner].slots or step.slots & others or step.slots - told.half_moved:
+                    yield f"{step} names somebody who is not the one owner, or to one who hears it anyway"
             case MoveKeys():
                 if step.target == step.source or step.slot not in nodes[step.source].slots:
                     yield f"{step} moves keys that are not the source's to give"

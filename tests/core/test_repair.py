@@ -12,7 +12,7 @@ import pytest
 from bootstrap.errors import Refused
 from bootstrap.model import Address, ClusterView, Desired
 from bootstrap.slots import SlotSet
-from bootstrap.steps import AddSlots, CloseSlot, Failover, Forget, Rejected, SetTimeout, Wipe, Write
+from bootstrap.steps import AddSlots, CloseSlot, Failover, Forget, HandOver, Rejected, SetTimeout, Wipe, Write
 from bootstrap.verify import violations
 from tests.builders import formed, shape, share
 from tests.core.test_execute import run_on, run_on_without_goodbye
@@ -371,6 +371,21 @@ def test_a_key_that_a_client_writes_while_a_move_is_taken_back_is_found() -> Non
     give_keys(cluster[0], 93, 5)
     run_on(cluster).converge()
     assert [node.in_slot.get(93, 0) for node in cluster.nodes if 93 in node.slots] == [6]
+
+
+@pytest.mark.parametrize("arrived", [0, 3])
+def test_who_imports_a_slot_is_told_of_its_new_owner(arrived: int) -> None:
+    """The owner hands its place over to a replica: gossip of that goes past the importer, which waits for nobody."""
+    cluster = healthy()
+    cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
+    give_keys(cluster[0], 93, 5)
+    give_keys(cluster[1], 93, arrived)
+    cluster.tell([HandOver(heir=cluster[3].node_id, master=cluster[0].node_id)], cluster.look())
+    cluster.sleep(5.0)
+    assert 93 not in cluster[1].known[cluster[3].node_id].slots
+    run_on(cluster).converge()
+    assert [node.in_slot.get(93, 0) for node in cluster.nodes if 93 in node.slots] == [5 + arrived]
+    assert not cluster.look().half_moved()
 
 
 def test_a_master_without_slots_gets_none_for_a_part_of_its_keys() -> None:

@@ -11,10 +11,11 @@ from redis import Redis
 from redis.crc import key_slot
 
 from bootstrap.local.programs import Program, find_program
+from bootstrap.model import Role
 from bootstrap.slots import SlotSet
 from tests.at_hand import SERVERS
 from tests.servers.conftest import Lab, until
-from tests.servers.test_repair import assert_healed, client, formed
+from tests.servers.test_repair import assert_healed, client, formed, written
 
 Labs = Callable[..., Lab]
 SLOT = 93
@@ -63,6 +64,26 @@ def test_a_half_moved_slot_is_finished_or_taken_back(program: Program, lab: Labs
     values = half_move(six, moved=moved)
     assert_healed(six, six.run("apply"), {**keys, **values})
     assert (SLOT in six.view().nodes[1].slots) == (moved > 0)
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["handed over", "crashed"])
+@pytest.mark.parametrize("moved", [0, 15, KEYS], ids=["none moved", "some moved", "all moved"])
+def test_the_owner_of_a_half_moved_slot_fails_over(program: Program, lab: Labs, moved: int, crash: bool) -> None:
+    """Who imports a slot hears nothing of its new owner from gossip, and may hold it for unowned: down, for ever."""
+    six, keys = formed(program, lab)
+    values = half_move(six, moved=moved)
+    until(lambda: all(written(server.address) for server in six.cluster.servers))
+    if crash:
+        six.cluster.servers[0].kill()
+    else:
+        with servers(six) as doors:
+            doors[3].execute_command("CLUSTER FAILOVER")
+    heir = six.cluster.servers[3]
+    until(lambda: six.view(heir).nodes[0].role is Role.MASTER)
+    if crash:
+        six.cluster.servers[0].start()
+    until(lambda: six.view(six.cluster.servers[0]).nodes[0].role is Role.REPLICA)
+    assert_healed(six, six.run("apply"), {**keys, **values})
 
 
 def test_a_move_that_one_side_forgot_is_finished(program: Program, lab: Labs) -> None:
