@@ -42,12 +42,13 @@ class Bulk:
         self._socket.sendall(b"".join(map(packed, commands)))
         return [self._reply() for _ in commands]
 
-    def each(self, head: Command, keys: Sequence[bytes]) -> list[Any]:
-        """The replies to the same command for each of many keys, which is its last word."""
+    def each(self, head: Command, keys: Sequence[bytes], tail: Command = ()) -> list[Any]:
+        """The replies to the same command for each of many keys, which stands between its first and its last words."""
         if not keys:
             return []
-        before = b"*%d\r\n%b" % (len(head) + 1, b"".join(map(_packed, head)))
-        self._socket.sendall(b"".join([b"%b$%d\r\n%b\r\n" % (before, len(key), key) for key in keys]))
+        before = b"*%d\r\n%b" % (len(head) + 1 + len(tail), b"".join(map(_packed, head)))
+        after = b"".join(map(_packed, tail))
+        self._socket.sendall(b"".join([b"%b$%d\r\n%b\r\n%b" % (before, len(key), key, after) for key in keys]))
         return [self._reply() for _ in keys]
 
     def close(self) -> None:

@@ -31,6 +31,9 @@ BATCH_BYTES = 1 << 20
 """About how much goes into one MIGRATE, unless one key alone is more."""
 BIG_KEY_BYTES = 16 << 20
 """A key of that size goes alone, after all others: its MIGRATE keeps both servers busy for long."""
+SAMPLES = 10_000
+"""Elements by which a key is measured: all, where it has no more. By five, the servers' own number, a hash with a field
+of 420 MB among small ones took 0.2 MB, and its MIGRATE eight seconds (*measured*)."""
 BIG_BYTES_PER_S = 40 << 20
 """How slow a MIGRATE of a big key may be, dump, transfer and restore together, before it counts as hung."""
 SLOTS_MIN, SLOTS_MAX = 8, 256
@@ -56,8 +59,8 @@ class Talk(Protocol):
         """The replies to all commands, in their order."""
         ...
 
-    def each(self, head: Command, keys: Sequence[bytes]) -> list[Any]:
-        """The replies to the same command for each of many keys, which is its last word."""
+    def each(self, head: Command, keys: Sequence[bytes], tail: Command = ()) -> list[Any]:
+        """The replies to the same command for each of many keys, which stands between its first and its last words."""
         ...
 
 
@@ -141,7 +144,7 @@ class Route:
         """About how much each key takes, bytes; one that has gone takes none."""
         if not self.sizes_known or not keys:
             return [BATCH_BYTES // KEYS_MAX] * len(keys)
-        replies = self.source.each(("MEMORY", "USAGE"), keys)
+        replies = self.source.each(("MEMORY", "USAGE"), keys, ("SAMPLES", SAMPLES))
         if any(isinstance(reply, Exception) and "permission" in str(reply) for reply in replies):
             self.sizes_known = False
             return self._sizes(keys)
