@@ -415,7 +415,10 @@ def _refused(refusal: Refusal) -> Refused:
 
 
 def _rejection(step: str, why: str) -> Reason:
-    return Reason(code="step-rejected", message=f"not accepted: {step}: {why}", remedy="see what the server says")
+    message = f"not accepted: {step}: {why}"
+    if "OOM command not allowed" in why:
+        return Reason(code="no-room", message=message, remedy="raise maxmemory of the server that takes the keys")
+    return Reason(code="step-rejected", message=message, remedy="see what the server says")
 
 
 def _not_settled(open_steps: list[str]) -> tuple[Reason, ...]:

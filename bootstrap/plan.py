@@ -307,13 +307,15 @@ def _serve(view: ClusterView, after_a_change: bool) -> Iterator[Step]:  # noqa: 
 
 def _finish_moves(moves: tuple[HalfMove, ...]) -> Iterator[Phase]:
     """Slot by slot the servers' own protocol, from wherever it was left. The keys are counted anew before a slot is
-    taken: an owner that hears of its successor drops what it still holds of it.
+    taken: an owner that hears of its successor drops what it still holds of it. What nobody has begun or what is over
+    comes first: the rest may wait for a server that has no room.
     """
     whys = {
+        "shut": "no key may slip in after the keys were counted",
+        "clear": "no mark is left where nothing is on its way",
         "open": "both sides have to know of a move before a key moves",
         "move": "a slot is handed over only when its old owner holds nothing of it",
         "take": "the new owner says so itself, with a new epoch",
-        "shut": "no key may slip in after the keys were counted",
         "close": "no mark is left of a move that is over",
     }
     for name, why in whys.items():
@@ -343,9 +345,10 @@ def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
             # While the owner marks it, clients that name a new key are sent to the other side. Only when that one takes
             # none any more does its number of keys mean anything, so the owner's mark stays until they are counted.
             yield from (CloseSlot(node=node.node_id, slot=slot) for node in move.marked if node != owner)
-        case "close" if len(move.holders) < 2:
-            closing = {owner.node_id} if target or owner in move.marked else set()
-            closing |= {node.node_id for node in move.marked if target and node != target}
+        case "clear" if not move.holders and owner in move.marked:
+            yield CloseSlot(node=owner.node_id, slot=slot)
+        case "close" if target:
+            closing = {owner.node_id} | {node.node_id for node in move.marked if node != target}
             yield from (CloseSlot(node=node_id, slot=slot) for node_id in sorted(closing))
 
 
