@@ -7,6 +7,7 @@ is no error: the next plan says what is left of it. A killed run is the same thi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -305,25 +306,28 @@ class Run:
         report = Progress.of(moves, view, self.clock)
         transfer, said = self.world.move(moves, view), Ticker(self.clock, TELL_EVERY_S)
         try:
-            while not transfer.done:
-                self.clock.check()
-                self.check_lock()
-                if self._move_deadline.passed:
-                    raise NotYet.because([report.too_late(self.move_limit_s), *self.rejected])
-                transfer.advance()
-                if transfer.pause_s and not transfer.done:
-                    self.clock.sleep(transfer.pause_s)
-                report = report.now(transfer.slots_done, transfer.bytes_done, self.clock)
-                self.progress(report)
-                if said.due():
-                    self.log.info("moving_slots", **report.as_fields())
+            with closing(transfer):
+                while not transfer.done:
+                    self.clock.check()
+                    self.check_lock()
+                    if self._move_deadline.passed:
+                        raise NotYet.because([report.too_late(self.move_limit_s), *self.rejected])
+                    transfer.advance()
+                    if transfer.pause_s and not transfer.done:
+                        self.clock.sleep(transfer.pause_s)
+                    report = report.now(transfer.slots_done, transfer.bytes_done, self.clock)
+                    self.progress(report)
+                    if said.due():
+                        self.log.info("moving_slots", **report.as_fields())
+        except BootstrapError:
+            self.view = self.seen(self.world.glance())  # the outcome is to tell of what has moved
+            raise
         finally:
-            transfer.close()
             self.deadline = replace(self.deadline, at=self.deadline.at + report.took_s)
-        self._moved(moves, transfer, report, view)
+            self.steps_done += len(moves) - len(transfer.rejected) if transfer.slots_done else 0
+        self._moved(transfer, report, view)
 
-    def _moved(self, moves: list[MoveSlots], transfer: Transfer, report: Progress, view: ClusterView) -> None:
-        self.steps_done += len(moves) - len(transfer.rejected)
+    def _moved(self, transfer: Transfer, report: Progress, view: ClusterView) -> None:
         self._say_what_was_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **report.as_fields())
         if not self.rejected:

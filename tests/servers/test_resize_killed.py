@@ -5,6 +5,7 @@ Twice on each kind of server by default; `RESIZE_KILLS=50` in the environment ki
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -116,6 +117,9 @@ def test_a_signal_ends_it_cleanly(program: Program, lab: Labs, programs: list[su
     assert (running.returncode, '"interrupted"' in text) == (1, True), text
     view = eight.view()
     assert not view.half_moved()
+    told = json.loads(text.splitlines()[-1])
+    assert told["steps"] >= 3
+    assert told["shards"] == sum(1 for node in view.nodes if node.slots)
     until(lambda: not any(node.tasks for node in eight.view().nodes))
     assert grown.run("apply").exit_code == 0
     assert_good(grown, keys)
