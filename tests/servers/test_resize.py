@@ -146,6 +146,31 @@ def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(any_
     assert_sized(shrunk, shrunk.run("apply"), keys)
 
 
+def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, lab: Labs) -> None:
+    """Redis 7.0 may keep a doubt about slots that it gave away: the next owner's old claim would win, whatever its
+    epoch, and the keys be dropped. The moves of a run leave no such doubt.
+    """
+    eight, _ = started(program, lab, 3, 1, servers=8)
+    before = [node.slots for node in eight.view().nodes[:3]]
+    listed(eight, 8)
+    assert declared(eight, 4, 1).run("apply").exit_code == 0
+    newcomer = next(node for node in eight.view().nodes[6:] if node.slots)
+    with Redis(newcomer.address.host, newcomer.address.port) as there:
+        for old, had in zip(eight.view().nodes[:3], before, strict=True):
+            slot = list(newcomer.slots & had)[-1]
+            with Redis(old.address.host, old.address.port, decode_responses=True) as here:
+                here.execute_command("CLUSTER BUMPEPOCH")
+                here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # it tells nobody as yet
+                there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # the claim, once more
+                until(partial(_lacks, eight, newcomer.ordinal, slot))
+                assert not _lacks(eight, old.ordinal, slot)
+
+
+def _lacks(lab: Lab, ordinal: int, slot: int) -> bool:
+    (node,) = lab.view(lab.cluster.servers[ordinal]).nodes
+    return slot not in node.slots
+
+
 def test_weights_are_followed_on_demand(any_program: Program, lab: Labs) -> None:
     """A shard of double weight gets half of all slots; without the weight it goes back to a third."""
     six, keys = started(any_program, lab, 3, 1, servers=6)
