@@ -330,11 +330,11 @@ class Run:
     def _moved(self, transfer: Transfer, report: Progress, view: ClusterView) -> None:
         self._say_what_was_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **report.as_fields())
-        if not self.rejected:
-            self._move_patience = Pacer(self, longest_s=5.0)
         if bad := self.rejected:
             # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
             self._move_patience.wait("slots_not_moved", partial(in_words, bad), partial(NotYet.because, bad))
+        else:
+            self._move_patience = Pacer(self, longest_s=5.0)
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         self.check_lock()
