@@ -19,8 +19,9 @@ from bootstrap import __version__
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings, declared, flag_of, unknown_variables, variable_of
 from bootstrap.errors import BootstrapError, Reason
-from bootstrap.model import ClusterView
-from bootstrap.report import Outcome, outcome_of
+from bootstrap.model.outcome import Outcome
+from bootstrap.model.view import ClusterView
+from bootstrap.run.report import outcome_of
 
 VERBS: Mapping[str, str] = {
     "apply": "bring the cluster to the declared shape; changes nothing on a healthy one",
@@ -50,10 +51,10 @@ def main(
 def _verb(
     verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: TextIO, clock: SystemClock | None = None
 ) -> int:
-    if "bootstrap.run" not in sys.modules:
+    if "bootstrap.run.verbs" not in sys.modules:
         _load()
     from bootstrap.log import is_console, logger
-    from bootstrap.run import internal, leave_termination_message, say, session
+    from bootstrap.run.verbs import internal, leave_termination_message, say, session
 
     clock = clock or SystemClock()
     started_at = clock.now()
@@ -94,7 +95,9 @@ def _load() -> None:
     a healthy cluster takes a quarter less (*measured*).
     """
     gc.disable()
-    from bootstrap import log, run  # noqa: F401 - for those who come later
+    import structlog  # noqa: F401 - for those who come later
+
+    import bootstrap.run.verbs  # noqa: F401
 
     gc.freeze()
     gc.enable()

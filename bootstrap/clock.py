@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from bootstrap.errors import Interrupted
+from bootstrap.errors import BootstrapError, Interrupted
+from bootstrap.log import Log
 
 
 class Clock(Protocol):
@@ -80,3 +82,43 @@ class Deadline:
     def sooner(self, seconds: float) -> Deadline:
         """The same deadline, or `seconds` from now if that comes first."""
         return Deadline(self.clock, min(self.at, self.clock.now() + seconds))
+
+
+REPORT_EVERY_S = 5.0
+"""Seconds between two log lines about the same wait."""
+
+
+class Backoff:
+    """Waits between looks, a little longer each time, and logs every few seconds what is waited for."""
+
+    def __init__(self, clock: Clock, log: Log, *, longest_s: float = 1.0) -> None:
+        self._clock, self._log = clock, log
+        self._pause_s, self._longest_s = 0.05, longest_s
+        self._log_at = clock.now() + 1.0
+
+    def wait(
+        self, event: str, describe: Callable[[], str], give_up: Callable[[], BootstrapError], *, deadline: Deadline
+    ) -> None:
+        """Lets a moment pass; every few seconds logs `event` with `describe()`. Raises `give_up()` at the deadline."""
+        if deadline.passed:
+            raise give_up()
+        if self._clock.now() >= self._log_at:
+            self._log.info(event, why=describe(), left_s=round(deadline.left_s))
+            self._log_at = self._clock.now() + REPORT_EVERY_S
+        self._clock.sleep(min(self._pause_s, deadline.left_s))
+        self._pause_s = min(self._longest_s, self._pause_s * 1.5)
+
+
+class Ticker:
+    """Says when something is due that is to happen once in so many seconds, first when these have passed."""
+
+    def __init__(self, clock: Clock, every_s: float) -> None:
+        self._clock, self._every_s = clock, every_s
+        self._at = clock.now() + every_s
+
+    def due(self) -> bool:
+        """True once in each interval."""
+        if self._clock.now() < self._at:
+            return False
+        self._at = self._clock.now() + self._every_s
+        return True

@@ -6,261 +6,143 @@ An empty variable counts as unset, so that a ConfigMap can name a setting and le
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import Misconfigured, Reason
-from bootstrap.model import Address, Desired
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Address
+from bootstrap.setting_types import (
+    NAME_MAX,
+    NODES_MAX,
+    PASSWORD_MAX,
+    Secret,
+    domain,
+    fingerprint,
+    label,
+    name_server,
+    number_between,
+    one_of,
+    optional_label,
+    pod_weights,
+    port_name_label,
+    printable,
+    readable_file,
+    seconds,
+    statefulset_name,
+    switch,
+    whole_number,
+)
 
 PREFIX = "BOOTSTRAP_"
-NODES_MAX = 1000
-"""Redis's own advice for the size of one cluster."""
-LABEL_MAX, NAME_MAX, PORT_NAME_MAX = 63, 253, 15
-"""Characters of a DNS label, a DNS name (RFC 1035), and a port's name (RFC 6335)."""
-PASSWORD_MAX = 65536
-WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-
-
-class Secret(str):
-    """A text that no log, exception or `repr` shows."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret('…')"
 
 
 def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
     return field(default=default, metadata={"read": read, "help": help_text, "shown": shown})
 
 
-def _label(text: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise ValueError("is no DNS label (lower-case letters, digits and '-', at most 63)")
-    return text
-
-
-def _port_name(text: str) -> str:
-    if len(_label(text)) > PORT_NAME_MAX:
-        raise ValueError(f"is longer than {PORT_NAME_MAX} characters, which no port's name is")
-    return text
-
-
-def _statefulset(text: str) -> str:
-    if len(f"{_label(text)}-{NODES_MAX}") > LABEL_MAX:
-        raise ValueError(f"is so long that its pods' names have more than {LABEL_MAX} characters")
-    return text
-
-
-def _optional_label(text: str) -> str:
-    return "" if text == "none" else _label(text)
-
-
-def _domain(text: str) -> str:
-    return ".".join(_label(part) for part in text.rstrip(".").split("."))
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,9}", text, re.ASCII):
-            raise ValueError(f"is no whole number from {low} to {high}")
-        if not low <= int(text) <= high:
-            raise ValueError(f"is not between {low} and {high}")
-        return int(text)
-
-    return read
-
-
-def _number(low: float, high: float, unit: str) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
-            raise ValueError(f"is not a number of {unit} between {low:g} and {high:g}")
-        return number
-
-    return read
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    return _number(low, high, "seconds")
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"is not one of {', '.join(choices)}")
-        return text
-
-    return read
-
-
-def _weights(text: str) -> tuple[tuple[str, float], ...]:
-    """`pod=weight`, several with commas or blanks between them."""
-    found: dict[str, float] = {}
-    for word in text.replace(",", " ").split():
-        pod, _, weight = word.partition("=")
-        number = float(weight) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", weight, re.ASCII) else math.nan
-        if not _LABEL.fullmatch(pod) or not WEIGHT_MIN <= number <= WEIGHT_MAX:
-            raise ValueError(f"is not pod=weight, with a weight from {WEIGHT_MIN:g} to {WEIGHT_MAX:g}: {word!r}")
-        if pod in found:
-            raise ValueError(f"names {pod} twice")
-        found[pod] = number
-    return tuple(found.items())
-
-
-def _switch(text: str) -> bool:
-    return _one_of("on", "off")(text) == "on"
-
-
-def _nameserver(text: str) -> Address:
-    """`ip`, `ip:port` or `[ip]:port`; a name will not do, since the name server is what turns names into addresses."""
-    bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
-    if bracketed:
-        host, port = bracketed[1], bracketed[2]
-    elif text.count(":") == 1:
-        host, port = text.split(":")
-    else:
-        host, port = text, None
-    try:
-        return Address(str(ip_address(host)), _whole(1, 65535)(port) if port is not None else 53)
-    except ValueError:
-        raise ValueError("is no address of the form ip, ip:port or [ip]:port") from None
-
-
-def _fingerprint(text: str) -> str:
-    if text == "none":
-        return ""
-    if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
-        raise ValueError("is no fingerprint (12 hexadecimal digits, as `plan` shows it)")
-    return text
-
-
-def _text(text: str) -> str:
-    if any(ord(character) < 32 for character in text):
-        raise ValueError("holds a control character")
-    return text
-
-
-def _file(text: str) -> Path:
-    """A regular file, or a link to one: a pipe or a device would be read without end."""
-    try:
-        if not Path(text).is_file() and Path(text).exists():
-            raise ValueError("is no regular file")
-        with Path(text).open("rb"):
-            return Path(text)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a run can be told. Units are in the names."""
 
-    service: str = _setting("redis-service", _label, "headless Service whose DNS lists the peers")
-    namespace: str = _setting("default", _label, "its namespace", shown="the pod's own, else default")
-    cluster_domain: str = _setting("cluster.local", _domain, "cluster DNS domain")
-    port_name: str = _setting("redis-port", _port_name, "named port for the SRV lookup")
+    service: str = _setting("redis-service", label, "headless Service whose DNS lists the peers")
+    namespace: str = _setting("default", label, "its namespace", shown="the pod's own, else default")
+    cluster_domain: str = _setting("cluster.local", domain, "cluster DNS domain")
+    port_name: str = _setting("redis-port", port_name_label, "named port for the SRV lookup")
     statefulset: str = _setting(
-        "redis-app", _statefulset, "StatefulSet whose pods are asked for by name where SRV gives nothing"
+        "redis-app", statefulset_name, "StatefulSet whose pods are asked for by name where SRV gives nothing"
     )
-    port: int = _setting(6379, _whole(1, 65535), "port of those pods; where SRV answers, its port counts")
+    port: int = _setting(6379, whole_number(1, 65535), "port of those pods; where SRV answers, its port counts")
     nameserver: Address | None = _setting(
-        None, _nameserver, "ip[:port] of the DNS server to ask", shown="from resolv.conf"
+        None, name_server, "ip[:port] of the DNS server to ask", shown="from resolv.conf"
     )
     access_service: str = _setting(
         "gold-redis",
-        _optional_label,
+        optional_label,
         "Service through which clients come, for the final probe; none: straight to the peers",
     )
-    shards: int = _setting(3, _whole(3, NODES_MAX), "masters wanted")
-    replicas_per_shard: int = _setting(1, _whole(0, NODES_MAX), "replicas wanted for each master")
-    deadline_s: float = _setting(300.0, _seconds(1, 86400), "limit of the whole run, seconds")
+    shards: int = _setting(3, whole_number(3, NODES_MAX), "masters wanted")
+    replicas_per_shard: int = _setting(1, whole_number(0, NODES_MAX), "replicas wanted for each master")
+    deadline_s: float = _setting(300.0, seconds(1, 86400), "limit of the whole run, seconds")
     node_timeout_ms: int | None = _setting(
         None,
-        _whole(100, 3_600_000),
+        whole_number(100, 3_600_000),
         "the declared cluster-node-timeout, milliseconds",
         shown="none: leave timeouts alone",
     )
     require_full_coverage: str = _setting(
         "",
-        _one_of("yes", "no"),
+        one_of("yes", "no"),
         "the declared cluster-require-full-coverage, yes or no",
         shown="none: only differences between nodes are told",
     )
     allow_replica_migration: str = _setting(
         "",
-        _one_of("yes", "no"),
+        one_of("yes", "no"),
         "the declared cluster-allow-replica-migration, yes or no",
         shown="none: only differences between nodes are told",
     )
     replace_replicas: str = _setting(
         "off",
-        _one_of("off", "on", "with-a-gap"),
+        one_of("off", "on", "with-a-gap"),
         "exchange replicas that run on their master's node or in its zone; on: never leaving a shard without one",
     )
     rebalance: str = _setting(
         "auto",
-        _one_of("auto", "on", "off"),
+        one_of("auto", "on", "off"),
         "even out the shards' slots; auto: beyond the threshold, on: to the last slot, off: only for another number",
     )
     threshold_percent: float = _setting(
         10.0,
-        _number(0, 100, "percent"),
+        number_between(0, 100, "percent"),
         "how far a shard may be off its share of slots before it is evened out, percent",
     )
     weights: tuple[tuple[str, float], ...] = _setting(
         (),
-        _weights,
+        pod_weights,
         "shares of the slots that are not 1, each for the shard of a pod: redis-app-0=2,redis-app-4=0.5",
         shown="none: all alike",
     )
     move_deadline_s: float = _setting(
-        3600.0, _seconds(0.1, 604800), "how long slots may be moved in one run, seconds; beside the deadline"
+        3600.0, seconds(0.1, 604800), "how long slots may be moved in one run, seconds; beside the deadline"
     )
     confirm: str = _setting(
         "",
-        _fingerprint,
+        fingerprint,
         "reinit only: wipe the cluster that has that fingerprint",
         shown="none: say what would be lost",
     )
     accept_loss: str = _setting(
-        "", _fingerprint, "give up slots of which no copy is left, in the cluster with that fingerprint", shown="none"
+        "", fingerprint, "give up slots of which no copy is left, in the cluster with that fingerprint", shown="none"
     )
-    kubernetes: str = _setting("auto", _one_of("auto", "on", "off"), "use the Kubernetes API: auto, on or off")
-    lease: str = _setting("redis-bootstrap", _label, "Lease that keeps two runs from writing at once")
+    kubernetes: str = _setting("auto", one_of("auto", "on", "off"), "use the Kubernetes API: auto, on or off")
+    lease: str = _setting("redis-bootstrap", label, "Lease that keeps two runs from writing at once")
     read_nodes: bool = _setting(
         default=False,
-        read=_switch,
+        read=switch,
         help_text="on or off: ask Nodes for the zones that pods do not tell; needs the right to get nodes",
         shown="off",
     )
     role_labels: bool = _setting(
         default=False,
-        read=_switch,
+        read=switch,
         help_text="on or off: label the pods with redis-role and redis-shard; needs the right to patch pods",
         shown="off",
     )
-    log: str = _setting(
-        "auto", _one_of("auto", "json", "console"), "auto, json or console; auto: console on a terminal"
-    )
+    log: str = _setting("auto", one_of("auto", "json", "console"), "auto, json or console; auto: console on a terminal")
     termination_message_file: str = _setting(
-        "/dev/termination-log", _text, "where the outcome goes for Kubernetes to show; written only where it exists"
+        "/dev/termination-log", printable, "where the outcome goes for Kubernetes to show; written only where it exists"
     )
-    username: str = _setting("", _text, "Redis ACL user", shown="none")
-    password_file: Path | None = _setting(None, _file, "file that holds the password", shown="none")
-    tls_ca_file: Path | None = _setting(None, _file, "certificates to trust; setting it turns TLS on", shown="none")
-    tls_cert_file: Path | None = _setting(None, _file, "own certificate, for mutual TLS", shown="none")
-    tls_key_file: Path | None = _setting(None, _file, "key of that certificate", shown="none")
+    username: str = _setting("", printable, "Redis ACL user", shown="none")
+    password_file: Path | None = _setting(None, readable_file, "file that holds the password", shown="none")
+    tls_ca_file: Path | None = _setting(
+        None, readable_file, "certificates to trust; setting it turns TLS on", shown="none"
+    )
+    tls_cert_file: Path | None = _setting(None, readable_file, "own certificate, for mutual TLS", shown="none")
+    tls_key_file: Path | None = _setting(None, readable_file, "key of that certificate", shown="none")
     password: Secret | None = field(default=None, repr=False)
 
     @property
@@ -380,6 +262,6 @@ def _fault(source: str, what: str) -> Reason:
 
 def _own_namespace() -> str:
     try:
-        return _label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
+        return label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
         return "default"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
-from bootstrap.execute import Log
+
+class Log(Protocol):
+    """Where a run says what happened; structlog's loggers fit."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Something happened as it should."""
+        ...
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Something happened that a person may want to know."""
+        ...
 
 
 def is_console(choice: str, out: TextIO) -> bool:
@@ -17,6 +28,8 @@ def is_console(choice: str, out: TextIO) -> bool:
 
 def logger(*, console: bool, out: TextIO = sys.stdout) -> Log:
     """A logger that writes whole lines to `out`, and flushes them: a killed run has said what it did."""
+    import structlog  # not for --help, nor for those who need the protocol alone
+
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(colors=out.isatty(), pad_event_to=20, sort_keys=False)

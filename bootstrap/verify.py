@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from itertools import chain
 
 from bootstrap.errors import Reason
-from bootstrap.model import Address, ClusterView, Desired, Node, NodeId, Role
-from bootstrap.slots import ALL_SLOTS, SlotSet
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Address, Node, NodeId, Role
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
+from bootstrap.model.view import ClusterView
 
 _AGAIN = "run `apply` again; it repairs what can be repaired and says what cannot"
 

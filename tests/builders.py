@@ -16,11 +16,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from bootstrap.model import Address, ClusterView, Desired
-from bootstrap.plan import Plan, Refusal, plan
-from bootstrap.report import plan_text
-from bootstrap.slots import SlotSet, even_split
-from bootstrap.steps import (
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Address
+from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.slots import SlotSet, even_split
+from bootstrap.model.steps import (
     Announce,
     AwaitAgreement,
     AwaitEpochs,
@@ -36,6 +36,9 @@ from bootstrap.steps import (
     TakeSlot,
     Write,
 )
+from bootstrap.model.view import ClusterView
+from bootstrap.plan.planner import plan
+from bootstrap.run.report import plan_text
 from tests.fake_cluster import FakeCluster, FakeNode, Known
 
 
@@ -342,4 +345,4 @@ def rewrite(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    rewrite(Path(__file__).parent / "core" / "scenarios")
+    rewrite(Path(__file__).parent / "plan" / "scenarios")

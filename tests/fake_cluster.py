@@ -11,9 +11,9 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bootstrap.model import Absence, Absent, Address, ClusterView, Member, Node, NodeId, Replication, Role
-from bootstrap.slots import ALL_SLOTS, SlotSet
-from bootstrap.steps import (
+from bootstrap.model.node import Address, Member, Node, NodeId, Replication, Role
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
+from bootstrap.model.steps import (
     AddSlots,
     Announce,
     CancelMigration,
@@ -38,6 +38,8 @@ from bootstrap.steps import (
     Wipe,
     Write,
 )
+from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.view import ClusterView
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from bootstrap.errors import Misconfigured
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 
 PORT = 6379
 BUS_OFFSET = 10_000

@@ -14,7 +14,7 @@ from bootstrap.local.nameserver import Nameserver
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import NODE_TIMEOUT_MS, Pause, Server, kill_all, start_all, stop_all
 from bootstrap.local.zone import Pod, Zone
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 
 STATEFULSET = "redis-app"
 

@@ -14,12 +14,12 @@ from typing import TextIO
 from bootstrap.errors import Misconfigured, NotYet, WrongUsage
 from bootstrap.local.addresses import NODES_MAX
 from bootstrap.local.arguments import REPLICAS, SHARDS, SHARDS_MIN, add_arguments
-from bootstrap.local.home import default_directory, is_up, read_remembered, read_up
+from bootstrap.local.daemon import Kept
 from bootstrap.local.host import Host, Hosted, Request, differing
-from bootstrap.local.keeper import Kept
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server
 from bootstrap.local.signals import Stopped, Stops
+from bootstrap.local.state_dir import default_directory, is_up, read_remembered, read_up
 
 __all__ = ["Apply", "add_arguments", "run"]
 

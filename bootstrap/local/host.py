@@ -11,11 +11,11 @@ from typing import Self
 from bootstrap.errors import Refused
 from bootstrap.local.arguments import REPLICAS, SHARDS
 from bootstrap.local.cluster import LocalCluster, settings
-from bootstrap.local.home import Home, Remembered
-from bootstrap.local.leash import own_leash
+from bootstrap.local.process_guard import own_leash
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Pause
-from bootstrap.model import Address
+from bootstrap.local.state_dir import Home, Remembered
+from bootstrap.model.node import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bootstrap.errors import NotYet
-from bootstrap.local.leash import own_leash
+from bootstrap.local.process_guard import own_leash
 from bootstrap.local.programs import Program
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 
 Pause = Callable[[float], object]
 """Waits so many seconds; may raise to end the waiting."""

@@ -8,8 +8,8 @@ from itertools import islice
 
 from redis.crc import key_slot
 
-from bootstrap.model import Address
-from bootstrap.slots import SLOT_COUNT, SlotSet
+from bootstrap.model.node import Address
+from bootstrap.model.slots import SLOT_COUNT, SlotSet
 
 VALUE = b"v" * 100
 TOGETHER = 5000

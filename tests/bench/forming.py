@@ -23,9 +23,10 @@ from redis.exceptions import RedisError
 
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
-from bootstrap.model import Desired
-from bootstrap.nodes import Credentials, Nodes
-from bootstrap.report import aligned
+from bootstrap.model.desired import Desired
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.run.report import aligned
 from bootstrap.verify import violations
 from tests.bench.looking import start, start_apply, view_of
 

@@ -23,9 +23,11 @@ from redis.cluster import ClusterNode
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
 from bootstrap.local.servers import start_all
-from bootstrap.model import Address, Desired
-from bootstrap.nodes import Credentials, Nodes
-from bootstrap.report import aligned
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Address
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.run.report import aligned
 from bootstrap.verify import violations
 from tests.at_hand import SERVERS
 from tests.bench.looking import start_apply, view_of

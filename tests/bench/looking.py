@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bootstrap.local.cluster import LocalCluster
-from bootstrap.model import ClusterView, Node
-from bootstrap.nodes import Nodes
+from bootstrap.model.node import Node
+from bootstrap.model.view import ClusterView
+from bootstrap.nodes.client import Nodes
 
 
 def start(

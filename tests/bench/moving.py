@@ -29,12 +29,9 @@ from redis.cluster import ClusterNode
 
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
-from bootstrap.model import ClusterView, NodeId, Role
-from bootstrap.nodes import Credentials, Nodes
-from bootstrap.report import aligned
-from bootstrap.settled import settled
-from bootstrap.slots import SLOT_COUNT, SlotSet
-from bootstrap.steps import (
+from bootstrap.model.node import NodeId, Role
+from bootstrap.model.slots import SLOT_COUNT, SlotSet
+from bootstrap.model.steps import (
     AwaitAgreement,
     AwaitEpochs,
     AwaitMesh,
@@ -45,10 +42,15 @@ from bootstrap.steps import (
     MoveSlots,
     Wait,
 )
+from bootstrap.model.view import ClusterView
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.plan.settled import settled
+from bootstrap.run.report import aligned
 from tests.at_hand import CLIENTS, SERVERS
 from tests.bench.filling import fill
 from tests.bench.looking import start, start_apply, view_of
-from tests.servers.checker import Checker
+from tests.real.checker import Checker
 
 LIMIT_S = 600.0
 SHARE = SLOT_COUNT // 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.kube import Kube
+from bootstrap.kube.client import Kube
 from tests.kube.api import NAMESPACE, KubeApi, kube_api
 
 

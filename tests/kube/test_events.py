@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.errors import Reason
-from bootstrap.events import NOTE_MAX, Events, cut, note_of, reason_of
-from bootstrap.kube import Kube
-from bootstrap.report import Outcome, outcome_of
+from bootstrap.kube.client import Kube
+from bootstrap.kube.events import NOTE_MAX, Events, cut, note_of, reason_of
+from bootstrap.model.outcome import Outcome
+from bootstrap.run.report import outcome_of
 from tests.builders import formed, shape
 from tests.kube.api import NAMESPACE, Asked, KubeApi
 

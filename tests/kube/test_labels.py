@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from bootstrap.errors import ApiError, Forbidden, NotYet
-from bootstrap.kube import Kube
-from bootstrap.labels import label, labels_of
-from bootstrap.model import ClusterView
-from bootstrap.pods import Pods
+from bootstrap.kube.client import Kube
+from bootstrap.kube.labels import label, labels_of
+from bootstrap.kube.pods import Pods
+from bootstrap.model.view import ClusterView
 from tests.builders import formed, shape
 from tests.kube.api import KubeApi, pod
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from bootstrap.errors import Forbidden
-from bootstrap.kube import Kube
-from bootstrap.model import Absence, Absent, Address, ClusterView
-from bootstrap.places import Place
-from bootstrap.pods import ZONE_LABEL, Pods
+from bootstrap.kube.client import Kube
+from bootstrap.kube.pods import ZONE_LABEL, Pods
+from bootstrap.model.node import Address, Place
+from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.view import ClusterView
 from tests.kube.api import KubeApi, pod
 
 Client = Callable[..., Kube]

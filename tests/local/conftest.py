@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap.local.programs import Program, find_program, identify
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 from tests.at_hand import SERVERS
 
 ROOT = Path(__file__).parents[2]

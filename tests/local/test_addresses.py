@@ -11,7 +11,7 @@ import pytest
 from bootstrap.errors import Misconfigured
 from bootstrap.local import addresses
 from bootstrap.local.addresses import BUS_OFFSET, Reservation, reserve
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 
 
 def bindable(address: Address, port: int) -> bool:

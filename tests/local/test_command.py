@@ -19,9 +19,9 @@ import pytest
 from bootstrap.config import Settings
 from bootstrap.errors import NotYet, Refused, WrongUsage
 from bootstrap.local import command
-from bootstrap.local.home import is_up, read_remembered, read_up
 from bootstrap.local.programs import Program
-from bootstrap.model import Address
+from bootstrap.local.state_dir import is_up, read_remembered, read_up
+from bootstrap.model.node import Address
 
 from .conftest import Shell, ask, eventually, processes_in
 

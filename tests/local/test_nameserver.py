@@ -19,7 +19,8 @@ import dns.resolver
 import pytest
 
 from bootstrap.errors import Misconfigured
-from bootstrap.local.nameserver import Behaviour, Nameserver, Pod, Question, Zone
+from bootstrap.local.nameserver import Behaviour, Nameserver, Question
+from bootstrap.local.zone import Pod, Zone
 
 SRV = "_redis-port._tcp.redis-service.default.svc.cluster.local."
 SERVICE = "redis-service.default.svc.cluster.local."

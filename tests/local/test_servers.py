@@ -17,10 +17,10 @@ import pytest
 
 from bootstrap.errors import NotYet
 from bootstrap.local.addresses import BUS_OFFSET, reserve
-from bootstrap.local.leash import Leash
+from bootstrap.local.process_guard import Leash
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server, kill_all, start_all, stop_all
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 
 from .conftest import ROOT, ask, eventually, processes_in
 

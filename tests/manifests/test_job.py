@@ -92,7 +92,7 @@ def test_no_change_of_settings_or_redis_conf_touches_the_job() -> None:
 
 
 def test_the_job_writes_its_lease_and_events_and_nothing_else() -> None:
-    """The base asks for the rights that it uses (tests/servers/test_kubernetes.py); a component that needs more brings
+    """The base asks for the rights that it uses (tests/real/test_kubernetes.py); a component that needs more brings
     it along. No right reaches beyond the namespace, and none beyond the one Lease, but to make it.
     """
     (role,) = build(BASE).of_kind("Role")

@@ -1,0 +1,197 @@
+"""Which pods the headless Service lists, from the cluster's DNS: SRV and A/AAAA records, asked afresh each time.
+
+Names are absolute and answers are not cached here, since cluster DNS may itself hold a "no such name" for 30 s. No
+answer is trusted: stale, missing and doubled ones are normal, so `observe` checks each by talking to the node.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
+
+import dns.exception
+import dns.flags
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+
+from bootstrap.errors import Misconfigured, Reason
+from bootstrap.model.node import Address, Peer
+
+QUERY_LIMIT_S = 2.0
+"""How long one name server may take for one answer."""
+_WORKERS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What the DNS said in one round."""
+
+    peers: tuple[Peer, ...] = ()
+    strays: tuple[str, ...] = ()
+    """Names under the Service that are no pod of the StatefulSet."""
+    trouble: str = ""
+    """Why there may be no answer at all: the server is silent or fails. Empty when it answered, even with nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """Where the peers' names live."""
+
+    service: str
+    namespace: str
+    cluster_domain: str
+    port_name: str
+    statefulset: str
+    port: int
+
+    @property
+    def zone(self) -> str:
+        """The Service's own name, absolute."""
+        return f"{self.service}.{self.namespace}.svc.{self.cluster_domain}."
+
+    def pod(self, ordinal: int) -> str:
+        """The absolute name of one pod."""
+        return f"{self.statefulset}-{ordinal}.{self.zone}"
+
+
+class Resolver:
+    """Asks one of the given name servers, without a cache. Safe to use from several threads."""
+
+    def __init__(self, nameservers: Sequence[Address], *, query_limit_s: float = QUERY_LIMIT_S) -> None:
+        self._nameservers = nameservers
+        self._query_limit_s = query_limit_s
+
+    def ask(self, name: str, kind: str) -> dns.message.Message:
+        """The first usable answer; "no such name" is one. Raises NoAnswer when no name server gives any."""
+        troubles: list[str] = []
+        for server in self._nameservers:
+            try:
+                query = dns.message.make_query(name, kind)
+                answer, _ = dns.query.udp_with_fallback(
+                    query, server.host, timeout=self._query_limit_s, port=server.port, ignore_unexpected=True
+                )
+            except dns.exception.Timeout:
+                troubles.append(f"the name server {server} does not answer")
+            except (dns.exception.DNSException, OSError, EOFError, ValueError) as error:
+                troubles.append(f"the name server {server} cannot be asked: {str(error) or type(error).__name__}")
+            else:
+                if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+                    return answer
+                troubles.append(f"the name server {server} answers {dns.rcode.to_text(answer.rcode())}")
+        raise NoAnswer("; ".join(troubles))
+
+    def hosts(self, name: str) -> tuple[str, ...]:
+        """The IPv4 and IPv6 addresses of a name, sorted; none if it does not exist. Raises NoAnswer."""
+        found: set[str] = set()
+        for kind in ("A", "AAAA"):
+            found |= {record.to_text() for record in _records(self.ask(name, kind).answer, kind)}
+        return tuple(sorted(found, key=_family_first))
+
+
+class NoAnswer(Exception):
+    """No name server gave a usable answer; the text says which was asked and what happened."""
+
+
+def system_nameservers() -> tuple[Address, ...]:
+    """The name servers of this machine's resolv.conf. Raises Misconfigured when there is none."""
+    import dns.resolver  # here, since it takes a while to load and a given name server needs none of it
+
+    try:
+        resolver = dns.resolver.Resolver()
+        found = [str(ip_address(str(host))) for host in resolver.nameservers]
+    except (dns.exception.DNSException, OSError, ValueError, TypeError) as error:
+        raise _no_nameserver(f"resolv.conf: {error}") from error
+    servers = tuple(Address(host, resolver.port) for host in found)
+    if not servers:
+        raise _no_nameserver("resolv.conf names none")
+    return servers
+
+
+def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
+    """The pods that the Service lists, sorted by ordinal. Where SRV gives nothing, the `wanted` first pods by name."""
+    srv_name = f"_{names.port_name}._tcp.{names.zone}"
+    try:
+        answer = resolver.ask(srv_name, "SRV")
+        targets = {(record.target.to_text().lower(), record.port) for record in _records(answer.answer, "SRV")}
+        if not targets:
+            targets = {(names.pod(ordinal), names.port) for ordinal in range(wanted)}
+            glue: dict[str, set[str]] = {}
+        else:
+            glue = _glue(answer)
+        hosts, trouble = _hosts(resolver, sorted({target for target, _ in targets}), glue)
+    except NoAnswer as error:
+        return Listing(trouble=str(error))
+    pod_name = re.compile(rf"({re.escape(names.statefulset)}-(0|[1-9][0-9]{{0,5}}))\..*", re.ASCII)
+    found: dict[tuple[int, str], set[Address]] = {}
+    strays: set[str] = set()
+    for target, port in targets:
+        if match := pod_name.fullmatch(target):
+            addresses = found.setdefault((int(match[2]), match[1]), set())
+            addresses |= {Address(host, port) for host in hosts[target]}
+        else:
+            strays.add(target.split(".", 1)[0])
+    peers = (Peer(ordinal, pod, tuple(sorted(where))) for (ordinal, pod), where in found.items() if where)
+    return Listing(peers=tuple(sorted(peers)), strays=tuple(sorted(strays)), trouble=trouble)
+
+
+def _glue(answer: dns.message.Message) -> dict[str, set[str]]:
+    """Addresses that came along with the SRV answer: as fresh as it is, and one question in place of one a pod."""
+    glue: dict[str, set[str]] = {}
+    for rrset in answer.additional:
+        if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
+            glue.setdefault(rrset.name.to_text().lower(), set()).update(record.to_text() for record in rrset)
+    return glue
+
+
+def _hosts(
+    resolver: Resolver, targets: Sequence[str], glue: Mapping[str, set[str]]
+) -> tuple[Mapping[str, Iterable[str]], str]:
+    """The addresses of each target, and what went wrong, if anything. One name that gets no answer is one peer without
+    a record, not the end of the round.
+    """
+    hosts: dict[str, Iterable[str]] = dict(glue)
+    lacking = [target for target in targets if target not in glue]
+    if not lacking:
+        return hosts, ""
+    silent = threading.Event()
+
+    def ask(target: str) -> tuple[str, ...]:
+        """After the first silence nobody else is asked in this round: each question would take as long again."""
+        if silent.is_set():
+            return ()
+        try:
+            return resolver.hosts(target)
+        except NoAnswer:
+            silent.set()
+            raise
+
+    with ThreadPoolExecutor(max_workers=min(_WORKERS_MAX, len(lacking))) as pool:
+        asked = {target: pool.submit(ask, target) for target in lacking}
+    troubles = {str(error) for future in asked.values() if (error := future.exception())}
+    hosts |= {target: () if future.exception() else future.result() for target, future in asked.items()}
+    return hosts, "; ".join(sorted(troubles))
+
+
+def _records(section: Iterable[dns.rrset.RRset], kind: str) -> Iterator[Any]:
+    """The records of one type, whatever else the section holds."""
+    wanted = dns.rdatatype.from_text(kind)
+    return (record for rrset in section if rrset.rdtype == wanted for record in rrset)
+
+
+def _family_first(host: str) -> tuple[bool, str]:
+    return (":" in host, host)
+
+
+def _no_nameserver(why: str) -> Misconfigured:
+    reason = Reason(
+        code="nameserver", message=f"no name server to ask: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
+    )
+    return Misconfigured(reason.message, reasons=(reason,))

@@ -1,0 +1,119 @@
+"""What an exception says about the server that caused it: the many ways of no answer, as one `Absence` each."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from bootstrap.errors import WireError
+from bootstrap.model.unreachable import Absence
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """No usable answer from an address: why, and in whose words."""
+
+    why: Absence
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.why.value} ({self.detail})" if self.detail else self.why.value
+
+
+class NotANode(Exception):
+    """The server answers, and its answer says that it is no cluster node."""
+
+    def __init__(self, why: Absence) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+def words_of(error: object) -> str:
+    """An error's words on one line, without characters that would move a terminal's cursor or colours."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def server_words_of(error: BaseException) -> str:
+    """The server's own words where it gave some: redis-py's cluster client puts its own over them."""
+    replies = [link for link in _chain_of(error) if isinstance(link, ResponseError)]
+    return words_of(replies[-1] if replies else error)
+
+
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """An error and what caused it, down to the first cause."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def silence_of(error: BaseException) -> Silence:
+    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
+    detail = words_of(error)
+    for link in _chain_of(error):
+        match link:
+            case NotANode():
+                return Silence(link.why)
+            case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
+                return Silence(Absence.UNREACHABLE, detail)  # it hung up: so does a server that is about to end
+            case ssl.SSLError():
+                return Silence(Absence.TLS, _tls_words(link) or detail)
+            case BusyLoadingError():
+                return Silence(Absence.LOADING)
+            case NoPermissionError():
+                return Silence(Absence.DENIED, detail)
+            case AuthenticationError():
+                wanted = "NOAUTH" in (link.status_code or "") or "required" in detail
+                return Silence(Absence.NEEDS_PASSWORD if wanted else Absence.WRONG_PASSWORD, detail)
+            case ConnectionRefusedError():
+                return Silence(Absence.CONNECTION_REFUSED)
+            case TimeoutError() | RedisTimeoutError():
+                return Silence(Absence.TIMEOUT)
+    return _silence_by_words(error, detail)
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    """OpenSSL's reason, and for the usual ones what it means."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    reason = error.reason or ""
+    return f"{reason}: {_TLS_REASONS[reason]}" if reason in _TLS_REASONS else reason
+
+
+_TLS_REASONS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client, and none is set",
+    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed the client's certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client's certificate has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client's certificate",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+}
+
+
+def _silence_by_words(error: BaseException, detail: str) -> Silence:
+    """Errors that only their text tells apart."""
+    if isinstance(error, ResponseError):
+        if "cluster support disabled" in detail:
+            return Silence(Absence.CLUSTER_OFF)
+        if "AUTH" in detail:
+            return Silence(Absence.WRONG_PASSWORD, detail)
+        if detail.startswith("BUSY"):
+            return Silence(Absence.BUSY)
+        if "protected mode" in detail:
+            return Silence(Absence.DENIED, "it is in protected mode")
+        return Silence(Absence.NOT_REDIS, detail)
+    if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
+        return Silence(Absence.NOT_REDIS, detail)
+    if isinstance(error, RedisError | OSError):
+        return Silence(Absence.UNREACHABLE, detail)
+    return Silence(Absence.NOT_REDIS, detail)

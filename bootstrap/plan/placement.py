@@ -1,0 +1,280 @@
+"""Where roles should be, given where pods run: no replica on its master's Kubernetes node, nor in its zone, if that can
+be had at all; masters spread evenly over zones and then nodes; and among equals the ordinals decide.
+
+Masters are chosen one by one, each the cheapest next one. What a choice costs is a sum of convex functions, one for
+each node and zone, and nodes lie within zones: for such sums the greedy choice is the best one (the sets are laminar,
+the sum is M-natural-convex). The tests compare it with every possible choice.
+
+Replicas are then given to masters one by one, too. How many pairs must share a node (or zone) is known beforehand: with
+`v` the replicas to place there plus those that its masters still want, and `t` the number still to be placed, it is the
+most that any `v` exceeds `t` (Hall's theorem; no two can exceed it). A choice that would raise that number is not made.
+
+A pod whose node is not known counts as on a node of its own; a node whose zone is not known, as a zone of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush, nlargest
+from operator import attrgetter
+
+from bootstrap.model.node import Node, NodeId
+from bootstrap.model.outcome import Verdict
+from bootstrap.model.view import ClusterView
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Spot:
+    """A pod's zone and node, as far as others may share them."""
+
+    zone: str
+    node: str
+
+
+Spots = Mapping[NodeId, Spot]
+_KEYS: tuple[tuple[str, Callable[[Spot], str]], ...] = (("on", attrgetter("node")), ("in zone", attrgetter("zone")))
+
+
+def spots(view: ClusterView) -> Spots:
+    """Where each node is; unknown places are shared with nobody."""
+    return {node.node_id: _spot(node, view) for node in view.nodes}
+
+
+def closeness(one: Spot, other: Spot) -> int:
+    """2 on the same node, 1 in the same zone, 0 apart."""
+    return 2 if one.node == other.node else int(one.zone == other.zone)
+
+
+def exchange(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | None:
+    """A replica that runs too close to its master, and the master that it should follow instead; None where no exchange
+    of two replicas helps. The other half of it follows by itself: then one shard has a replica too many, and one too
+    few.
+
+    With only one replica a shard is left without any until both halves are done; so those are left out, unless
+    `with_a_gap`.
+    """
+    where = spots(view)
+    shards = {node.node_id: [r for r in view.nodes if r.myself.master_id == node.node_id] for node in view.nodes}
+    replicas = [replica for followers in shards.values() for replica in followers if with_a_gap or len(followers) > 1]
+
+    def near(replica: Node, master: NodeId) -> int:
+        """Sharing a node is worse than any number of shared zones."""
+        return (0, 1, len(replicas) + 1)[closeness(where[replica.node_id], where[master])]
+
+    def gain(one: Node, other: Node) -> int:
+        here, there = one.myself.master_id or "", other.myself.master_id or ""
+        return near(one, here) + near(other, there) - near(one, there) - near(other, here)
+
+    for replica in sorted(replicas, key=lambda node: (-near(node, node.myself.master_id or ""), node.ordinal)):
+        best = max(replicas, key=lambda other: (gain(replica, other), -other.ordinal))
+        if gain(replica, best) > 0:
+            return (replica.node_id, best.myself.master_id or "")
+    return None
+
+
+def choose_masters(
+    candidates: Sequence[Node], kept: Sequence[Node], wanted: int, replicas_per_shard: int, where: Spots
+) -> tuple[Node, ...]:
+    """`kept`, and as many of the candidates (in order of preference) as make it `wanted`: the best choice there is.
+
+    `where` names every pod, also those that can only be replicas.
+    """
+    pods = [Counter(spot.node for spot in where.values()), Counter(spot.zone for spot in where.values())]
+    masters = [Counter(where[node.node_id].node for node in kept), Counter(where[node.node_id].zone for node in kept)]
+    room = replicas_per_shard * wanted
+    chosen = list(kept)
+
+    def cost(node: Node) -> tuple[int, ...]:
+        """What another master there adds: forced pairs on the node, then in the zone; then unevenness."""
+        spot = where[node.node_id]
+        keys = (spot.node, spot.zone)
+        forced = []
+        for key, all_pods, mastered in zip(keys, pods, masters, strict=True):
+            load = all_pods[key] + (replicas_per_shard - 1) * mastered[key] - room
+            forced.append(max(0, load + replicas_per_shard - 1) - max(0, load))
+        return (*forced, masters[1][spot.zone], masters[0][spot.node])
+
+    # Costs only ever grow, so one that is still what it was when it was looked at is the smallest.
+    queue = [(cost(node), index) for index, node in enumerate(candidates)]
+    heapify(queue)
+    while len(chosen) < wanted and queue:
+        then, index = heappop(queue)
+        node = candidates[index]
+        if (now := cost(node)) != then:
+            heappush(queue, (now, index))
+            continue
+        chosen.append(node)
+        masters[0][where[node.node_id].node] += 1
+        masters[1][where[node.node_id].zone] += 1
+    return tuple(chosen)
+
+
+def give_replicas(
+    wants: Mapping[NodeId, int], spare: Iterable[NodeId], where: Spots, following: Mapping[NodeId, Sequence[NodeId]]
+) -> Mapping[NodeId, tuple[NodeId, ...]]:
+    """Which of the spare nodes each master gets, `wants` of them at most; the poorest shards first, in rounds.
+
+    `wants` and `spare` are in order of preference. `following` is who follows each master already: where nothing else
+    speaks against it, a further replica runs in another zone, or on another node, than those.
+    """
+    left = dict.fromkeys(spare)
+    near = {master: [where[replica] for replica in following.get(master, ())] for master in wants}
+    given: dict[NodeId, list[NodeId]] = {master: [] for master in wants}
+    by_node = _Crowd(wants, left, lambda node_id: where[node_id].node)
+    by_zone = _Crowd(wants, left, lambda node_id: where[node_id].zone)
+    for master in _rounds(wants):
+        if not left:
+            break
+        replica = _best_for(master, left, near[master], where, (by_node, by_zone))
+        del left[replica]
+        by_node.pair(master, replica)
+        by_zone.pair(master, replica)
+        near[master].append(where[replica])
+        given[master].append(replica)
+    return {master: tuple(replicas) for master, replicas in given.items()}
+
+
+def _best_for(
+    master: NodeId, left: Iterable[NodeId], near: Sequence[Spot], where: Spots, crowds: tuple[_Crowd, _Crowd]
+) -> NodeId:
+    """The replica with which the fewest pairs in all share a node, then a zone; then one that is far from the shard's
+    other replicas; then the first.
+    """
+    least = tuple(crowd.forced() for crowd in crowds)
+    seen: dict[Spot, tuple[tuple[int, ...], tuple[int, ...], NodeId]] = {}
+    for replica in left:
+        spot = where[replica]
+        if spot in seen:
+            continue
+        cost = tuple(crowd.forced_with(master, replica) for crowd in crowds)
+        distance = (sum(spot.node == other.node for other in near), sum(spot.zone == other.zone for other in near))
+        seen[spot] = (cost, (distance[1], distance[0]), replica)
+        if cost == least and not any(distance):
+            break  # it cannot get better than that
+    return min(seen.values(), key=lambda each: each[:2])[2]
+
+
+class _Crowd:
+    """The masters' wants and the spare replicas by node, or by zone, while they are paired."""
+
+    def __init__(self, wants: Mapping[NodeId, int], spare: Iterable[NodeId], key: Callable[[NodeId], str]) -> None:
+        self._key = key
+        self._load: Counter[str] = Counter()
+        replicas = Counter(key(replica) for replica in spare)
+        for master, count in wants.items():
+            self._load[key(master)] += count
+        self._load.update(replicas)
+        self._left = max(sum(wants.values()), replicas.total())
+        self._most = nlargest(3, ((load, key) for key, load in self._load.items()))
+
+    def forced(self) -> int:
+        """Pairs that have to share a node (or zone), whatever is chosen from now on."""
+        return max(0, self._most[0][0] - self._left) if self._most else 0
+
+    def forced_with(self, master: NodeId, replica: NodeId) -> int:
+        """The same, if these two are paired now, themselves included."""
+        one, other = self._key(master), self._key(replica)
+        rest = next((load for load, key in self._most if key not in (one, other)), 0)
+        mine = self._load[one] - 2 if one == other else max(self._load[one], self._load[other]) - 1
+        return (one == other) + max(0, max(rest, mine) - (self._left - 1))
+
+    def pair(self, master: NodeId, replica: NodeId) -> None:
+        """They are paired."""
+        self._load[self._key(master)] -= 1
+        self._load[self._key(replica)] -= 1
+        self._left -= 1
+        self._most = nlargest(3, ((load, key) for key, load in self._load.items()))
+
+
+def _rounds(wants: Mapping[NodeId, int]) -> Iterable[NodeId]:
+    """Masters in the order in which they get replicas: those that lack most first, and each its first before any its
+    second.
+    """
+    lacking = dict(wants)
+    while poorest := max(lacking.values(), default=0):
+        for master, count in wants.items():
+            if lacking[master] == poorest and count:
+                lacking[master] -= 1
+                yield master
+
+
+def _spot(node: Node, view: ClusterView) -> Spot:
+    place = view.places.get(node.pod)
+    if place is None or not place.node:
+        return Spot(zone=f"?{node.pod}", node=f"?{node.pod}")
+    return Spot(zone=place.zone or f"?{place.node}", node=place.node)
+
+
+def judge(view: ClusterView) -> Verdict:
+    """Compares the roles as they are with the best that the same pods in the same places could have."""
+    if not any(place.node for place in view.places.values()):
+        return Verdict(verdict="unknown", why=("where the pods run is not known here",))
+    where = spots(view)
+    masters = [node for node in view.nodes if node.slots]
+    replicas = [node for node in view.nodes if node.myself.master_id in {master.node_id for master in masters}]
+    pairs = [(view.by_id[replica.myself.master_id or ""], replica) for replica in replicas]
+    close = tuple(_closeness(pairs, where))
+    actual = (*_forced(pairs, where), *_unevenness(masters, where))
+    per_shard = round(len(replicas) / len(masters)) if masters else 0
+    ideal = choose_masters([*masters, *replicas], (), len(masters), per_shard, where)
+    best = (*_least(ideal, [*masters, *replicas], where), *_unevenness(ideal, where))
+    zones = () if all(place.zone for place in view.places.values()) else ("the zones of the pods are not known",)
+    if actual > best:
+        return Verdict(verdict="improvable", why=(*close, *_crowds(masters, ideal, where), *zones))
+    if close:
+        return Verdict(verdict="best possible here", why=(*_obstacles(where), *zones))
+    return Verdict(verdict="optimal", why=zones)
+
+
+def _closeness(pairs: Iterable[tuple[Node, Node]], where: Spots) -> Iterable[str]:
+    for master, replica in pairs:
+        here, there = where[replica.node_id], where[master.node_id]
+        if here.node == there.node:
+            yield f"{replica.pod} runs on {here.node}, like its master {master.pod}"
+        elif here.zone == there.zone:
+            yield f"{replica.pod} runs in zone {here.zone}, like its master {master.pod}"
+
+
+def _forced(pairs: Sequence[tuple[Node, Node]], where: Spots) -> tuple[int, int]:
+    spots_of = [(where[master.node_id], where[replica.node_id]) for master, replica in pairs]
+    return (sum(one.node == other.node for one, other in spots_of), sum(a.zone == b.zone for a, b in spots_of))
+
+
+def _least(masters: Sequence[Node], everybody: Sequence[Node], where: Spots) -> tuple[int, int]:
+    """The fewest pairs that share a node, and a zone, with these masters."""
+    count = len(everybody) - len(masters)
+    per_shard = count // len(masters) if masters else 0
+    wants = {node.node_id: per_shard + (index < count % len(masters)) for index, node in enumerate(masters)}
+    spare = [node.node_id for node in everybody if node.node_id not in wants]
+    by_node = _Crowd(wants, spare, lambda node_id: where[node_id].node)
+    by_zone = _Crowd(wants, spare, lambda node_id: where[node_id].zone)
+    return (by_node.forced(), by_zone.forced())
+
+
+def _unevenness(masters: Iterable[Node], where: Spots) -> tuple[int, int]:
+    """Sums of squares of the masters in each zone, and on each node: least where they are spread evenly."""
+    places = [where[master.node_id] for master in masters]
+    zones, nodes = Counter(spot.zone for spot in places), Counter(spot.node for spot in places)
+    return (sum(count**2 for count in zones.values()), sum(count**2 for count in nodes.values()))
+
+
+def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: Spots) -> Iterable[str]:
+    for words, key in _KEYS:
+        now = Counter(key(where[master.node_id]) for master in masters)
+        most = max(Counter(key(where[master.node_id]) for master in ideal).values(), default=0)
+        for name, count in sorted(now.items()):
+            if count > most:
+                yield f"{count} of {len(masters)} masters run {words} {name}"
+
+
+def _obstacles(where: Spots) -> Iterable[str]:
+    """Nodes, or else zones, in which more than half of all pods run: their pairs cannot all be apart."""
+    for words, key in _KEYS:
+        found = Counter(key(spot) for spot in where.values())
+        crowded = [(name, count) for name, count in found.most_common(1) if 2 * count > len(where)]
+        for name, count in crowded:
+            yield f"{'all' if count == len(where) else f'{count} of'} {len(where)} pods run {words} {name}"
+        if crowded:
+            return

@@ -1,0 +1,41 @@
+"""How long a replica's link has been down: a thing that no server says truly, and that takes more than one look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from bootstrap.clock import Clock
+from bootstrap.model.node import NodeId, Role
+from bootstrap.model.steps import Reattach, Replicate, Write
+from bootstrap.model.view import ClusterView
+
+STUCK_S = 10.0
+"""Seconds with neither a link nor a copy under way. Servers try every second, and after a move of all pods they took up
+to 9 s by themselves (redis-facts)."""
+
+
+@dataclass(slots=True)
+class LinkWatch:
+    """Watches the views of one run. Whoever is told to connect is given its time anew."""
+
+    clock: Clock
+    _down_since: dict[NodeId, float] = field(default_factory=dict)
+
+    def seen(self, view: ClusterView) -> ClusterView:
+        """The view, with the replicas that are stuck."""
+        down = {
+            node.node_id
+            for node in view.nodes
+            if node.role is Role.REPLICA and not (node.replication.link_up or node.replication.syncing)
+        }
+        now = self.clock.now()
+        self._down_since = {node_id: self._down_since.get(node_id, now) for node_id in down}
+        stuck = frozenset(node_id for node_id, since in self._down_since.items() if now - since >= STUCK_S)
+        return replace(view, stuck=stuck) if stuck else view
+
+    def told(self, writes: Iterable[Write]) -> None:
+        """Notes that these were told."""
+        for write in writes:
+            if isinstance(write, Reattach | Replicate):
+                self._down_since.pop(write.replica, None)

@@ -1,0 +1,138 @@
+"""What a run says at its end: one JSON line, a table for a person, the termination message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bootstrap.errors import Reason
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Node, Place, Role, mebibytes
+from bootstrap.model.outcome import EVEN, Outcome, Skew
+from bootstrap.model.plan import Plan
+from bootstrap.model.steps import Wait
+from bootstrap.model.unreachable import Absent
+from bootstrap.model.view import ClusterView, shard_numbers
+from bootstrap.plan.describe import sentence
+from bootstrap.plan.placement import judge
+from bootstrap.plan.rebalance import skew
+
+
+def outcome_of(
+    outcome: str,
+    view: ClusterView,
+    *,
+    exit_code: int,
+    steps: int,
+    took_s: float,
+    reasons: Sequence[Reason] = (),
+    off: Skew = EVEN,
+    then: str = "",
+) -> Outcome:
+    """The outcome with what the view says of the cluster."""
+    return Outcome(
+        outcome=outcome,
+        exit_code=exit_code,
+        cluster=view.fingerprint(),
+        shards=sum(1 for node in view.nodes if node.slots),
+        nodes=len(view.nodes),
+        slots_covered=len(view.claimed()),
+        steps=steps,
+        took_s=round(took_s, 2),
+        placement=judge(view),
+        skew=off,
+        next=then,
+        reasons=tuple(reasons),
+    )
+
+
+def table(view: ClusterView) -> str:
+    """The cluster for a person: a line a pod, shard by shard, each master before its replicas."""
+    shard_of = shard_numbers(view)
+
+    def order(node: Node) -> tuple[int, bool, int]:
+        number = shard_of.get(node.node_id, len(view.nodes))
+        return (number, node.role is Role.REPLICA, node.ordinal)
+
+    rows: list[tuple[str, ...]] = [
+        ("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION")
+    ]
+    rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
+    rows += [_absent_row(absent) for absent in view.absent]
+    rows += [(n.pod, "-", "-", "-", "-", "-", "spare", "-", str(n.address), n.version) for n in view.spares]
+    if view.places:
+        rows[0] += ("NODE", "ZONE")
+        for number, row in enumerate(rows[1:], 1):
+            place = view.places.get(row[0], Place())
+            rows[number] = (*row, place.node or "-", place.zone or "-")
+    return aligned(rows)
+
+
+def plan_text(plan: Plan, view: ClusterView) -> str:
+    """The findings, and the steps with the reason for their order. Many alike are told by their number."""
+    lines = [f"found: {finding.message}" for finding in plan.findings] or ["found: nothing to mend"]
+    for number, phase in enumerate(plan.phases, 1):
+        lines.append(f"{number}. {phase.name}: {phase.why}")
+        words = [("wait: " if isinstance(step, Wait) else "") + sentence(step, view) for step in phase.steps]
+        lines += [f"   - {word.removeprefix('wait: ')}" for word in _shortened(words)]
+    return "\n".join(lines)
+
+
+def skew_text(view: ClusterView, desired: Desired) -> str:
+    """How even the shards are, in words."""
+    off = skew(view, desired)
+    return (
+        f"skew: at most {off.slots_percent:g} % off its share of slots, {off.memory_percent:g} % of memory; "
+        f"tolerated are {desired.threshold_percent:g} % of slots"
+    )
+
+
+def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
+    """The plan for a machine: findings, and phases with their steps in words."""
+    return {
+        "findings": [
+            {"code": f.code, "message": f.message} | ({"node": f.node} if f.node else {}) for f in plan.findings
+        ],
+        "phases": [
+            {"phase": phase.name, "why": phase.why, "steps": [sentence(step, view) for step in phase.steps]}
+            for phase in plan.phases
+        ],
+    }
+
+
+def aligned(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as columns of equal width, two blanks apart."""
+    rows = [tuple(row) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
+    if node.role is Role.REPLICA:
+        master = view.name(node.myself.master_id or "")
+        link = f"{master} {'up' if node.replication.link_up else 'DOWN'}"
+    else:
+        link = "-"
+    return (
+        node.pod,
+        node.role.value,
+        "-" if shard is None else str(shard),
+        str(node.slots) or "-",
+        str(node.keys),
+        mebibytes(node.memory.used_bytes) if node.memory.used_bytes else "-",
+        "ok" if node.serving else "FAIL",
+        link,
+        str(node.address),
+        node.version,
+    )
+
+
+def _absent_row(absent: Absent) -> tuple[str, ...]:
+    return (absent.pod, "-", "-", "-", "-", "-", absent.why.value, "-", str(absent.address or "-"), "-")
+
+
+def _shortened(words: list[str]) -> list[str]:
+    shown = 12
+    return words if len(words) <= shown + 1 else [*words[:shown], f"… and {len(words) - shown} more"]

@@ -1,0 +1,63 @@
+"""A node that leaves, as a server answers it: what it writes anew, and when that counts as done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from bootstrap.nodes.membership import Command, leave
+
+
+class Files:
+    """A server that writes in the background for two questions, ends that with the next of `ends`, and keeps orders."""
+
+    def __init__(self, *, append_only: bool, ends: Sequence[str] = (), busy: int = 0) -> None:
+        self.told: list[str] = []
+        self._name = "aof_last_bgrewrite_status" if append_only else "rdb_last_bgsave_status"
+        self._append_only, self._busy = append_only, busy
+        self._ends, self._status = list(ends), "ok"
+
+    def ask(self, commands: Sequence[Command]) -> list[object]:
+        return [self._answer(" ".join(words)) for words in commands]
+
+    def _answer(self, words: str) -> object:
+        if words == "INFO persistence":
+            self._busy = max(0, self._busy - 1)
+            lines = (
+                f"aof_enabled:{self._append_only:d}",
+                f"x_in_progress:{self._busy > 0:d}",
+                f"{self._name}:{self._status}",
+            )
+            return "\r\n".join(lines)
+        self.told.append(words)
+        if words.startswith("BG"):
+            if self._busy:
+                return RuntimeError("already in progress")
+            self._busy, self._status = 3, self._ends.pop(0) if self._ends else "ok"
+        return "OK"
+
+
+@pytest.mark.parametrize(("append_only", "written"), [(True, ["BGREWRITEAOF", "SAVE"]), (False, ["BGSAVE"])])
+def test_the_files_are_written_right_after_the_reset(append_only: bool, written: list[str]) -> None:
+    server = Files(append_only=append_only)
+    assert leave(server.ask, lambda _: None) is None
+    assert server.told == ["CLUSTER RESET HARD", *written]
+
+
+def test_nothing_is_told_while_the_server_writes_by_itself() -> None:
+    """It would take no second order, and what it writes then holds the old keys."""
+    server = Files(append_only=False, busy=9)
+    assert leave(server.ask, lambda _: None) is None
+    assert server.told == ["CLUSTER RESET HARD", "BGSAVE"]
+
+
+@pytest.mark.parametrize("append_only", [True, False])
+def test_a_file_that_could_not_be_written_is_written_again(append_only: bool) -> None:
+    """A full disk, say: that the server is through does not mean that it has written."""
+    again = "BGREWRITEAOF" if append_only else "BGSAVE"
+    server = Files(append_only=append_only, ends=["err", "ok"])
+    assert leave(server.ask, lambda _: None) is None
+    assert server.told.count(again) == 2
+    never = Files(append_only=append_only, ends=["err"] * 100)
+    assert isinstance(leave(never.ask, lambda _: None), TimeoutError)

@@ -1,0 +1,121 @@
+"""Which of the answers at a peer's addresses is the peer. DNS may be stale, doubled, missing, or somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from bootstrap.model.node import Address, Node, Peer
+from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.view import ClusterView
+from bootstrap.nodes.failures import Silence
+from bootstrap.nodes.observe import choose
+from tests.fake_cluster import FakeCluster
+
+NODES = FakeCluster(4).look().nodes
+A, B, C, D = NODES
+REFUSED = Silence(Absence.CONNECTION_REFUSED)
+
+Answers = dict[Address, Node | Silence]
+
+
+def at(node: Node, host: str = "") -> tuple[Address, Node]:
+    """The node as it answers at its own address, or at another one."""
+    address = Address(host, 6379) if host else node.address
+    return address, replace(node, address=address)
+
+
+def peer(ordinal: int, *answers: tuple[Address, Node | Silence]) -> tuple[Peer, Answers]:
+    return Peer(ordinal, f"redis-app-{ordinal}", tuple(address for address, _ in answers)), dict(answers)
+
+
+def chosen(*peers: tuple[Peer, Answers]) -> dict[str, str]:
+    """Pods with the node's id, or with the word for why there is none."""
+    found = choose(dict(peers))
+    return {p.pod: one.node_id if isinstance(one, Node) else one.why.name for p, one in found.items()}
+
+
+def test_each_peer_with_one_answer_is_that_node() -> None:
+    """The plain case, told in the order of ordinals, whatever the order of the DNS."""
+    found = choose(dict([peer(1, at(B)), peer(0, at(A))]))
+    assert [p.ordinal for p in found] == [0, 1]
+    assert list(found.values()) == [A, B]
+
+
+def test_a_stale_address_that_is_silent_is_passed_over() -> None:
+    """The old address of a pod that moved."""
+    assert chosen(peer(0, at(A), (Address("10.9.9.9", 6379), REFUSED))) == {"redis-app-0": A.node_id}
+
+
+def test_a_stale_address_that_is_already_anothers_is_that_others() -> None:
+    """The old address of one pod was given to the next one: who has it as its only answer, is it."""
+    found = chosen(peer(0, at(A), at(B)), peer(1, at(B)))
+    assert found == {"redis-app-0": A.node_id, "redis-app-1": B.node_id}
+
+
+def test_two_pods_that_swapped_addresses_wait_for_the_dns() -> None:
+    """Both records show both addresses: no guess."""
+    assert set(chosen(peer(0, at(A), at(B)), peer(1, at(A), at(B))).values()) == {"AMBIGUOUS"}
+
+
+def test_one_node_that_is_the_only_answer_of_two_pods_is_neither() -> None:
+    """Two pods share an address, or a disk was copied with its nodes.conf."""
+    assert set(chosen(peer(0, at(A)), peer(1, at(A)), peer(2, at(A, "10.0.9.9"))).values()) == {"AMBIGUOUS"}
+
+
+def test_two_strangers_at_one_pods_addresses_are_told_as_unclear() -> None:
+    """Two nodes answer, and no other pod explains one of them away."""
+    found = choose(dict([peer(0, at(A), at(B))]))
+    (absent,) = found.values()
+    assert isinstance(absent, Absent)
+    assert absent.why is Absence.AMBIGUOUS
+    assert "stale DNS records" in absent.detail
+
+
+def test_a_dual_stack_pod_is_one_node_at_its_announced_address() -> None:
+    """Both families answer with one id; the lower address would be another."""
+    assert choose(dict([peer(0, at(A), at(A, "10.0.0.0"), at(A, "fd00::1"))])) == {
+        Peer(0, "redis-app-0", (A.address, Address("10.0.0.0", 6379), Address("fd00::1", 6379))): A
+    }
+
+
+def test_a_dual_stack_pod_that_announces_neither_is_taken_at_its_lowest_address() -> None:
+    """Always the same one, so that MEET always tells the same address."""
+    (node,) = choose(dict([peer(0, at(A, "fd00::1"), at(A, "10.0.5.5"))])).values()
+    assert isinstance(node, Node)
+    assert node.address == Address("10.0.5.5", 6379)
+
+
+def test_the_most_telling_silence_is_told() -> None:
+    """A server that refuses a password says more than an old address that nobody has."""
+    stale = (Address("10.0.0.1", 6379), REFUSED)
+    own = (Address("10.0.0.7", 6379), Silence(Absence.WRONG_PASSWORD, "WRONGPASS"))
+    (absent,) = choose(dict([peer(0, stale, own)])).values()
+    assert absent == Absent(
+        pod="redis-app-0", ordinal=0, why=Absence.WRONG_PASSWORD, address=own[0], detail="WRONGPASS"
+    )
+
+
+def test_a_pod_without_an_address_has_no_record() -> None:
+    """SRV may be ahead of A."""
+    assert chosen(peer(0)) == {"redis-app-0": "NO_RECORD"}
+
+
+def test_pods_that_wait_for_the_same_reason_share_a_line() -> None:
+    """What a person reads while sixty pods start."""
+    absent = tuple(
+        Absent(pod=f"redis-app-{ordinal}", ordinal=ordinal, why=why, detail=detail)
+        for ordinal, why, detail in (
+            (10, Absence.CONNECTION_REFUSED, ""),
+            (2, Absence.CONNECTION_REFUSED, ""),
+            (1, Absence.NO_RECORD, "the name server is silent"),
+        )
+    )
+    assert ClusterView(absent=absent).absences() == (
+        "redis-app-2, redis-app-10: connection refused; redis-app-1: no DNS record (the name server is silent)"
+    )
+
+
+def test_four_pods_with_all_their_addresses_are_all_told_apart() -> None:
+    """One stale record each, in a ring that one sure pod breaks open only for its neighbour."""
+    found = chosen(peer(0, at(A)), peer(1, at(A), at(B)), peer(2, at(C)), peer(3, at(C), at(D)))
+    assert list(found.values()) == [node.node_id for node in NODES]

@@ -1,0 +1,247 @@
+"""Where roles go: compared, on small cases, with every possible choice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations, permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import NodeId, Place
+from bootstrap.model.plan import Plan
+from bootstrap.model.view import ClusterView
+from bootstrap.plan.placement import Spot, choose_masters, give_replicas, judge, spots
+from bootstrap.plan.planner import plan
+from bootstrap.plan.topology import layout
+from bootstrap.verify import violations
+from tests.builders import formed, shape
+from tests.fake_cluster import FakeCluster
+from tests.run.test_reconcile import run_on
+
+Cost = tuple[int, int, int, int]
+
+
+def at(view: ClusterView, *where: str) -> ClusterView:
+    """The view with its pods at `zone/node`, in ordinal order; `/node` where the zone is not known, "" for nowhere."""
+    places = {}
+    for node, text in zip(view.nodes, where, strict=True):
+        zone, _, machine = text.partition("/")
+        places[node.pod] = Place(node=machine, zone=zone)
+    return replace(view, places=places)
+
+
+def fresh(*where: str) -> ClusterView:
+    return at(FakeCluster(len(where)).look(), *where)
+
+
+def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
+    ordinal = {node.node_id: node.ordinal for node in view.nodes}
+    return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in layout(view, desired)}
+
+
+def cost(masters: list[Spot], pairs: list[tuple[Spot, Spot]]) -> Cost:
+    """What is to be as small as can be, the most important first."""
+    zones, nodes = Counter(spot.zone for spot in masters), Counter(spot.node for spot in masters)
+    return (
+        sum(one.node == other.node for one, other in pairs),
+        sum(one.zone == other.zone for one, other in pairs),
+        sum(count**2 for count in zones.values()),
+        sum(count**2 for count in nodes.values()),
+    )
+
+
+def best_of_all(where: list[Spot], shards: int, replicas: int) -> tuple[Cost, tuple[int, ...]]:
+    """By trying everything: the least cost, and the first set of masters that has it."""
+    found = []
+    for masters in combinations(range(len(where)), shards):
+        rest = [index for index in range(len(where)) if index not in masters]
+        wanted = [master for master in masters for _ in range(replicas)]
+        least = min(
+            cost([where[m] for m in masters], [(where[m], where[r]) for m, r in zip(wanted, order, strict=True)])
+            for order in set(permutations(rest))
+        )
+        found.append((least, masters))
+    return min(found)
+
+
+@st.composite
+def somewhere(draw: st.DrawFn, shards: int, replicas: int) -> list[str]:
+    """Pods on up to four nodes, each of which is in one of up to three zones; or in none that is known."""
+    zone_of = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=4, max_size=4))
+    known = draw(st.booleans())
+    machines = draw(st.lists(st.integers(0, 3), min_size=shards * (1 + replicas), max_size=shards * (1 + replicas)))
+    return [f"{zone_of[machine] if known else ''}/n{machine}" for machine in machines]
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(3, 1), (2, 2), (3, 0), (2, 1)])
+@given(data=st.data())
+@settings(max_examples=60)
+def test_no_choice_is_better(shards: int, replicas: int, data: st.DataObject) -> None:
+    """As few pairs on a node, then in a zone, then masters as even over zones, then nodes, as any choice has; and of
+    the equally good sets of masters it is the one with the lowest ordinals.
+    """
+    view = fresh(*data.draw(somewhere(shards, replicas)))
+    where = spots(view)
+    all_spots = [where[node.node_id] for node in view.nodes]
+    desired = Desired(shards=shards, replicas_per_shard=replicas)
+    found = roles(view, desired)
+    least, masters = best_of_all(all_spots, shards, replicas)
+    pairs = [(all_spots[master], all_spots[replica]) for master, rest in found.items() for replica in rest]
+    assert cost([all_spots[master] for master in found], pairs) == least
+    assert tuple(found) == masters
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_what_is_kept_changes_nothing_about_the_rest(data: st.DataObject) -> None:
+    """A forming that was killed after some masters had slots ends with the masters that it was to have."""
+    view = fresh(*data.draw(somewhere(3, 1)))
+    where = spots(view)
+    whole = choose_masters(view.nodes, (), 3, 1, where)
+    names = data.draw(st.lists(st.sampled_from([node.pod for node in whole]), unique=True))
+    kept = [node for node in whole if node.pod in names]
+    rest = [node for node in view.nodes if node.pod not in names]
+    assert {node.pod for node in choose_masters(rest, kept, 3, 1, where)} == {node.pod for node in whole}
+
+
+def test_unknown_places_leave_it_to_the_ordinals() -> None:
+    """0, 1, 2 masters; 3→0, 4→1, 5→2."""
+    assert roles(FakeCluster(6).look(), shape()) == {0: [3], 1: [4], 2: [5]}
+    assert roles(fresh(*["/n1"] * 6), shape()) == {0: [3], 1: [4], 2: [5]}
+
+
+def test_three_nodes_in_three_zones() -> None:
+    """The scheduler put 0 and 3 on one node: 3 follows 1, and so on round."""
+    view = fresh("a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "c/n3")
+    assert roles(view, shape()) == {0: [4], 1: [3], 2: [5]} or roles(view, shape()) == {0: [4], 1: [5], 2: [3]}
+
+
+def test_masters_leave_a_crowded_zone() -> None:
+    """0, 1 and 2 run in one zone: only one of them becomes a master."""
+    view = fresh("a/n1", "a/n2", "a/n3", "b/n4", "c/n5", "b/n6")
+    assert list(roles(view, shape())) == [0, 3, 4]
+
+
+def test_a_second_replica_runs_far_from_the_first() -> None:
+    """Apart from their master, and apart from each other, where that costs nothing."""
+    view = fresh(*[f"{zone}/{zone}{number}" for number in range(3) for zone in "abc"])
+    where = spots(view)
+    for master, replicas in roles(view, shape(3, 2)).items():
+        zones = {where[view.nodes[ordinal].node_id].zone for ordinal in (master, *replicas)}
+        assert zones == {"a", "b", "c"}
+
+
+def test_a_blank_pod_goes_to_the_shard_from_which_it_is_apart() -> None:
+    """Two shards lack a replica and two pods came back blank, each on the node of the nearer master."""
+    cluster = formed(shape())
+    for ordinal in (3, 4):
+        cluster.nodes[ordinal] = cluster._blank(ordinal)
+    view = at(cluster.look(), "a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "a/n4")
+    assert roles(view, shape()) == {0: [4], 1: [3], 2: [5]}
+
+
+def test_a_thousand_pods_are_placed_without_a_shared_node_or_zone() -> None:
+    """500 pairs on 100 nodes in three zones."""
+    ids = [f"{number:040x}" for number in range(1000)]
+    where: dict[NodeId, Spot] = {each: Spot("abc"[i % 100 % 3], f"n{i % 100}") for i, each in enumerate(ids)}
+    view = FakeCluster(0).look()
+    assert view.nodes == ()
+    masters = ids[:500]
+    given_ = give_replicas(dict.fromkeys(masters, 1), ids[500:], where, {})
+    assert sum(map(len, given_.values())) == 500
+    assert not [1 for master, rest in given_.items() for r in rest if where[master].zone == where[r].zone]
+
+
+def test_the_verdict_says_what_cannot_be_better_and_why() -> None:
+    """Optimal; as good as it gets on one node, or in one zone; and each pair that could be apart."""
+    good = at(formed(shape()).look(), "a/n1", "b/n2", "c/n3", "b/n2", "c/n3", "a/n1")
+    assert judge(good).verdict == "optimal"
+    alone = judge(at(good, *["/minikube"] * 6))
+    assert alone.verdict == "best possible here"
+    assert alone.why == ("all 6 pods run on minikube", "the zones of the pods are not known")
+    one_zone = judge(at(good, "a/n1", "a/n2", "a/n3", "a/n2", "a/n3", "a/n1"))
+    assert (one_zone.verdict, one_zone.why) == ("best possible here", ("all 6 pods run in zone a",))
+    bad = judge(at(good, "a/n1", "b/n2", "c/n3", "a/n1", "c/n4", "b/n5"))
+    assert (bad.verdict, bad.why) == ("improvable", ("redis-app-3 runs on n1, like its master redis-app-0",))
+    lopsided = judge(at(good, "a/n1", "a/n2", "c/n3", "b/n4", "b/n5", "a/n6"))
+    assert (lopsided.verdict, lopsided.why) == ("improvable", ("2 of 3 masters run in zone a",))
+    assert judge(formed(shape()).look()).verdict == "unknown"
+
+
+def too_close(replicas: int) -> FakeCluster:
+    """A formed cluster of three shards in which two replicas should change places."""
+    cluster = Placed.formed(shape(3, replicas))
+    cluster.places = ["a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n2", "c/n3", "c/n3", "a/n1"][: 3 * (1 + replicas)]
+    for node in cluster.nodes:
+        node.keys = 5 + (node.ordinal % 3)
+    return cluster
+
+
+class Placed(FakeCluster):
+    """Its views say where its pods run."""
+
+    places: Sequence[str] = ()
+
+    @classmethod
+    def formed(cls, desired: Desired) -> Placed:
+        cluster = formed(desired)
+        cluster.__class__ = cls
+        assert isinstance(cluster, cls)
+        return cluster
+
+    def look(self) -> ClusterView:
+        return at(super().look(), *self.places)
+
+
+def linked_replicas(cluster: FakeCluster) -> dict[NodeId, int]:
+    """How many replicas with a link each master has."""
+    owners = [node.node_id for node in cluster.nodes if node.slots]
+    return {owner: sum(n.master == owner and n.link_up for n in cluster.nodes) for owner in owners}
+
+
+def test_replicas_change_places_only_when_asked() -> None:
+    """By itself it is told, and nothing is written."""
+    cluster = too_close(2)
+    decision = plan(cluster.look(), shape(3, 2))
+    assert isinstance(decision, Plan)
+    assert (decision.phases, [finding.code for finding in decision.findings]) == ((), ["placement"])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_replicas_change_places_and_no_shard_is_ever_without_one(seed: int) -> None:
+    """With two replicas each, every shard keeps a linked one at every moment; at the end the verdict is optimal."""
+    cluster = too_close(2)
+    cluster.random.seed(seed)
+    least: list[int] = []
+    tick = cluster._tick
+
+    def watched() -> None:
+        tick()
+        least.append(min(linked_replicas(cluster).values()))
+
+    cluster._tick = watched  # type: ignore[method-assign]
+    desired = replace(shape(3, 2), replace_replicas="on")
+    view = run_on(cluster, desired).converge()
+    assert (violations(view, desired), judge(view).verdict) == ((), "optimal")
+    assert cluster.written
+    assert min(least) >= 1
+    cluster.written.clear()
+    run_on(cluster, desired).converge()
+    assert cluster.written == []
+
+
+def test_with_one_replica_each_an_exchange_needs_a_word_of_its_own() -> None:
+    """`on` tells what stands against it and writes nothing; `with-a-gap` does it."""
+    cluster = too_close(1)
+    careful = plan(cluster.look(), replace(shape(), replace_replicas="on"))
+    assert isinstance(careful, Plan)
+    assert (careful.phases, [f.code for f in careful.findings]) == ((), ["placement", "replicas-not-exchanged"])
+    desired = replace(shape(), replace_replicas="with-a-gap")
+    view = run_on(cluster, desired).converge()
+    assert judge(view).verdict == "optimal"
+    assert len(cluster.written) == 2

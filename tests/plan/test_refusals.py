@@ -1,0 +1,187 @@
+"""States that look harmless and are not: each of these once led to a wrong plan, a wrong refusal or a wrong ending."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from bootstrap.config import Settings
+from bootstrap.errors import Misconfigured, Reason
+from bootstrap.model.node import Address
+from bootstrap.model.plan import Plan
+from bootstrap.model.slots import SlotSet
+from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected, Replicate, SetTimeout, TakeSlot, Write
+from bootstrap.model.view import ClusterView
+from bootstrap.plan.planner import plan
+from bootstrap.verify import violations
+from tests.builders import formed, shape, share
+from tests.fake_cluster import FakeCluster, Known
+from tests.plan.test_planner import codes, steps_of
+from tests.run.test_reconcile import SHAPE, run_on
+from tests.run.test_report import outcome
+
+
+def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
+    """The keys of those slots may be on a disk that comes back: one pod is blank, and its id was forgotten."""
+    cluster = formed(shape())
+    cluster[1].slots, cluster[0].keys = SlotSet(), 5
+    forgotten = cluster[4]
+    cluster.nodes[4] = cluster._blank(4)
+    for node in cluster.nodes:
+        node.known.pop(forgotten.node_id, None)
+    share(cluster)
+    assert "slots-lost" in codes(plan(cluster.look(), shape()))
+
+
+def test_a_slot_is_never_taken_while_its_owner_holds_keys_of_it() -> None:
+    """Hearing of its successor, an owner drops them; so the keys come first, and they are counted again after that."""
+    cluster = formed(shape())
+    cluster[0].keys, cluster[0].in_slot = 9, {93: 7}
+    cluster[1].keys, cluster[1].in_slot = 4, {93: 2}
+    cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
+    decision = plan(cluster.look(), shape())
+    assert isinstance(decision, Plan)
+    kinds = [{type(step) for step in phase.steps} for phase in decision.phases]
+    assert kinds == [{MoveKeys}, {TakeSlot}, {CloseSlot}]
+    run = run_on(cluster)
+    run.converge()
+    assert sum(isinstance(write, MoveKeys) for write in cluster.written) == 3
+    assert (cluster[0].keys, cluster[1].keys) == (2, 11)
+    assert 93 in cluster[1].slots
+
+
+def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
+    """The new master seen before its promotion, the old one after its demotion: nobody seems to own the slots."""
+    for keys in (0, 3):
+        cluster = formed(shape())
+        for node in cluster.nodes:
+            node.keys = keys
+        before = cluster.look()
+        cluster[0].master, cluster[3].master = cluster[3].node_id, None
+        cluster[3].slots, cluster[0].slots = cluster[0].slots, SlotSet()
+        share(cluster)
+        torn = replace(before, nodes=(cluster.look().nodes[0], *before.nodes[1:]))
+        decision = plan(torn, shape())
+        written = decision.phases[0].steps if isinstance(decision, Plan) else ()
+        assert not [step for step in written if isinstance(step, AddSlots | Replicate)]
+
+
+def test_no_shard_loses_its_last_copy_without_being_asked() -> None:
+    """From one replica to none, with keys at stake: refused, and accepted only for that very cluster."""
+    cluster = formed(shape(3, 1))
+    for node in cluster.nodes:
+        node.keys = 5
+    for none in (shape(3, 0), shape(6, 0)):
+        assert "no-copy-left" in codes(plan(cluster.look(), none))
+        assert codes(plan(cluster.look(), replace(none, accept_loss=cluster.look().fingerprint()))) == set()
+        assert "no-copy-left" in codes(plan(cluster.look(), replace(none, accept_loss="0" * 12)))
+
+
+def test_replicas_that_cannot_be_spared_are_not_made_masters() -> None:
+    """Six shards on six nodes of three: with their links down the replicas may hold the last copies."""
+    cluster = formed(shape(3, 1))
+    for node in cluster.nodes[3:]:
+        node.link_up = False
+    assert "too-few-masters" in codes(plan(cluster.look(), shape(6, 0)))
+
+
+class WithoutConfigSet(FakeCluster):
+    """Servers whose user may not set timeouts."""
+
+    def _take(self, write: Write) -> str:
+        return "NOPERM no permission" if isinstance(write, SetTimeout) else super()._take(write)
+
+
+def test_a_forming_goes_on_where_config_set_is_denied() -> None:
+    """It only takes the servers' own time."""
+    cluster = WithoutConfigSet(6)
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+    assert any(isinstance(step, Meet) for step in cluster.written)
+
+
+def test_a_drift_that_may_not_be_mended_is_told_in_the_servers_words() -> None:
+    """The rest is formed all the same, and the exit code says that a setting is to be changed."""
+    cluster = WithoutConfigSet(6, timeout_ms=15000)
+    with pytest.raises(Misconfigured) as caught:
+        run_on(cluster).converge()
+    assert "NOPERM" in str(caught.value)
+    assert {reason.code for reason in caught.value.reasons} == {"step-rejected", "timeout-drift"}
+
+
+def test_a_reason_that_gossip_clears_is_given_its_time_at_the_start_too() -> None:
+    """A member that is being forgotten is still known to one node at the first look."""
+    cluster = formed(shape())
+    cluster[0].known["f" * 40] = Known(Address("10.9.9.9", 6379))
+    pass_time = cluster.sleep
+
+    def forget_meanwhile(seconds: float) -> None:
+        pass_time(seconds)
+        cluster[0].known.pop("f" * 40, None)
+
+    cluster.sleep = forget_meanwhile  # type: ignore[method-assign]
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+
+
+def test_a_replica_that_may_hold_the_last_copy_stays() -> None:
+    """It has keys and no link: REPLICATE to another master would flush them."""
+    cluster = formed(shape())
+    cluster[4].master, cluster[4].keys, cluster[4].link_up = cluster[0].node_id, 9, False
+    share(cluster)
+    assert not [step for step in steps_of(plan(cluster.look(), shape())) if isinstance(step, Replicate)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("STATEFULSET", "a" * 63), ("PORT_NAME", "a" * 16), ("CLUSTER_DOMAIN", ".".join(["a" * 63] * 5))],
+)
+def test_a_name_too_long_for_the_dns_is_a_fault_of_its_setting(name: str, text: str) -> None:
+    """It would end as an exception somewhere in the DNS library."""
+    with pytest.raises(Misconfigured, match=f"BOOTSTRAP_{name}"):
+        Settings.from_env({f"BOOTSTRAP_{name}": text})
+
+
+def test_faults_that_need_two_settings_are_told_with_the_others() -> None:
+    """One wrong setting does not hide another."""
+    with pytest.raises(Misconfigured) as caught:
+        Settings.from_env({"BOOTSTRAP_SHARDS": "2", "BOOTSTRAP_USERNAME": "u"})
+    assert len(caught.value.reasons) == 2
+
+
+def test_a_long_reason_is_cut_not_dropped() -> None:
+    """The termination message has little room, and a reason without its end is better than none."""
+    told = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
+    assert json.loads(told)["reasons"][0]["code"] == "unlisted-member"
+
+
+def test_an_empty_view_settles_no_wait() -> None:
+    """Where nobody answers, nothing has come true."""
+    decision = plan(formed(shape()).look(), shape())
+    assert decision == Plan()
+    fresh = plan(FakeCluster(6).look(), shape())
+    waits: Iterable[object] = [step for step in steps_of(fresh) if not isinstance(step, Write)]
+    from bootstrap.model.steps import Wait
+    from bootstrap.plan.settled import settled
+
+    assert not any(settled(step, ClusterView()) for step in waits if isinstance(step, Wait))
+
+
+class Restarting(FakeCluster):
+    """One server is away for a moment just when it is told its timeout."""
+
+    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        writes = list(writes)
+        gone = [w for w in writes if isinstance(w, SetTimeout) and w.node == self[2].node_id and not self.rejected]
+        rejected = super().tell([write for write in writes if write not in gone], view)
+        away = [Rejected(write, "not reachable", answered=False) for write in gone]
+        self.rejected += away
+        return [*rejected, *away]
+
+
+def test_a_server_that_is_away_for_a_moment_has_not_denied_anything() -> None:
+    """No answer says nothing about the next try: formed all the same, with the declared timeouts."""
+    cluster = Restarting(6)
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+    assert cluster.rejected

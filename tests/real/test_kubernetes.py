@@ -1,0 +1,243 @@
+"""The whole program on real servers, with a Kubernetes API around it: lock, Events, labels, and the rights it uses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bootstrap.kube import client as kube
+from bootstrap.local.programs import Program
+from bootstrap.local.zone import Zone
+from tests.kube.api import Asked, KubeApi, kube_api, pod
+from tests.manifests.kustomize import BASE, build
+from tests.real.conftest import Lab, until
+from tests.real.test_forming import MEASURE
+
+Labs = Callable[..., Lab]
+ON = {"BOOTSTRAP_KUBERNETES": "on"}
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An API server that knows six pods; this process is inside of its cluster."""
+    with kube_api(tmp_path / "account") as server:
+        for number in range(6):
+            server.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}"))
+        monkeypatch.setattr(kube, "ACCOUNT", server.folder)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        yield server
+
+
+def events(api: KubeApi) -> list[tuple[str, str, int]]:
+    """Type, reason, and how often, in the order in which they were first said."""
+    told = sorted(api.of("events"), key=lambda event: str(event["eventTime"]))
+    return [(event["type"], event["reason"], event.get("series", {}).get("count", 1)) for event in told]
+
+
+def holder(api: KubeApi) -> str:
+    (lease,) = api.of("leases")
+    return str(lease["spec"]["holderIdentity"])
+
+
+def test_runs_use_the_rights_of_the_role_and_no_others(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """A first run and a second one: every verb of every rule of k8s/base is used, and none besides."""
+    six = lab(any_program)
+    assert six.run("apply", **ON).outcome["outcome"] == "formed"
+    assert six.run("apply", **ON).outcome["outcome"] == "unchanged"
+    (role,) = build(BASE).of_kind("Role")
+    granted = {(verb, plural) for rule in role["rules"] for plural in rule["resources"] for verb in rule["verbs"]}
+    assert {asked.what for asked in api.asked} == granted
+    named = {name for rule in role["rules"] for name in rule.get("resourceNames", ())}
+    assert {asked.name for asked in api.asked if asked.plural == "leases" and asked.name} == named
+    assert events(api) == [
+        ("Normal", "BootstrapStarted", 2),
+        ("Normal", "BootstrapFormed", 1),
+        ("Normal", "BootstrapUnchanged", 1),
+    ]
+    assert holder(api) == ""
+
+
+def test_each_right_is_needed(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """Without any one of the Role's verbs something fails, and is named in the log or in the outcome."""
+    six = lab(any_program)
+    (role,) = build(BASE).of_kind("Role")
+    for verb, plural in [(v, p) for rule in role["rules"] for p in rule["resources"] for v in rule["verbs"]]:
+        api.forbidden = set()
+        assert six.run("apply", **ON).exit_code == 0
+        if verb == "create":
+            api.objects = {key: found for key, found in api.objects.items() if key[0] != plural}
+        api.forbidden = {(verb, plural)}
+        said = six.run("apply", **ON)
+        assert f"let this account {verb} {plural}" in said.text, (verb, plural)
+        assert said.exit_code == (4 if plural == "leases" else 0), (verb, plural)
+
+
+def test_of_two_runs_at_once_one_forms_and_the_other_finds_it_done(
+    api: KubeApi, any_program: Program, lab: Labs
+) -> None:
+    """The second takes the Lease only after the first has let go of it, and then has nothing to do."""
+    six = lab(any_program)
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda _: six.run("apply", **ON), range(2)))
+    assert sorted(each.outcome["outcome"] for each in said) == ["formed", "unchanged"]
+    holders = [asked.body["spec"]["holderIdentity"] for asked in api.asked if asked.plural == "leases" and asked.body]
+    turns = [one for one, before in zip(holders, [None, *holders], strict=False) if one != before]
+    assert turns.count("") == 2, "each let go of it"
+    assert [each.outcome["steps"] for each in said if each.outcome["outcome"] == "unchanged"] == [0]
+
+
+def test_labels_are_set_by_the_run_that_is_told_to(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """After forming: each pod's role and shard, as the table has them."""
+    six = lab(any_program)
+    said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
+    assert said.exit_code == 0, said.text
+    found = [each["metadata"]["labels"] for each in api.of("pods")]
+    rows = [line.split() for line in said.text.splitlines() if line.startswith("redis-app-")]
+    in_table = {row[0]: {"redis-role": row[1], "redis-shard": row[2]} for row in rows}
+    assert {each["metadata"]["name"]: labels for each, labels in zip(api.of("pods"), found, strict=True)} == in_table
+
+
+def test_labels_that_cannot_be_set_fail_the_run(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """The cluster is formed; the outcome says what is missing, and so does an Event."""
+    six = lab(any_program)
+    api.forbidden.add(("patch", "pods"))
+    said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
+    assert (said.exit_code, said.outcome["outcome"]) == (4, "failed")
+    assert said.outcome["slots_covered"] == 16384
+    assert "patch pods" in said.outcome["reasons"][0]["remedy"]
+    assert events(api)[-1][:2] == ("Warning", "BootstrapFailed")
+    assert holder(api) == ""
+
+
+def test_a_refusal_is_an_event_with_its_reasons(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """One pod of seven too many: exit code 3, a Warning whose note is the outcome's."""
+    seven = lab(any_program, servers=7)
+    said = seven.run("apply", **ON)
+    assert (said.exit_code, said.outcome["outcome"]) == (3, "refused")
+    (event,) = [each for each in api.of("events") if each["reason"] == "BootstrapRefused"]
+    assert event["type"] == "Warning"
+    assert said.outcome["reasons"][0]["message"] in event["note"]
+
+
+def test_no_secret_reaches_kubernetes(api: KubeApi, any_program: Program, lab: Labs, tmp_path: Path) -> None:
+    """A wrong password: told as wrong, in the outcome and in an Event, and shown in neither."""
+    six = lab(any_program, config=("requirepass rightone", "masterauth rightone"))
+    secret = tmp_path / "password"
+    secret.write_text("wrongone")
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret), **ON)
+    assert said.exit_code == 4
+    sent = repr(api.asked)
+    assert "does not accept the user or password" in sent
+    for hidden in ("wrongone", "rightone"):
+        assert hidden not in sent
+        assert hidden not in said.text
+    assert "token-of-the-account" not in said.text
+
+
+def test_a_pod_that_is_missing_is_explained(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """While it is waited for, in the outcome, and in the Event: Kubernetes's own reason."""
+    six = lab(any_program)
+    six.cluster.servers[5].kill()
+    zone = six.cluster.nameserver.zone
+    six.cluster.nameserver.publish(Zone(pods=zone.pods[:5]))
+    why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
+    api.put("pods", "redis-app-5", pod("redis-app-5", node="", phase="Pending", conditions=[why]))
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
+    told = "redis-app-5: no DNS record (Unschedulable: 0/3 nodes are available)"
+    assert said.exit_code == 1
+    assert said.outcome["reasons"][0]["message"] == told
+    assert told in str([line["why"] for line in said.lines if line["event"] == "waiting_for_peers"])
+    assert told in next(event["note"] for event in api.of("events") if event["reason"] == "BootstrapFailed")
+
+
+def test_looks_ask_for_no_lock(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """`plan` and `verify` write nothing, to nobody; where the pods run is all that they ask."""
+    six = lab(any_program)
+    assert six.run("plan", **ON).outcome["outcome"] == "planned"
+    assert six.run("verify", **ON).outcome["outcome"] == "failed"
+    assert {asked.what for asked in api.asked} == {("list", "pods")}
+
+
+INSIDE = """
+import sys
+from pathlib import Path
+from bootstrap import kube
+kube.ACCOUNT = Path(sys.argv.pop(1))
+from bootstrap.__main__ import _entry
+sys.exit(_entry())
+"""
+"""The program as a process of its own, whose service account is not where a pod's would be."""
+
+
+def start(six: Lab, api: KubeApi, **variables: str) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOTSTRAP_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", INSIDE, api.folder, "apply"],
+        env={**clean, **six.variables, **ON, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_inside_of_kubernetes_is_small_too(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """Lock, Events and pods included, with the client library: 43 MB of its own, and the run's 42 MB share some."""
+    six = lab(any_program)
+    six.run("apply")
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, sys.executable, "-c", INSIDE, api.folder, "apply"],
+        env={**os.environ, **six.variables, **ON},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert [asked.verb for asked in api.asked if asked.plural == "leases"] == ["get", "create", "update"]
+    assert int(measured.stdout.splitlines()[-1]) < 80_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_go_of_the_lease(api: KubeApi, any_program: Program, lab: Labs, number: signal.Signals) -> None:
+    """While the run waits for a pod: exit code 1, the Lease free at once, an Event, nothing on standard error."""
+    six = lab(any_program)
+    six.cluster.servers[5].kill()
+    running = start(six, api)
+    try:
+        until(lambda: ("Normal", "BootstrapStarted", 1) in events(api))
+        assert holder(api) != ""
+        running.send_signal(number)
+        out, err = running.communicate(timeout=20)
+    finally:
+        running.kill()
+        running.wait(10)
+    assert (running.returncode, err) == (1, "")
+    assert f"{number.name} ended the run" in out.splitlines()[-1]
+    assert holder(api) == ""
+    assert events(api)[-1] == ("Warning", "BootstrapFailed", 1)
+
+
+def test_a_killed_run_keeps_the_next_one_out_for_a_while(api: KubeApi, any_program: Program, lab: Labs) -> None:
+    """SIGKILL leaves the Lease taken. Who comes soon after waits, says for whom, and leaves with exit code 1."""
+    six = lab(any_program)
+    reached: list[Asked] = []
+    api.meanwhile = lambda asked: reached.append(asked) if asked.what == ("create", "events") else None
+    running = start(six, api)
+    try:
+        until(lambda: bool(reached))
+    finally:
+        running.kill()
+        running.communicate(timeout=10)
+    dead = holder(api)
+    assert dead
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
+    assert (said.exit_code, said.outcome["reasons"][0]["code"]) == (1, "lock-held")
+    assert dead in said.outcome["reasons"][0]["message"]
+    assert holder(api) == dead

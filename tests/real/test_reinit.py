@@ -1,0 +1,114 @@
+"""Wiping a real cluster: only the one that was confirmed, to the end, while clients write on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+from redis import Redis, RedisError
+
+from bootstrap.local.programs import Program
+from bootstrap.model.steps import Wipe
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.verify import violations
+from tests.real.conftest import Lab, until
+from tests.real.test_repair import TIMEOUT_MS, client, formed
+
+Labs = Callable[..., Lab]
+
+
+def assert_formed_anew(six: Lab) -> None:
+    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
+    assert sum(node.keys for node in six.view().nodes) == 0
+
+
+def test_it_says_what_would_be_destroyed_and_destroys_what_is_confirmed(program: Program, lab: Labs) -> None:
+    """Without --confirm exit 3 and nothing written; a wrong one too; the right one wipes and forms anew."""
+    six, keys = formed(program, lab)
+    told = six.run("reinit")
+    assert (told.exit_code, told.outcome["outcome"], told.outcome["steps"]) == (3, "refused", 0), told.text
+    assert [reason["node"] for reason in told.outcome["reasons"]] == ["redis-app-0", "redis-app-1", "redis-app-2"]
+    fingerprint = told.outcome["cluster"]
+    assert fingerprint in told.outcome["reasons"][0]["remedy"]
+    wrong = six.run("reinit", "--confirm", "0123456789ab")
+    assert (wrong.exit_code, wrong.outcome["steps"]) == (3, 0)
+    with client(six) as reader:
+        assert {name: reader.get(name) for name in keys} == keys
+    said = six.run("reinit", "--confirm", fingerprint)
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+    assert said.outcome["cluster"] != fingerprint
+    assert_formed_anew(six)
+    again = six.run("reinit", "--confirm", fingerprint)
+    assert (again.exit_code, again.outcome["steps"]) == (3, 0), "the old value is good for the old cluster only"
+
+
+@pytest.mark.parametrize("wiped", [(3,), (3, 4, 5), (0, 3, 4, 5), (1, 2, 3, 4, 5)], ids=str)
+def test_interrupted_half_way_the_same_value_finishes_it(
+    any_program: Program, lab: Labs, wiped: tuple[int, ...]
+) -> None:
+    """The run died when some nodes were wiped; what is left remembers the whole, also after all pods restarted."""
+    six, _ = formed(any_program, lab)
+    fingerprint = six.run("plan").outcome["cluster"]
+    view = six.view()
+    nodes = Nodes(Credentials())
+    try:
+        doomed = [view.nodes[ordinal] for ordinal in wiped]
+        writes = {node.address: [Wipe(node=node.node_id, flush=node.ordinal < 3)] for node in doomed}
+        assert nodes.tell(writes) == []
+    finally:
+        nodes.close()
+    for server in six.cluster.servers:
+        server.kill()
+        server.start()
+    until(lambda: len(six.view().nodes) == 6)
+    said = six.run("reinit", "--confirm", fingerprint)
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+    assert_formed_anew(six)
+
+
+def test_clients_that_write_on_do_not_stop_it(program: Program, lab: Labs) -> None:
+    """Each node is emptied and reset in one transaction, so no key can come in between."""
+    six, _ = formed(program, lab)
+    fingerprint = six.run("plan").outcome["cluster"]
+    stop = threading.Event()
+
+    def write(host: str, port: int) -> None:
+        with Redis(host, port, socket_timeout=2) as door:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                with suppress(RedisError):
+                    door.set(f"key:{number}", "x")
+
+    writers = [threading.Thread(target=write, args=(s.address.host, s.address.port)) for s in six.cluster.servers[:3]]
+    for writer in writers:
+        writer.start()
+    try:
+        said = six.run("reinit", "--confirm", fingerprint)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+
+
+@pytest.mark.parametrize("saves", [('save ""', "appendonly no"), ("appendonly yes",)], ids=["never", "to a log"])
+def test_no_old_key_comes_back_after_a_restart(program: Program, lab: Labs, saves: tuple[str, ...]) -> None:
+    """Where nothing is saved by itself, FLUSHALL leaves an old dump.rdb as it is."""
+    six, keys = formed(program, lab, *saves)
+    for server in six.cluster.servers:
+        with Redis(server.address.host, server.address.port) as door:
+            door.save()
+    said = six.run("reinit", "--confirm", six.run("plan").outcome["cluster"])
+    assert said.exit_code == 0, said.text
+    for server in six.cluster.servers:
+        server.kill()
+        server.start()
+    until(lambda: len(six.view().nodes) == 6)
+    assert six.run("apply").exit_code == 0
+    with client(six) as reader:
+        assert [name for name in keys if reader.exists(name)] == []

@@ -1,0 +1,369 @@
+"""Grow, shrink and rebalance on real servers, with data, while clients write and read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from redis import Redis, RedisCluster
+from redis.crc import key_slot
+
+from bootstrap.local.programs import Program
+from bootstrap.model.node import Role
+from bootstrap.nodes.connection import ask_all
+from bootstrap.nodes.membership import Command, leave
+from bootstrap.verify import violations
+from tests.real.checker import Checker
+from tests.real.conftest import Lab, Said, until
+from tests.real.test_repair import TIMEOUT_MS, client, replace_pods, written
+
+Labs = Callable[..., Lab]
+KEYS = 400
+
+
+def started(program: Program, labs: Labs, shards: int, replicas: int, *, servers: int) -> tuple[Lab, dict[str, str]]:
+    """A formed cluster with keys on every shard; servers beyond its shape run, and the DNS does not know them yet."""
+    lab = labs(program, shards, replicas, servers=servers, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
+    lab.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
+    listed(lab, shards * (1 + replicas))
+    said = lab.run("apply")
+    assert said.exit_code == 0, said.text
+    keys = {f"key:{number}": f"value:{number}" for number in range(KEYS)}
+    with client(lab) as writer:
+        for name, value in keys.items():
+            writer.set(name, value, ex=3600 if name.endswith("0") else None)
+    return lab, keys
+
+
+def listed(lab: Lab, pods: int) -> None:
+    """From now on the headless Service lists that many pods, as with the StatefulSet's replicas set to it."""
+    lab.cluster.publish()
+    zone = lab.cluster.nameserver.zone
+    lab.cluster.nameserver.publish(replace(zone, pods=zone.pods[:pods]))
+
+
+def declared(lab: Lab, shards: int, replicas: int) -> Lab:
+    """The same servers, with another shape declared."""
+    return replace(lab, shards=shards, replicas=replicas)
+
+
+def assert_sized(lab: Lab, said: Said, keys: Mapping[str, str]) -> None:
+    """Scaled and verified, the shards even, every key there, and a second run changes nothing."""
+    assert (said.exit_code, said.outcome["outcome"]) == (0, "scaled"), said.text
+    assert_good(lab, keys)
+    assert said.outcome["skew"]["slots_percent"] < 0.1
+    again = lab.run("apply")
+    assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0), again.text
+
+
+def assert_good(lab: Lab, keys: Mapping[str, str]) -> None:
+    assert violations(lab.view(), replace(lab.desired, timeout_ms=TIMEOUT_MS)) == ()
+    with client(lab) as reader:
+        assert {name: reader.get(name) for name in keys} == keys
+        assert 0 < reader.ttl("key:0") <= 3600
+
+
+def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, lab: Labs) -> None:
+    """One edit: 3 to 4 shards. No acknowledged write is lost, and none is read stale."""
+    eight, keys = started(program, lab, 3, 1, servers=8)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
+        checker.wait_for(100)
+        said = grown.run("apply")
+        checker.wait_for(100)
+    assert_sized(grown, said, keys)
+    assert (checker.stale, checker.lost()) == ([], [])
+    # While a slot is open a client may be sent to a master of which it has not heard; see `Checker`.
+    assert len(checker.errors) < checker.operations / 100, checker.errors
+    assert [len(node.slots) for node in grown.view().nodes if node.slots] == [4096] * 4
+
+
+def test_a_shard_is_drained_and_its_pods_may_go(program: Program, lab: Labs) -> None:
+    """4 to 3 shards with the pods still there: the run says that 6 replicas are safe and how; then they are."""
+    eight, keys = started(program, lab, 4, 1, servers=8)
+    shrunk = declared(eight, 3, 1)
+    with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
+        checker.wait_for(100)
+        said = shrunk.run("apply")
+    assert said.exit_code == 0, said.text
+    # A drained master that hears of it before it is told may be a replica by then, which is as good.
+    assert "SETSLOT only with" not in said.text
+    command = "kubectl --namespace default scale statefulset redis-app --replicas=6"
+    assert said.outcome["next"] == f"safe to set replicas to 6 now: {command}"
+    assert (checker.stale, checker.lost()) == ([], [])
+    assert len(checker.errors) < checker.operations / 100, checker.errors
+    assert_sized(shrunk, said, keys)
+    assert all(node.blank for node in shrunk.view().nodes[6:])
+    for server in eight.cluster.servers[6:]:
+        server.kill()
+    listed(shrunk, 6)
+    after = shrunk.run("apply")
+    assert (after.outcome["outcome"], after.outcome["next"]) == ("unchanged", ""), after.text
+
+
+def test_a_replica_more_for_every_shard_and_back(any_program: Program, lab: Labs) -> None:
+    """3 x 1 to 3 x 2 to 3 x 1: no slot moves, and masters on pods that leave hand over."""
+    nine, keys = started(any_program, lab, 3, 1, servers=9)
+    listed(nine, 9)
+    wide = declared(nine, 3, 2)
+    assert_sized(wide, wide.run("apply"), keys)
+    view = wide.view()
+    heir = next(node for node in view.nodes[6:] if node.replication.link_up)
+    with client(nine) as telling:
+        telling.get_redis_connection(telling.get_node(heir.address.host, heir.address.port)).execute_command(
+            "CLUSTER", "FAILOVER"
+        )
+    until(lambda: bool(wide.view().by_id[heir.node_id].slots))
+    narrow = declared(nine, 3, 1)
+    said = narrow.run("apply")
+    assert_sized(narrow, said, keys)
+    assert [line for line in said.lines if line.get("phase") == "hand over"]
+    assert not [line for line in said.lines if line["event"] == "slots_moved"]
+
+
+def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(any_program: Program, lab: Labs) -> None:
+    """The fourth shard's pods are gone: exit 3, with what to do; raised again, everything is there, and drains."""
+    eight, keys = started(any_program, lab, 4, 1, servers=8)
+    until(lambda: all(written(server.address) for server in eight.cluster.servers))
+    for server in eight.cluster.servers[6:]:
+        server.kill()
+    listed(eight, 6)
+    shrunk = declared(eight, 3, 1)
+    refused = shrunk.run("apply")
+    assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
+    for server in eight.cluster.servers[6:]:
+        server.start()
+    listed(eight, 8)
+    back = eight.run("apply")
+    assert back.exit_code == 0, back.text
+    assert_good(eight, keys)
+    assert_sized(shrunk, shrunk.run("apply"), keys)
+
+
+def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, lab: Labs) -> None:
+    """Redis 7.0 may keep a doubt about slots that it gave away: the next owner's old claim would win, whatever its
+    epoch, and the keys be dropped. The moves of a run leave no such doubt.
+    """
+    eight, _ = started(program, lab, 3, 1, servers=8)
+    before = [node.slots for node in eight.view().nodes[:3]]
+    listed(eight, 8)
+    assert declared(eight, 4, 1).run("apply").exit_code == 0
+    newcomer = next(node for node in eight.view().nodes[6:] if node.slots)
+    with Redis(newcomer.address.host, newcomer.address.port) as there:
+        for old, had in zip(eight.view().nodes[:3], before, strict=True):
+            slot = list(newcomer.slots & had)[-1]
+            with Redis(old.address.host, old.address.port, decode_responses=True) as here:
+                here.execute_command("CLUSTER BUMPEPOCH")
+                here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # it tells nobody as yet
+                there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # the claim, once more
+                until(partial(_lacks, eight, newcomer.ordinal, slot))
+                assert not _lacks(eight, old.ordinal, slot)
+
+
+def _lacks(lab: Lab, ordinal: int, slot: int) -> bool:
+    (node,) = lab.view(lab.cluster.servers[ordinal]).nodes
+    return slot not in node.slots
+
+
+def test_weights_are_followed_on_demand(any_program: Program, lab: Labs) -> None:
+    """A shard of double weight gets half of all slots; without the weight it goes back to a third."""
+    six, keys = started(any_program, lab, 3, 1, servers=6)
+    said = six.run("apply", BOOTSTRAP_WEIGHTS="redis-app-4=2")
+    assert_good(six, keys)
+    assert [len(node.slots) for node in six.view().nodes[:3]] == [4096, 8192, 4096], said.text
+    planned = six.run("plan")
+    assert planned.outcome["skew"]["slots_percent"] == 50.0
+    assert_sized(six, six.run("apply"), keys)
+
+
+def test_every_kind_of_key_moves_as_it_is(program: Program, lab: Labs) -> None:
+    """Strings that are no text, hashes, lists, sets, sorted sets, streams; the time to live goes with them."""
+    eight, keys = started(program, lab, 3, 1, servers=8)
+    raw = b"\xff\x00\xfe{moves}"
+    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as writer:
+        writer.set(raw, b"\xff\xfe")
+        for number in range(60):
+            tag = f"{{{number}}}"
+            writer.hset(f"hash{tag}", mapping={"a": 1, "b": 2})
+            writer.rpush(f"list{tag}", *range(50))
+            writer.sadd(f"set{tag}", *range(20))
+            writer.zadd(f"zset{tag}", {"x": 1.5, "y": 2})
+            writer.xadd(f"stream{tag}", {"f": "v"}, id="1-1")
+            writer.set(f"big{tag}", b"\x80" * 200_000, px=10_000_000)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    assert_sized(grown, grown.run("apply"), keys)
+    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as reader:
+        assert reader.get(raw) == b"\xff\xfe"
+        for number in range(60):
+            tag = f"{{{number}}}"
+            assert reader.hgetall(f"hash{tag}") == {b"a": b"1", b"b": b"2"}
+            assert len(reader.lrange(f"list{tag}", 0, -1)) == 50
+            assert reader.scard(f"set{tag}") == 20
+            assert reader.zrange(f"zset{tag}", 0, -1, withscores=True) == [(b"x", 1.5), (b"y", 2.0)]
+            assert reader.xrange(f"stream{tag}") == [(b"1-1", {b"f": b"v"})]
+            assert reader.get(f"big{tag}") == b"\x80" * 200_000
+            assert 0 < reader.pttl(f"big{tag}") <= 10_000_000
+
+
+def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, lab: Labs) -> None:
+    """Its files hold nothing that could claim slots: grown again, it joins as any newcomer."""
+    eight, keys = started(program, lab, 4, 1, servers=8)
+    shrunk = declared(eight, 3, 1)
+    assert_sized(shrunk, shrunk.run("apply"), keys)
+    for server in eight.cluster.servers[6:]:
+        server.kill()
+        server.start()
+    until(lambda: len(shrunk.view().nodes) == 8)
+    assert all(node.blank for node in shrunk.view().nodes[6:])
+    assert_sized(eight, eight.run("apply"), keys)
+
+
+@pytest.mark.parametrize("append_only", ["yes", "no"])
+def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
+    program: Program, lab: Labs, append_only: str
+) -> None:
+    """The run ends after its first, second or third packet to a pod that leaves; then the server restarts by itself."""
+    six = lab(program, 3, 1, config=(f"appendonly {append_only}",))
+    assert six.run("apply").exit_code == 0
+    with client(six) as writer:
+        for number in range(50):
+            writer.set(f"key:{number}", number)
+    for packets, server in enumerate(six.cluster.servers[3:], 1):
+        with Redis(server.address.host, server.address.port, decode_responses=True) as told:
+            told.bgsave(schedule=True)  # an RDB file with keys, as any server has one now and then
+            until(partial(files_are_written, told))
+            connection = told.connection_pool.get_connection()
+            with suppress(StopIteration):
+                leave(ending(partial(ask_all, connection), packets), time.sleep)
+            connection.disconnect()
+            until(partial(files_are_written, told))
+        server.kill()
+        server.start()
+    until(lambda: len(six.view().nodes) == 6)
+    assert [node.blank for node in six.view().nodes[3:]] == [False, True, True]
+
+
+def ending(ask: Callable[[Sequence[Command]], list[Any]], packets: int) -> Callable[[Sequence[Command]], list[Any]]:
+    """Sends as many packets and no more: then the run has been killed."""
+    left = iter(range(packets))
+
+    def send(commands: Sequence[Command]) -> list[Any]:
+        next(left)
+        return ask(commands)
+
+    return send
+
+
+def files_are_written(server: Redis) -> bool:
+    """True when it neither writes its files nor is about to."""
+    about = server.info("persistence")
+    return not any(told for name, told in about.items() if name.endswith(("_in_progress", "_scheduled")))
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["moved", "disk lost"])
+def test_a_new_master_that_dies_costs_no_key(any_program: Program, lab: Labs, wiped: bool) -> None:
+    """It is back, or a blank one in its place, and the next run goes on."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    assert grown.run("apply", BOOTSTRAP_REBALANCE="off").exit_code == 0
+    until(lambda: all(written(server.address) for server in eight.cluster.servers))
+    newcomer = next(node for node in grown.view().nodes[6:] if node.slots)
+    replace_pods(eight, newcomer.ordinal, wiped=wiped)
+    said = grown.run("apply")
+    assert said.exit_code == 0, said.text
+    assert_good(grown, keys)
+
+
+def test_a_key_that_is_too_big_to_move_in_time_is_named(any_program: Program, lab: Labs) -> None:
+    """One of 18 MB goes last and alone; one of 60 MB is told, and all else has moved; with a longer timeout it goes.
+
+    Nearly all of the latter is in one field among many: a server that is asked for its size looks at five by itself.
+    """
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    with client(eight) as writer:  # both in slots that are to move
+        writer.set("huge{2}", "x" * (18 << 20))
+        writer.hset("huge{d}", mapping={f"small:{number}": number for number in range(2000)})
+        writer.hset("huge{d}", "large", "x" * (60 << 20))
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
+    assert said.exit_code == 1, said.text
+    assert any("huge{d}" in reason["message"] for reason in said.outcome["reasons"]), said.text
+    assert len(grown.view().nodes[6].slots) == 4095
+    patient = replace(grown, environment={**grown.environment, "BOOTSTRAP_NODE_TIMEOUT_MS": "10000"})
+    again = patient.run("apply")
+    assert again.exit_code == 0, again.text
+    with client(eight) as reader:
+        assert [reader.strlen("huge{2}"), reader.hstrlen("huge{d}", "large")] == [18 << 20, 60 << 20]
+        assert reader.hlen("huge{d}") == 2001
+        assert {name: reader.get(name) for name in keys} == keys
+
+
+def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(any_program: Program, lab: Labs) -> None:
+    """All of the data is in one slot, more than its share; what has arrived waits for room, the rest is as it was."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    names = [f"heavy:{number}{{2}}" for number in range(3000)]
+    with client(eight) as writer:
+        for name in names:
+            writer.set(name, "x" * 10_000)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    assert grown.run("apply", BOOTSTRAP_REBALANCE="off", BOOTSTRAP_WEIGHTS="redis-app-6=0.01").exit_code == 0
+    with Redis(eight.cluster.servers[6].address.host, decode_responses=True) as full:
+        full.config_set("maxmemory", int(full.info("memory")["used_memory"]) + (12 << 20))
+        said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
+        assert said.exit_code == 1, said.text
+        assert "no-room" in {reason["code"] for reason in said.outcome["reasons"]}, said.text
+        half_moved = grown.view().half_moved()
+        assert key_slot(b"{2}") in half_moved
+        assert all(full.execute_command("CLUSTER COUNTKEYSINSLOT", slot) for slot in half_moved)
+        full.config_set("maxmemory", 0)
+    again = grown.run("apply")
+    assert again.exit_code == 0, again.text
+    with client(eight) as reader:
+        assert sum(reader.exists(name) for name in names) == len(names)
+    assert_good(grown, keys)
+
+
+def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(any_program: Program, lab: Labs) -> None:
+    """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    slot = key_slot(b"{2}")
+    names = [f"half:{number}{{2}}" for number in range(10)]
+    with client(eight) as writer:
+        for name in names:
+            writer.set(name, "v")
+    doors = [Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers]
+    ids = [door.execute_command("CLUSTER", "MYID") for door in doors]
+    for newcomer in eight.cluster.servers[6:]:
+        doors[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
+    until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
+    doors[7].execute_command("CLUSTER", "REPLICATE", ids[6])
+    until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
+    doors[6].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    doors[1].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[6])
+    target = eight.cluster.servers[6].address
+    doors[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:5])
+    until(lambda: doors[7].dbsize() == 5)
+    replace_pods(eight, 6, wiped=True)
+    grown = declared(eight, 4, 1)
+    refused = grown.run("apply")
+    (reason,) = refused.outcome["reasons"]
+    assert (refused.exit_code, refused.outcome["steps"], reason["code"]) == (3, 0, "moved-to-the-lost"), refused.text
+    assert doors[7].dbsize() == 5
+    doors[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+    until(lambda: grown.view().nodes[7].role is Role.MASTER)
+    doors[7].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    said = grown.run("apply")
+    assert said.exit_code == 0, said.text
+    for door in doors:
+        door.close()
+    assert_good(grown, keys | dict.fromkeys(names, "v"))

@@ -1,0 +1,167 @@
+"""A resize that is killed, stopped, or out of time, with clients at work: the next run goes on, and nothing is lost.
+
+Twice on each kind of server by default; `RESIZE_KILLS=50` in the environment kills fifty times on each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from bootstrap.local.programs import Program
+from tests.real.checker import Checker
+from tests.real.conftest import Lab, until
+from tests.real.test_forming import apply_apart
+from tests.real.test_repair import client
+from tests.real.test_resize import assert_good, declared, listed, started
+
+Labs = Callable[..., Lab]
+KILLS = int(os.environ.get("RESIZE_KILLS", "2"))
+FILLING = 150_000
+"""Keys of 100 bytes: moving a quarter of them takes some tenths of a second at least."""
+
+
+@pytest.fixture
+def programs() -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes of the program; none outlives its test."""
+    running: list[subprocess.Popen[str]] = []
+    yield running
+    for program in running:
+        if program.poll() is None:
+            program.kill()
+            program.wait()
+
+
+def fill(lab: Lab, keys: int = FILLING) -> int:
+    """Further keys on every shard, written by the servers themselves; returns how many keys there are in all."""
+    masters = [Redis(node.address.host, node.address.port) for node in lab.view().nodes if node.slots]
+    for door in masters:
+        for first in range(0, keys, FILLED_AT_ONCE):
+            door.eval(FILL, 0, first, first + FILLED_AT_ONCE - 1)
+        door.close()
+    return sum(node.keys for node in lab.view().nodes if node.slots)
+
+
+FILLED_AT_ONCE = 10_000
+"""A script that lasts longer than the node timeout would cost a failover."""
+FILL = """
+for number = tonumber(ARGV[1]), tonumber(ARGV[2]) do
+  redis.pcall('SET', 'filling:' .. number, string.rep('x', 100))
+end
+"""
+"""A script without declared keys is let through by a node for the slots that it owns, and refused for all others."""
+
+
+def seen_moving(program: subprocess.Popen[str], lab: Lab) -> bool:
+    """Whether slots are on their way, or the program has ended."""
+    view = lab.view()
+    moved = sum(1 for node in view.nodes if node.slots) > 3
+    return program.poll() is not None or moved or any(node.tasks or node.half_moved for node in view.nodes)
+
+
+@pytest.mark.timeout(60 + 30 * KILLS)
+def test_a_resize_is_killed_at_any_moment_and_finished(
+    program: Program, lab: Labs, programs: list[subprocess.Popen[str]]
+) -> None:
+    """SIGKILL at random moments of growing and of shrinking in turn; then a run that is let through: all keys there."""
+    chance = random.Random(str(program.path))
+    eight, keys = started(program, lab, 3, 1, servers=8)
+    fill(eight)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    shapes = (grown, replace(eight))
+    with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
+        for number in range(KILLS):
+            shape = shapes[number % 2]
+            killed = apply_apart(shape, programs)
+            until(lambda killed=killed: seen_moving(killed, eight))  # type: ignore[misc]
+            with_delay(killed, chance.uniform(0.0, 0.6))
+            said = shape.run("apply") if chance.random() < 0.5 or number == KILLS - 1 else None
+            assert said is None or said.exit_code == 0, said.text
+    last = shapes[(KILLS - 1) % 2]
+    assert (checker.stale, checker.lost()) == ([], [])
+    assert_good(last, keys)
+    assert len(checker.errors) < checker.operations / 50, checker.errors[:5]
+
+
+def with_delay(program: subprocess.Popen[str], seconds: float) -> None:
+    """Kills it then, unless it has ended by itself."""
+    try:
+        program.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.communicate()
+
+
+def test_a_signal_ends_it_cleanly(program: Program, lab: Labs, programs: list[subprocess.Popen[str]]) -> None:
+    """SIGTERM: exit 1 within seconds, no slot is left open and no server goes on by itself; then it is finished."""
+    eight, keys = started(program, lab, 3, 1, servers=8)
+    count = fill(eight, 600_000)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    running = apply_apart(grown, programs)
+    until(lambda: seen_moving(running, eight))
+    running.send_signal(signal.SIGTERM)
+    text, errors = running.communicate(timeout=20)
+    assert errors == ""
+    if running.returncode == 0:
+        pytest.skip("the move was over before the signal came")
+    assert (running.returncode, '"interrupted"' in text) == (1, True), text
+    view = eight.view()
+    assert not view.half_moved()
+    told = json.loads(text.splitlines()[-1])
+    assert told["steps"] >= 3
+    assert told["shards"] == sum(1 for node in view.nodes if node.slots)
+    until(lambda: not any(node.tasks for node in eight.view().nodes))
+    assert grown.run("apply").exit_code == 0
+    assert_good(grown, keys)
+    assert sum(node.keys for node in grown.view().nodes if node.slots) == count
+
+
+def test_moving_has_a_deadline_of_its_own_and_the_next_run_goes_on(any_program: Program, lab: Labs) -> None:
+    """Exit 1 with what has been moved; slots that have arrived stay there."""
+    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    fill(eight, 600_000)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    said = grown.run("apply", BOOTSTRAP_MOVE_DEADLINE_S="0.1")
+    assert (said.exit_code, [reason["code"] for reason in said.outcome["reasons"]]) == (1, ["moving-slots"]), said.text
+    assert "of 4096 slots had been moved when 0.1 s were over" in said.outcome["reasons"][0]["message"]
+    arrived = len(grown.view().nodes[6].slots)
+    assert 0 < arrived < 4096
+    again = grown.run("apply")
+    assert again.exit_code == 0, again.text
+    assert_good(grown, keys)
+
+
+def test_who_joins_gets_functions_and_users(program: Program, lab: Labs) -> None:
+    """A library and an ACL user that were loaded at run time are on the new master, and on its replica."""
+    eight, keys = started(program, lab, 3, 1, servers=8)
+    if "redis 6" in eight.view().nodes[0].version:
+        pytest.skip("this server has no functions")
+    code = "#!lua name=counting\nredis.register_function('count', function(keys, args) return 42 end)"
+    for server in eight.cluster.servers[:6]:
+        with Redis(server.address.host, server.address.port) as door:
+            door.execute_command("ACL", "SETUSER", "alice", "on", ">secret", "~app:*", "+get", "(%R~other:* +get)")
+    with client(eight) as telling:
+        for node in telling.get_primaries():
+            telling.execute_command("FUNCTION", "LOAD", code, target_nodes=node)
+    listed(eight, 8)
+    grown = declared(eight, 4, 1)
+    said = grown.run("apply")
+    assert said.exit_code == 0, said.text
+    assert_good(grown, keys)
+    for server in eight.cluster.servers[6:]:
+        with Redis(server.address.host, server.address.port, decode_responses=True) as door:
+            assert [library[1] for library in door.function_list()] == ["counting"]
+            assert "alice" in door.acl_users()
+            assert door.acl_getuser("alice")["keys"] == ["~app:*"]
+            assert door.execute_command("AUTH", "alice", "secret") is True
