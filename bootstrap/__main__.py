@@ -54,7 +54,7 @@ def _verb(
     if "bootstrap.run.verbs" not in sys.modules:
         _load()
     from bootstrap.log import is_console, logger
-    from bootstrap.run.verbs import internal, leave_termination_message, say, session
+    from bootstrap.run.verbs import internal_error, leave_termination_message, print_outcome, session
 
     clock = clock or SystemClock()
     started_at = clock.now()
@@ -80,10 +80,10 @@ def _verb(
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever happened, the Job gets an outcome
-        reasons, exit_code = (internal(error),), 1
+        reasons, exit_code = (internal_error(error),), 1
     took_s = clock.now() - started_at
     outcome = outcome_of("failed", ClusterView(), exit_code=exit_code, steps=0, took_s=took_s, reasons=reasons)
-    say(outcome, console=console, log=log, out=out)
+    print_outcome(outcome, console=console, log=log, out=out)
     file = flags.get("termination_message_file") or environ.get(variable_of("termination_message_file"), "")
     leave_termination_message(outcome, file or declared()["termination_message_file"]["shown"], log)
     return exit_code

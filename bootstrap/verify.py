@@ -44,11 +44,11 @@ def _bad(code: str, message: str, node: str | None = None, remedy: str = _AGAIN)
 
 
 def _absent(view: ClusterView) -> Iterator[Reason]:
-    for absent in view.absent:
+    for unreachable in view.unreachable:
         yield _bad(
             "unreachable",
-            str(absent),
-            absent.pod,
+            str(unreachable),
+            unreachable.pod,
             "see why the pod does not answer: kubectl describe pod, kubectl logs",
         )
 
@@ -95,9 +95,9 @@ def _links(view: ClusterView) -> Iterator[Reason]:
 
 
 def _roles(view: ClusterView, desired: Desired) -> Iterator[Reason]:
-    if len(view.nodes) + len(view.absent) != desired.nodes:
+    if len(view.nodes) + len(view.unreachable) != desired.nodes:
         yield _bad(
-            "number-of-pods", f"{len(view.nodes) + len(view.absent)} pods are listed, {desired.nodes} are declared"
+            "number-of-pods", f"{len(view.nodes) + len(view.unreachable)} pods are listed, {desired.nodes} are declared"
         )
     masters = {node.node_id: node for node in view.nodes if node.role is Role.MASTER}
     if len(masters) != desired.shards:

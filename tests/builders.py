@@ -23,8 +23,8 @@ from bootstrap.model.slots import SlotSet, even_split
 from bootstrap.model.steps import (
     Announce,
     AwaitAgreement,
+    AwaitElection,
     AwaitEpochs,
-    AwaitHeir,
     AwaitMesh,
     AwaitMigrations,
     AwaitReplication,
@@ -57,7 +57,7 @@ def formed(desired: Desired) -> FakeCluster:
         if not node.slots:
             node.master = cluster[node.ordinal % desired.shards].node_id
     introduce(cluster.nodes)
-    share(cluster)
+    gossip(cluster)
     return cluster
 
 
@@ -68,13 +68,13 @@ def introduce(nodes: Iterable[FakeNode]) -> None:
         other.known[one.node_id] = Known(one.address, connected=True)
 
 
-def part(one: FakeNode, other: FakeNode) -> None:
+def partition(one: FakeNode, other: FakeNode) -> None:
     """Neither knows the other."""
     one.known.pop(other.node_id, None)
     other.known.pop(one.node_id, None)
 
 
-def share(cluster: FakeCluster) -> None:
+def gossip(cluster: FakeCluster) -> None:
     """Perfect gossip: what a node says of itself reaches everyone who knows it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     for node in cluster.nodes:
@@ -84,7 +84,7 @@ def share(cluster: FakeCluster) -> None:
                 known.slots, known.master, known.epoch = truth.slots, truth.master, truth.epoch
 
 
-def come_true(step: Step, cluster: FakeCluster) -> None:
+def apply_step(step: Step, cluster: FakeCluster) -> None:
     """The step is done and everyone has heard of it. Raises AssertionError when the servers would not take it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     match step:
@@ -98,9 +98,9 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
             for one, other in permutations(cluster.nodes, 2):
                 if one.epoch < other.epoch:  # the higher epoch wins a slot that both claim
                     one.slots -= other.slots
-        case AwaitHeir():
-            heirs = [node for node in cluster.nodes if node.master == step.lost]
-            cluster._promote(max(heirs, key=lambda node: (node.offset, -node.ordinal)))
+        case AwaitElection():
+            candidates = [node for node in cluster.nodes if node.master == step.lost]
+            cluster._promote(max(candidates, key=lambda node: (node.offset, -node.ordinal)))
         case AwaitEpochs():
             for node in cluster.nodes:
                 node.epoch = node.ordinal + 1
@@ -112,7 +112,7 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
                 node.serving = True
         case MoveKeys():
             while by_id[step.source].in_slot.get(step.slot):
-                assert cluster.tell([step], cluster.look()) == []
+                assert cluster.send([step], cluster.look()) == []
         case MoveSlots():
             transfer = cluster.move([step], cluster.look())
             while not transfer.done:
@@ -121,13 +121,13 @@ def come_true(step: Step, cluster: FakeCluster) -> None:
         case AwaitMigrations():
             pass  # no server migrates by itself here
         case TakeSlot():
-            assert cluster.tell([step], cluster.look()) == []
+            assert cluster.send([step], cluster.look()) == []
             for node in cluster.nodes:
                 if node.node_id != step.node:
                     cluster._lose(node, SlotSet.of((step.slot, step.slot)))
         case _:
-            assert cluster.tell([step], cluster.look()) == []
-    share(cluster)
+            assert cluster.send([step], cluster.look()) == []
+    gossip(cluster)
 
 
 def with_node(view: ClusterView, ordinal: int, **changes: Any) -> ClusterView:
@@ -163,11 +163,11 @@ class Scenario:
     expected: str
     desired: Desired = field(default_factory=shape)
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
-    elsewhere: frozenset[str] = frozenset()
+    alive_elsewhere: frozenset[str] = frozenset()
 
     def view(self) -> ClusterView:
         stuck = frozenset(node.node_id for node in self.cluster.nodes if node.hangs)
-        return replace(self.cluster.look(), elsewhere=self.elsewhere, stuck=stuck)
+        return replace(self.cluster.look(), alive_elsewhere=self.alive_elsewhere, stuck=stuck)
 
 
 def scenario(path: Path) -> Scenario:
@@ -187,12 +187,12 @@ def scenario(path: Path) -> Scenario:
         cluster[one].known[cluster[other].node_id] = Known(cluster[other].address, connected=True)
         if arrow == "-":
             cluster[other].known[cluster[one].node_id] = Known(cluster[one].address, connected=True)
-    share(cluster)
+    gossip(cluster)
     for ordinal in _ordinals(told.pop("serving", []), len(pods)):
         cluster[ordinal].serving = True
     if stranger := told.pop("stranger", None):
         slots, flags = slots_of(stranger[1].removeprefix("slots=")), frozenset({"noaddr"} & set(stranger))
-        result.elsewhere = frozenset({STRANGER} if "elsewhere" in stranger else ())
+        result.alive_elsewhere = frozenset({STRANGER} if "elsewhere" in stranger else ())
         for node in cluster.nodes:
             if node.known:
                 node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
@@ -202,7 +202,7 @@ def scenario(path: Path) -> Scenario:
 
 def slots_of(text: str) -> SlotSet:
     """`0-5460,7` as a set; `none` is empty."""
-    pairs = (part.partition("-")[::2] for part in text.split(",") if text != "none")
+    pairs = (partition.partition("-")[::2] for partition in text.split(",") if text != "none")
     return SlotSet.of(*((int(first), int(last or first)) for first, last in pairs))
 
 
@@ -273,7 +273,7 @@ def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
         if isinstance(decision, Refusal) or not decision.phases:
             break
         writes = [step for step in decision.phases[0].steps if isinstance(step, Write)]
-        cluster.tell(chance.sample(writes, draw(st.sampled_from([len(writes), chance.randint(0, len(writes))]))), view)
+        cluster.send(chance.sample(writes, draw(st.sampled_from([len(writes), chance.randint(0, len(writes))]))), view)
         for _ in range(draw(st.sampled_from([0, 1, 2, 30]))):
             cluster.sleep(0.1)
     for _ in range(draw(st.integers(0, 2))):
@@ -301,7 +301,7 @@ def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
         case "epoch":
             one.epoch = other.epoch
         case "part":
-            part(one, other)
+            partition(one, other)
         case "state":
             one.serving = False
         case "follow":

@@ -17,28 +17,28 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     CancelMigration,
-    CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
     Leave,
-    MarkSlot,
+    ManualFailover,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
+    Provision,
     Reattach,
     Rejected,
     Replicate,
     SetConfig,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     TakeSlot,
     Wipe,
     Write,
 )
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 
 TICK_S = 0.1
@@ -145,21 +145,24 @@ class FakeCluster:
         alive = [node for node in self.nodes if node.alive]
         dead = [node for node in self.nodes if not node.alive]
         view = ClusterView(nodes=tuple(self._facts(node) for node in alive))
-        asked = view.in_question()
+        asked = view.slots_to_count()
         return ClusterView(
             nodes=tuple(replace(n, keys_in=self._keys_in(n, asked)) for n in view.nodes),
-            absent=tuple(
-                Absent(pod=n.pod, ordinal=n.ordinal, why=Absence.CONNECTION_REFUSED, address=n.address) for n in dead
+            unreachable=tuple(
+                UnreachablePeer(
+                    pod=n.pod, ordinal=n.ordinal, why=UnreachableReason.CONNECTION_REFUSED, address=n.address
+                )
+                for n in dead
             ),
         )
 
     def _keys_in(self, node: Node, asked: SlotSet) -> dict[int, int]:
         return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in asked}
 
-    def glance(self) -> ClusterView:
+    def refresh(self) -> ClusterView:
         """Like the real one it counts the keys of half-moved slots alone."""
         view = self.look()
-        moving = view.half_moved()
+        moving = view.open_slots()
         return replace(
             view,
             nodes=tuple(
@@ -167,10 +170,10 @@ class FakeCluster:
             ),
         )
 
-    def knock(self, doors: Sequence[Address]) -> list[str]:
-        return ["" for _ in doors]
+    def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
+        return ["" for _ in endpoints]
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         rejected = []
         for write in writes:
             if self.kill_at == len(self.written) and self.kill_before:
@@ -210,7 +213,7 @@ class FakeCluster:
             case Forget():
                 return self._forget(by_id[write.node], write.lost)
             case Failover():
-                return self._fail_over(by_id[write.heir], takeover=write.takeover)
+                return self._fail_over(by_id[write.candidate], takeover=write.takeover)
             case AddSlots():
                 return self._add_slots(by_id[write.node], write.slots)
             case Replicate():
@@ -222,13 +225,13 @@ class FakeCluster:
                 by_id[write.node].config[write.name] = write.value
             case Wipe():
                 return self._wipe(by_id[write.node], flush=write.flush)
-            case MarkSlot() | NameOwner() | MoveKeys() | TakeSlot() | CloseSlot():
+            case SetSlotState() | SetSlotOwner() | MoveKeys() | TakeSlot() | CloseSlot():
                 return self._move_slot(write, by_id)
-            case HandOver():
-                return self._hand_over(by_id[write.heir])
+            case ManualFailover():
+                return self._hand_over(by_id[write.candidate])
             case Leave():
                 return self._leave(by_id[write.node])
-            case CarryOver():
+            case Provision():
                 node = by_id[write.node]
                 node.libraries |= set(write.libraries)
                 node.users |= set(write.users)
@@ -246,13 +249,13 @@ class FakeCluster:
         self.nodes[self.nodes.index(node)] = fresh
         return ""
 
-    def _hand_over(self, heir: FakeNode) -> str:
-        master = next((node for node in self.nodes if node.node_id == heir.master and node.alive), None)
-        if master is None or not heir.link_up:
+    def _hand_over(self, candidate: FakeNode) -> str:
+        master = next((node for node in self.nodes if node.node_id == candidate.master and node.alive), None)
+        if master is None or not candidate.link_up:
             return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
-        self._promote(heir)
-        heir.keys, heir.in_slot = master.keys, dict(master.in_slot)
-        master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), heir.node_id, False, 2
+        self._promote(candidate)
+        candidate.keys, candidate.in_slot = master.keys, dict(master.in_slot)
+        master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), candidate.node_id, False, 2
         master.migrating, master.importing = {}, {}
         return ""
 
@@ -267,15 +270,15 @@ class FakeCluster:
         return ""
 
     def _move_slot(
-        self, write: MarkSlot | NameOwner | MoveKeys | TakeSlot | CloseSlot, by_id: dict[NodeId, FakeNode]
+        self, write: SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot, by_id: dict[NodeId, FakeNode]
     ) -> str:
         match write:
-            case MarkSlot():
+            case SetSlotState():
                 node = by_id[write.node]
                 if write.importing == (write.slot in node.slots):
                     return f"ERR I'm {'already' if write.importing else 'not'} the owner of hash slot {write.slot}"
                 (node.importing if write.importing else node.migrating)[write.slot] = write.other
-            case NameOwner():
+            case SetSlotOwner():
                 for known_id, known in by_id[write.node].known.items():
                     known.slots = known.slots | write.slots if known_id == write.owner else known.slots - write.slots
             case MoveKeys():
@@ -539,7 +542,7 @@ class FakeTransfer:
             if why := self._move_one(slot, source, target):
                 return self._give_up(move, why)
         through = SlotSet.of(*((slot, slot) for slot in left if not source.in_slot.get(slot)))
-        self._cluster.tell([], self._cluster.look())
+        self._cluster.send([], self._cluster.look())
         target.slots |= through & left
         source.slots -= through
         target.epoch = 1 + max(node.epoch for node in self._cluster.nodes)
@@ -547,8 +550,8 @@ class FakeTransfer:
 
     def _move_one(self, slot: int, source: FakeNode, target: FakeNode) -> str:
         here, there = source.node_id, target.node_id
-        self._told(MarkSlot(node=there, slot=slot, other=here, importing=True))
-        self._told(MarkSlot(node=here, slot=slot, other=there, importing=False))
+        self._told(SetSlotState(node=there, slot=slot, other=here, importing=True))
+        self._told(SetSlotState(node=here, slot=slot, other=there, importing=False))
         while source.in_slot.get(slot):
             move = MoveKeys(source=here, target=there, slot=slot, address=target.address, databases=(0,))
             if why := self._told(move):
@@ -559,7 +562,7 @@ class FakeTransfer:
         return ""
 
     def _told(self, write: Write) -> str:
-        rejected = self._cluster.tell([write], ClusterView())
+        rejected = self._cluster.send([write], ClusterView())
         return rejected[0].why if rejected else ""
 
     def _give_up(self, move: MoveSlots, why: str) -> SlotSet:

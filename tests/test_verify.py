@@ -13,11 +13,11 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Role
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.verify import violations
-from tests.builders import formed, half_formed, shape, share, with_line, with_node
+from tests.builders import formed, gossip, half_formed, shape, with_line, with_node
 from tests.fake_cluster import FakeCluster, Known
 
 STRANGER = Known(Address("10.0.0.99", 6379), connected=True)
@@ -75,7 +75,9 @@ def replication(view: ClusterView, ordinal: int, **changes: object) -> ClusterVi
 
 
 def one_absent(view: ClusterView) -> ClusterView:
-    return replace(view, absent=(Absent(pod="redis-app-6", ordinal=6, why=Absence.CONNECTION_REFUSED),))
+    return replace(
+        view, unreachable=(UnreachablePeer(pod="redis-app-6", ordinal=6, why=UnreachableReason.CONNECTION_REFUSED),)
+    )
 
 
 REPLICA = frozenset({"slave"})
@@ -126,10 +128,10 @@ def test_every_node_must_agree_on_the_shape() -> None:
     """A replica too many here is one too few there, and an empty master is none of the declared ones."""
     cluster = formed(shape())
     cluster[4].master = cluster[0].node_id
-    share(cluster)
+    gossip(cluster)
     assert codes(cluster.look(), shape()) == ["number-of-replicas"]
     cluster[4].master = None
-    share(cluster)
+    gossip(cluster)
     expected = ["master-without-slots", "number-of-masters", "number-of-replicas"]
     assert codes(cluster.look(), shape()) == expected
 
@@ -138,7 +140,7 @@ def test_a_replica_of_a_replica_follows_nobody() -> None:
     """Redis allows it for a moment; a copy of a copy is not what was declared."""
     cluster = formed(shape())
     cluster[5].master = cluster[4].node_id
-    share(cluster)
+    gossip(cluster)
     assert codes(cluster.look(), shape()) == ["number-of-replicas", "replica-of-nobody"]
 
 
@@ -178,5 +180,5 @@ def test_a_view_that_owns_everything_in_one_node_is_not_three_shards() -> None:
     for node in cluster.nodes:
         node.slots = SlotSet()
     cluster[0].slots = ALL_SLOTS
-    share(cluster)
+    gossip(cluster)
     assert codes(cluster.look(), shape(3, 0)) == ["master-without-slots"]

@@ -61,7 +61,7 @@ EVENTS = Resource("events.k8s.io", "v1", "events")
 _METHODS = {"list": "GET", "get": "GET", "create": "POST", "update": "PUT", "patch": "PATCH"}
 
 
-class Kube:
+class KubeClient:
     """The API as one service account sees it, in one namespace. Safe to use from several threads.
 
     Every method raises Forbidden, NotFound, Conflict, or ApiError for whatever else went wrong, silence included.
@@ -86,7 +86,7 @@ class Kube:
         self._rest = RESTClientObject(configuration)
 
     @classmethod
-    def where_usable(cls, choice: str, namespace: str) -> Kube | None:
+    def where_usable(cls, choice: str, namespace: str) -> KubeClient | None:
         """`on`, `off` or `auto` (used where this is a pod with a service account).
 
         Raises Misconfigured for `on` outside of a pod, and for an account whose files cannot be read.

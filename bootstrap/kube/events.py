@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from bootstrap.errors import Conflict, NotFound
-from bootstrap.kube.client import EVENTS, Kube, Object
+from bootstrap.kube.client import EVENTS, KubeClient, Object
 from bootstrap.model.outcome import Outcome
 
 CONTROLLER = "redis-cluster-bootstrap"
@@ -44,15 +44,15 @@ def cut(note: str) -> str:
     return note if len(raw) <= NOTE_MAX else raw[: NOTE_MAX - 3].decode(errors="ignore") + "…"
 
 
-class Events:
+class EventRecorder:
     """The pen of one run: `instance` is its pod."""
 
-    def __init__(self, kube: Kube, *, statefulset: str, instance: str) -> None:
+    def __init__(self, kube: KubeClient, *, statefulset: str, instance: str) -> None:
         self._kube = kube
         self._statefulset = statefulset
         self._instance = instance[:INSTANCE_MAX]
 
-    def tell(self, reason: str, note: str, *, good: bool, uid: str) -> None:
+    def record(self, reason: str, note: str, *, good: bool, uid: str) -> None:
         """One Event about the StatefulSet with that uid, or one more in its series. Raises ApiError."""
         told = json.dumps([self._statefulset, uid, reason, note])
         name = f"{self._statefulset}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"

@@ -15,10 +15,10 @@ from functools import partial
 from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.config import Settings
 from bootstrap.errors import ApiError, Forbidden, Misconfigured, NotYet, Reason
-from bootstrap.kube.client import Kube
-from bootstrap.kube.events import Events, note_of, reason_of
+from bootstrap.kube.client import KubeClient
+from bootstrap.kube.events import EventRecorder, note_of, reason_of
 from bootstrap.kube.labels import label
-from bootstrap.kube.lease import DURATION_S, Lock
+from bootstrap.kube.lease import DURATION_S, LeaseLock
 from bootstrap.kube.pods import Pods
 from bootstrap.log import Log
 from bootstrap.model.node import Address, Place
@@ -55,14 +55,14 @@ class Integration:
 class InKubernetes(Integration):
     """Inside of a pod with a service account."""
 
-    def __init__(self, kube: Kube, settings: Settings, *, clock: Clock, log: Log) -> None:
+    def __init__(self, kube: KubeClient, settings: Settings, *, clock: Clock, log: Log) -> None:
         self._kube = kube
         self._settings = settings
         self._clock = clock
         self._log = log
         instance = socket.gethostname()
-        self._lock = Lock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
-        self._events = Events(kube, statefulset=settings.statefulset, instance=instance)
+        self._lock = LeaseLock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
+        self._events = EventRecorder(kube, statefulset=settings.statefulset, instance=instance)
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._places: Mapping[str, Place] = {}
         self._placed_for: frozenset[tuple[str, Address]] = frozenset()
@@ -78,7 +78,7 @@ class InKubernetes(Integration):
         """
         self._was_locked = True
         self._wait_for_lock(deadline)
-        self._lock.keep()
+        self._lock.start_renewing()
         self._holds_lock = True
         told = self._settings
         try:
@@ -104,7 +104,7 @@ class InKubernetes(Integration):
 
         Raises ApiError where Kubernetes does not answer: roles that are given without them would stay.
         """
-        if view.absent or not view.nodes:
+        if view.unreachable or not view.nodes:
             return view
         pods = frozenset((node.pod, node.address) for node in view.nodes)
         if pods != self._placed_for:
@@ -134,7 +134,7 @@ class InKubernetes(Integration):
         backoff, began = Backoff(self._clock, self._log), self._clock.now()
         while True:
             try:
-                holder = self._lock.attempt()
+                holder = self._lock.try_acquire()
             except Forbidden:
                 raise
             except ApiError as error:
@@ -153,14 +153,14 @@ class InKubernetes(Integration):
         try:
             if not self._uid:
                 self._uid = next((pod.owner_uid for pod in self._pods.look().values() if pod.owner_uid), "")
-            self._events.tell(reason_of(word), note, good=good, uid=self._uid)
+            self._events.record(reason_of(word), note, good=good, uid=self._uid)
         except ApiError as error:
             self._log.warning("event_not_written", reason=reason_of(word), why=str(error))
 
 
 def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integration:
     """Those of this process. Raises Misconfigured where a setting needs Kubernetes, and there is none."""
-    kube = Kube.where_usable(settings.kubernetes, settings.namespace)
+    kube = KubeClient.where_usable(settings.kubernetes, settings.namespace)
     if kube is not None:
         return InKubernetes(kube, settings, clock=clock, log=log)
     if settings.role_labels:
@@ -170,12 +170,12 @@ def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integratio
     return Integration()
 
 
-def _held_by(lock: Lock, holder: str) -> Reason:
+def _held_by(lock: LeaseLock, holder: str) -> Reason:
     remedy = f"wait until it has ended; if it is dead, its Lease runs out after {DURATION_S} s. Then run again"
     return Reason(code="lock-held", message=f"the Lease {lock.name} is held by {holder}", remedy=remedy)
 
 
-def _unavailable(lock: Lock, error: ApiError) -> Reason:
+def _unavailable(lock: LeaseLock, error: ApiError) -> Reason:
     remedies = "; ".join(reason.remedy for reason in error.reasons)
     remedy = f"{remedies}. BOOTSTRAP_KUBERNETES=off runs without a lock"
     return Reason(code="lock-unavailable", message=f"the Lease {lock.name} cannot be taken: {error}", remedy=remedy)

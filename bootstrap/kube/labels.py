@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bootstrap.kube.client import PODS, Kube
+from bootstrap.kube.client import PODS, KubeClient
 from bootstrap.kube.pods import ROLE_LABEL, SHARD_LABEL, Pods
 from bootstrap.model.view import ClusterView, shard_numbers
 
@@ -21,7 +21,7 @@ def labels_of(view: ClusterView) -> Mapping[str, Labels]:
     return {node.pod: (node.role.value, numbers.get(node.node_id)) for node in view.nodes}
 
 
-def label(view: ClusterView, kube: Kube, pods: Pods, *, check_lock: Callable[[], None]) -> int:
+def label(view: ClusterView, kube: KubeClient, pods: Pods, *, check_lock: Callable[[], None]) -> int:
     """Sets the labels that differ; returns on how many pods. Raises ApiError, and what `check_lock` raises."""
     here = pods.look()
     differing = [(pod, wanted) for pod, wanted in labels_of(view).items() if pod in here and here[pod].labels != wanted]

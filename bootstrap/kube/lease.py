@@ -28,18 +28,18 @@ from typing import Any
 
 from bootstrap.clock import Clock
 from bootstrap.errors import ApiError, Conflict, NotFound, NotYet, Reason
-from bootstrap.kube.client import LEASES, Kube, Object
+from bootstrap.kube.client import LEASES, KubeClient, Object
 
 DURATION_S = 15
-TRUST_S = 8.0
-RENEW_EVERY_S = 3.0
+RENEW_DEADLINE_S = 8.0
+RETRY_PERIOD_S = 3.0
 _LABELS = {"app.kubernetes.io/name": "redis-bootstrap", "app.kubernetes.io/component": "bootstrap"}
 
 
-class Lock:
+class LeaseLock:
     """One run's side of a Lease. `identity` is this run's name on it, and no other run's."""
 
-    def __init__(self, kube: Kube, name: str, *, identity: str, clock: Clock) -> None:
+    def __init__(self, kube: KubeClient, name: str, *, identity: str, clock: Clock) -> None:
         self.name = name
         self._kube = kube
         self._identity = identity
@@ -54,7 +54,7 @@ class Lock:
         self._over = threading.Event()
         self._keeper: threading.Thread | None = None
 
-    def attempt(self) -> str:
+    def try_acquire(self) -> str:
         """Takes the Lease if it is free; returns "" once it is this run's, else who holds it. Raises ApiError."""
         try:
             lease = self._kube.get(LEASES, self.name)
@@ -67,7 +67,7 @@ class Lock:
             return f"{holder}, since {spec.get('acquireTime')}"
         return self._take(partial(self._kube.update, LEASES, self.name, self._renewed(lease)))
 
-    def keep(self, *, every_s: float = RENEW_EVERY_S) -> None:
+    def start_renewing(self, *, every_s: float = RETRY_PERIOD_S) -> None:
         """Renews in the background from now on."""
         self._keeper = threading.Thread(target=self._keep, args=(every_s,), daemon=True, name="lease")
         self._keeper.start()
@@ -92,7 +92,7 @@ class Lock:
         """Raises NotYet once this run may no longer write."""
         age_s = self._clock.now() - self._renewed_at
         lost = self._lost
-        if not lost and (self._lease is None or age_s > TRUST_S):
+        if not lost and (self._lease is None or age_s > RENEW_DEADLINE_S):
             lost = f"it could not be renewed for {age_s:.0f} s" + (self._trouble and f": {self._trouble}")
         if lost:
             message = f"the Lease {self.name} is no longer this run's: {lost}"

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bootstrap.errors import ApiError, NotFound
-from bootstrap.kube.client import NODES, PODS, Kube, Object
+from bootstrap.kube.client import NODES, PODS, KubeClient, Object
 from bootstrap.model.node import Place
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 
 TROUBLE_MAX = 200
@@ -30,7 +30,7 @@ class Pod:
     """Its zone as far as the pod itself tells it: Kubernetes 1.35 and newer copy the label from the node."""
     address: str
     """Its IP; "" before it has one."""
-    trouble: str
+    error: str
     """Why it may not answer, in Kubernetes's words; "" for a pod that runs."""
     labels: tuple[str | None, str | None]
     """`redis-role` and `redis-shard`; None where it has none."""
@@ -41,7 +41,7 @@ class Pod:
 class Pods:
     """The pods of one StatefulSet, read with the Job's own service account."""
 
-    def __init__(self, kube: Kube, statefulset: str, *, read_nodes: bool = False) -> None:
+    def __init__(self, kube: KubeClient, statefulset: str, *, read_nodes: bool = False) -> None:
         self._kube = kube
         self._statefulset = statefulset
         self._name = re.compile(rf"{re.escape(statefulset)}-[0-9]+", re.ASCII)
@@ -68,10 +68,14 @@ class Pods:
         try:
             pods = self.look()
         except ApiError as error:
-            troubles = dict.fromkeys((absent.pod for absent in view.absent), str(error))
+            troubles = dict.fromkeys((unreachable.pod for unreachable in view.unreachable), str(error))
         else:
-            troubles = {absent.pod: _of(absent, pods.get(absent.pod)) for absent in view.absent}
-        return replace(view, absent=tuple(_with(absent, troubles[absent.pod]) for absent in view.absent))
+            troubles = {
+                unreachable.pod: _of(unreachable, pods.get(unreachable.pod)) for unreachable in view.unreachable
+            }
+        return replace(
+            view, unreachable=tuple(_with(unreachable, troubles[unreachable.pod]) for unreachable in view.unreachable)
+        )
 
     def _zone(self, node: str) -> str:
         with suppress(NotFound):  # a pod may outlive its node by some minutes
@@ -92,32 +96,32 @@ def _pod(item: Object, owner_uid: str) -> Pod:
         name=metadata["name"],
         place=Place(node=item["spec"].get("nodeName") or "", zone=labels.get(ZONE_LABEL) or ""),
         address=status.get("podIP") or "",
-        trouble="; ".join(_troubles(item)),
+        error="; ".join(_troubles(item)),
         labels=(labels.get(ROLE_LABEL), labels.get(SHARD_LABEL)),
         owner_uid=owner_uid,
     )
 
 
-def _of(absent: Absent, pod: Pod | None) -> str:
+def _of(unreachable: UnreachablePeer, pod: Pod | None) -> str:
     """What Kubernetes says of an absent peer. Where it calls the pod running, that it is the DNS which lags."""
     if pod is None:
         return "no such pod"
-    if pod.trouble:
-        return pod.trouble
+    if pod.error:
+        return pod.error
     where = f"it runs at {pod.address} on {pod.place.node}"
-    if absent.why is Absence.NO_RECORD:
+    if unreachable.why is UnreachableReason.NO_RECORD:
         return f"{where}, which the DNS does not know: does the Service select it?"
-    if absent.address and pod.address and absent.address.host != pod.address:
+    if unreachable.address and pod.address and unreachable.address.host != pod.address:
         return f"{where}: the DNS has not caught up"
     return ""
 
 
-def _with(absent: Absent, trouble: str) -> Absent:
+def _with(unreachable: UnreachablePeer, error: str) -> UnreachablePeer:
     """The peer with Kubernetes's words added to what is known of it, once."""
-    trouble = trouble[:TROUBLE_MAX]
-    if not trouble or trouble in absent.detail:
-        return absent
-    return replace(absent, detail="; ".join(filter(None, (absent.detail, trouble))))
+    error = error[:TROUBLE_MAX]
+    if not error or error in unreachable.detail:
+        return unreachable
+    return replace(unreachable, detail="; ".join(filter(None, (unreachable.detail, error))))
 
 
 def _troubles(item: Object) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TextIO
 from bootstrap.errors import Misconfigured, NotYet, WrongUsage
 from bootstrap.local.addresses import NODES_MAX
 from bootstrap.local.arguments import REPLICAS, SHARDS, SHARDS_MIN, add_arguments
-from bootstrap.local.daemon import Kept
+from bootstrap.local.daemon import Daemon
 from bootstrap.local.host import Host, Hosted, Request, differing
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server
@@ -104,7 +104,7 @@ def _up(request: Request, apply: Apply, stops: Stops, out: TextIO, *, once: bool
 
 
 def _up_detached(request: Request, apply: Apply, stops: Stops, out: TextIO) -> int:
-    kept = Kept(request, stops)
+    kept = Daemon(request, stops)
     try:
         hosted = kept.start()
         code = _form(hosted, apply, stops, out)

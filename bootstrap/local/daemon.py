@@ -30,7 +30,7 @@ _BY_EXIT_CODE: dict[int, type[BootstrapError]] = {
 }
 
 
-class Kept:
+class Daemon:
     """The command's hold on a keeper; the same verbs as a `Host`."""
 
     def __init__(self, request: Request, stops: Stops) -> None:
@@ -43,7 +43,7 @@ class Kept:
         # The package may have been found by the current directory alone; the keeper has to find the same one.
         path = os.pathsep.join(filter(None, (str(Path(bootstrap.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
         self._process = process = subprocess.Popen(
-            [sys.executable, "-m", "bootstrap.local.keeper", json.dumps(asdict(self._request))],
+            [sys.executable, "-m", "bootstrap.local.daemon", json.dumps(asdict(self._request))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
@@ -135,7 +135,7 @@ def _watch_rope(stops: Stops, timeout_s: float) -> None:
 
 def _let_go(directory: Path) -> None:
     """Leave the command's terminal and directory alone; what there is to say later goes into the cluster's own."""
-    log = os.open(directory / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(directory / "daemon.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log, 2)

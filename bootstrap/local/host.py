@@ -11,10 +11,10 @@ from typing import Self
 from bootstrap.errors import Refused
 from bootstrap.local.arguments import REPLICAS, SHARDS
 from bootstrap.local.cluster import LocalCluster, settings
-from bootstrap.local.process_guard import own_leash
+from bootstrap.local.process_guard import own_process_guard
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Pause
-from bootstrap.local.state_dir import Home, Remembered
+from bootstrap.local.state_dir import ClusterDirectory, Remembered
 from bootstrap.model.node import Address
 
 
@@ -64,7 +64,7 @@ class Host:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._home: Home | None = None
+        self._home: ClusterDirectory | None = None
         self._cluster: LocalCluster | None = None
         self._remembered: Remembered | None = None
 
@@ -72,14 +72,14 @@ class Host:
         """Start everything. Raises any BootstrapError and what `pause` raises; `end` then takes down what there is."""
         program = find_program(self._request.server)
         directory = Path(self._request.directory)
-        self._home = home = Home.claim(directory)
+        self._home = home = ClusterDirectory.claim(directory)
         before = home.remembered()
         self._remembered = wanted = self._shape(before)
         # Before anything else is in the directory: a run that is killed from here on leaves what the next one
         # recognises.
         home.remember(wanted if before is None else before)
         if wanted.temporary:
-            own_leash().remove_at_end(directory.absolute())
+            own_process_guard().remove_at_end(directory.absolute())
         self._cluster = cluster = self._servers(program, wanted)
         cluster.start(pause=pause)
         addresses = tuple(server.address for server in cluster.servers)
@@ -113,7 +113,7 @@ class Host:
             if home is not None:
                 home.leave(remove=temporary)
                 if temporary:
-                    own_leash().keep_at_end(home.path.absolute())
+                    own_process_guard().keep_at_end(home.path.absolute())
 
     def _servers(self, program: Program, wanted: Remembered) -> LocalCluster:
         return LocalCluster(

@@ -32,7 +32,7 @@ _GROUP_END_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.01
 
 
-class Leash:
+class ProcessGuard:
     """A process group whose members do not outlive this process."""
 
     def __init__(self) -> None:
@@ -82,15 +82,15 @@ class Leash:
 
 
 _lock = threading.Lock()
-_own: Leash | None = None
+_own: ProcessGuard | None = None
 
 
-def own_leash() -> Leash:
+def own_process_guard() -> ProcessGuard:
     """The leash of this process, made at its first use and released at its end."""
     global _own  # noqa: PLW0603 - one a process is the point: it stands for the process's life
     with _lock:
         if _own is None or not _own.holds:
-            _own = Leash()
+            _own = ProcessGuard()
             atexit.register(_own.release)
         return _own
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bootstrap.errors import NotYet
-from bootstrap.local.process_guard import own_leash
+from bootstrap.local.process_guard import own_process_guard
 from bootstrap.local.programs import Program
 from bootstrap.model.node import Address
 
@@ -80,7 +80,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    process_group=own_leash().group,
+                    process_group=own_process_guard().group,
                 )
         except OSError as error:
             raise NotYet(f"{self} could not be started: {error}") from error

@@ -32,7 +32,7 @@ _FORMAT = 1
 _LOOKED_AT_S = 1.0
 _TRIES_MAX = 20
 _POLL_S = 0.01
-_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "keeper.log"})
+_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Up:
+class RunningInfo:
     """Who runs the cluster of a directory now."""
 
     pid: int
@@ -63,7 +63,7 @@ def default_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"redis-cluster-local-{os.getuid()}"
 
 
-class Home:
+class ClusterDirectory:
     """A directory that this process has locked: no other process runs a cluster in it until `leave`."""
 
     def __init__(self, path: Path, lock: int) -> None:
@@ -98,7 +98,7 @@ class Home:
 
     def announce(self, nameserver: str) -> None:
         """Say who runs the cluster, and where its DNS server is."""
-        own = Up(pid=os.getpid(), started=started_at(os.getpid()) or "", nameserver=nameserver)
+        own = RunningInfo(pid=os.getpid(), started=started_at(os.getpid()) or "", nameserver=nameserver)
         _write(self.path / "up.json", asdict(own))
 
     def leave(self, *, remove: bool) -> None:
@@ -133,10 +133,10 @@ def is_up(path: Path) -> bool:
     return False
 
 
-def read_up(path: Path) -> Up | None:
+def read_up(path: Path) -> RunningInfo | None:
     """Who runs the cluster in `path`, if that process is still there."""
     try:
-        up = Up(**json.loads((path / "up.json").read_text()))
+        up = RunningInfo(**json.loads((path / "up.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
     return up if up.started and up.started == started_at(up.pid) else None
@@ -229,7 +229,7 @@ def _is_own(entry: Path) -> bool:
     return entry.name.removesuffix(".new") in _OWN_FILES or re.fullmatch(r"redis-app-\d+", entry.name) is not None
 
 
-def _by(up: Up | None) -> str:
+def _by(up: RunningInfo | None) -> str:
     return f" (process {up.pid})" if up is not None else ""
 
 

@@ -211,7 +211,7 @@ class Node:
         return not (self.others or self.slots or self.keys) and self.role is Role.MASTER
 
     @cached_property
-    def half_moved(self) -> SlotSet:
+    def open_slots(self) -> SlotSet:
         """Slots that it marks as migrating to another node, or as importing from one."""
         slots = {slot for slot, _ in (*self.myself.migrating, *self.myself.importing)}
         return SlotSet.of(*((slot, slot) for slot in sorted(slots)))

@@ -78,7 +78,7 @@ class Failover:
     asks nobody. TAKEOVER is safe only while the old master is certainly gone.
     """
 
-    heir: NodeId
+    candidate: NodeId
     lost: NodeId
     slots: SlotSet
     takeover: bool
@@ -93,7 +93,7 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MarkSlot:
+class SetSlotState:
     """CLUSTER SETSLOT IMPORTING, told to the node that is to own a slot, or MIGRATING, told to the one that does."""
 
     node: NodeId
@@ -103,7 +103,7 @@ class MarkSlot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NameOwner:
+class SetSlotOwner:
     """CLUSTER SETSLOT NODE of another node, told to one that imports these slots: it takes no word of them from gossip,
     so when their owner changes (a failover) it believes in none, or in one that has them no more, until it is told.
     """
@@ -166,15 +166,15 @@ class CancelMigration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HandOver:
+class ManualFailover:
     """CLUSTER FAILOVER, told to a replica: its master stops writes for a moment, lets it catch up, and follows it."""
 
-    heir: NodeId
+    candidate: NodeId
     master: NodeId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CarryOver:
+class Provision:
     """Function libraries and ACL users, told to a blank node before it joins: those that every owner of slots has and
     it has not. Servers keep ACL users each for itself, and a new master gets no functions by replication.
     """
@@ -238,7 +238,7 @@ class AwaitAgreement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitHeir:
+class AwaitElection:
     """Wait until the masters have elected a replica of a lost master: somebody owns its slots."""
 
     lost: NodeId
@@ -271,18 +271,18 @@ Local = (
     SetTimeout
     | SetConfig
     | SetEpoch
-    | MarkSlot
-    | NameOwner
+    | SetSlotState
+    | SetSlotOwner
     | MoveKeys
     | CloseSlot
     | CancelMigration
-    | CarryOver
+    | Provision
     | Leave
     | Wipe
 )
 """Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
 
-SlotMove = MarkSlot | NameOwner | MoveKeys | TakeSlot | CloseSlot
+SlotMove = SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot
 Write = (
     SetTimeout
     | SetConfig
@@ -297,12 +297,12 @@ Write = (
     | SlotMove
     | MoveSlots
     | CancelMigration
-    | HandOver
-    | CarryOver
+    | ManualFailover
+    | Provision
     | Leave
     | Wipe
 )
-Wait = AwaitMesh | AwaitAgreement | AwaitHeir | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
+Wait = AwaitMesh | AwaitAgreement | AwaitElection | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
 Step = Write | Wait
 
 
@@ -315,7 +315,7 @@ class Rejected(NamedTuple):
     """True when the server itself said no; False when there was no answer, which says nothing about the next try."""
 
 
-def told_to(step: Write) -> NodeId:
+def recipient(step: Write) -> NodeId:
     """The node that a write is sent to."""
     match step:
         case Meet():
@@ -324,7 +324,7 @@ def told_to(step: Write) -> NodeId:
             return step.replica
         case MoveKeys() | MoveSlots():
             return step.source
-        case Failover() | HandOver():
-            return step.heir
+        case Failover() | ManualFailover():
+            return step.candidate
         case _:
             return step.node

@@ -8,7 +8,7 @@ from enum import StrEnum
 from bootstrap.model.node import Address
 
 
-class Absence(StrEnum):
+class UnreachableReason(StrEnum):
     """Why a peer does not answer as a cluster node should; the value is what a person reads."""
 
     NO_RECORD = "no DNS record"
@@ -44,28 +44,28 @@ class Absence(StrEnum):
 
 
 _TO_LOOK_AT = {
-    Absence.NO_RECORD: "is there such a pod? BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) must equal the "
+    UnreachableReason.NO_RECORD: "is there such a pod? BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) must equal the "
     "StatefulSet's replicas; if so, see kubectl describe pod",
-    Absence.DNS_SILENT: "see whether the cluster's DNS runs (namespace kube-system), or set BOOTSTRAP_NAMESERVER",
+    UnreachableReason.DNS_SILENT: "see whether the cluster's DNS runs (namespace kube-system), or set BOOTSTRAP_NAMESERVER",
 }
 _SETTING_TO_CHANGE = {
-    Absence.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
-    Absence.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",
-    Absence.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD_FILE with the server's",
-    Absence.DENIED: "let the user run CLUSTER, INFO and CONFIG; set protected-mode no where no password is set",
-    Absence.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: let it select the cluster's pods",
-    Absence.NOT_REDIS: "see what listens on that port, and whether BOOTSTRAP_PORT_NAME names the right one",
-    Absence.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's; is its port a TLS port?",
+    UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
+    UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",
+    UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD_FILE with the server's",
+    UnreachableReason.DENIED: "let the user run CLUSTER, INFO and CONFIG; set protected-mode no where no password is set",
+    UnreachableReason.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: let it select the cluster's pods",
+    UnreachableReason.NOT_REDIS: "see what listens on that port, and whether BOOTSTRAP_PORT_NAME names the right one",
+    UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's; is its port a TLS port?",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Absent:
+class UnreachablePeer:
     """A peer that is wanted and does not answer as it should. A fact of the view, not an exception."""
 
     pod: str
     ordinal: int
-    why: Absence
+    why: UnreachableReason
     address: Address | None = None
     detail: str = ""
     """The server's or the system's own words, without secrets."""

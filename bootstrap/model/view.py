@@ -10,7 +10,7 @@ from itertools import combinations, groupby
 
 from bootstrap.model.node import Node, NodeId, Place, Role
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.unreachable import Absent
+from bootstrap.model.unreachable import UnreachablePeer
 
 _SUSPECTED = frozenset({"fail", "fail?"})
 
@@ -20,8 +20,8 @@ class ClusterView:
     """All nodes at one look, sorted by pod ordinal, and the peers that did not answer."""
 
     nodes: tuple[Node, ...] = ()
-    absent: tuple[Absent, ...] = ()
-    elsewhere: frozenset[NodeId] = frozenset()
+    unreachable: tuple[UnreachablePeer, ...] = ()
+    alive_elsewhere: frozenset[NodeId] = frozenset()
     """Members that no listed pod carries and that answered at the address where the others know them."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where pods run, by pod; a pod of which that is not known is missing."""
@@ -118,15 +118,17 @@ class ClusterView:
                 strangers.setdefault(node_id, []).append(node)
         return {node_id: tuple(strangers[node_id]) for node_id in sorted(strangers)}
 
-    def absences(self) -> str:
+    def describe_unreachable(self) -> str:
         """Who does not answer and why, on one line; pods with the same reason are told together."""
 
-        def reason(absent: Absent) -> tuple[str, str]:
-            return (absent.why.value, absent.detail)
+        def reason(unreachable: UnreachablePeer) -> tuple[str, str]:
+            return (unreachable.why.value, unreachable.detail)
 
         lines = []
-        for (why, detail), several in groupby(sorted(self.absent, key=lambda a: (reason(a), a.ordinal)), key=reason):
-            pods = ", ".join(absent.pod for absent in several)
+        for (why, detail), several in groupby(
+            sorted(self.unreachable, key=lambda a: (reason(a), a.ordinal)), key=reason
+        ):
+            pods = ", ".join(unreachable.pod for unreachable in several)
             lines.append(f"{pods}: {why}" + (f" ({detail})" if detail else ""))
         return "; ".join(lines)
 
@@ -144,14 +146,14 @@ class ClusterView:
     def _claimed(self) -> SlotSet:
         return SlotSet.union_of(node.slots for node in self.nodes)
 
-    def half_moved(self) -> SlotSet:
+    def open_slots(self) -> SlotSet:
         """Slots that some node marks as migrating or importing."""
-        return SlotSet.union_of(node.half_moved for node in self.nodes)
+        return SlotSet.union_of(node.open_slots for node in self.nodes)
 
-    def in_question(self) -> SlotSet:
+    def slots_to_count(self) -> SlotSet:
         """Slots of which it matters who holds keys: half moved ones, and ones without an owner while there are keys."""
         orphaned = self.claimed().complement() if any(node.keys for node in self.nodes) else SlotSet()
-        return self.half_moved() | orphaned
+        return self.open_slots() | orphaned
 
     def bytes_of(self, owner: NodeId, slots: SlotSet) -> int:
         """Estimated bytes of data in some of an owner's slots: the owner's data set, in proportion to its slots."""

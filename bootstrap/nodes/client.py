@@ -24,20 +24,20 @@ from redis.connection import Connection
 
 from bootstrap.model.node import Address, Node
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import CancelMigration, CarryOver, Leave, MoveKeys, MoveSlots, Rejected, Write
-from bootstrap.model.unreachable import Absence
+from bootstrap.model.steps import CancelMigration, Leave, MoveKeys, MoveSlots, Provision, Rejected, Write
+from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes import tls
 from bootstrap.nodes.commands import commands_for
 from bootstrap.nodes.connection import Credentials, ask, ask_all, connections, first_error
-from bootstrap.nodes.failures import Silence, silence_of, words_of
+from bootstrap.nodes.failures import Failure, classify_error, words_of
 from bootstrap.nodes.look import count_keys, look_at, provisions_of, timeout_of
-from bootstrap.nodes.membership import carry_over, leave
+from bootstrap.nodes.membership import leave, provision_node
 from bootstrap.nodes.migration.keys import MOMENT_S, move_keys
-from bootstrap.nodes.migration.route import Route
-from bootstrap.nodes.migration.tasks import How, cancel, detect
-from bootstrap.nodes.migration.transfer import Moving
-from bootstrap.nodes.pipeline import Bulk
+from bootstrap.nodes.migration.route import MigrateRoute
+from bootstrap.nodes.migration.tasks import MigrationMode, cancel, detect
+from bootstrap.nodes.migration.transfer import SlotTransfer
+from bootstrap.nodes.pipeline import Pipeline
 
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node on the same cluster answers in
@@ -49,7 +49,7 @@ WORKERS_MAX = 64
 Answer = TypeVar("Answer")
 REFUSAL_MAX = 400
 """Characters of what a server, or this program, says against moving slots: it names keys and what to do."""
-_CONVERSATIONS = (MoveKeys, CarryOver, Leave, CancelMigration)
+_CONVERSATIONS = (MoveKeys, Provision, Leave, CancelMigration)
 
 
 class Nodes:
@@ -62,7 +62,7 @@ class Nodes:
         self._kind = connections(self._tls)
         self._answer_limit_s = answer_limit_s
         self._open: dict[Address, Connection] = {}
-        self._how: WeakKeyDictionary[Connection, How] = WeakKeyDictionary()
+        self._how: WeakKeyDictionary[Connection, MigrationMode] = WeakKeyDictionary()
         """What servers can do, by their connections: one that was restarted has another."""
         self._pool = ThreadPoolExecutor(max_workers=WORKERS_MAX, thread_name_prefix="node")
 
@@ -74,52 +74,52 @@ class Nodes:
         for connection in list(self._open.values()):
             connection.disconnect()
 
-    def look(self, places: Iterable[tuple[str, int, Address]]) -> Mapping[tuple[str, Address], Node | Silence]:
+    def look(self, places: Iterable[tuple[str, int, Address]]) -> Mapping[tuple[str, Address], Node | Failure]:
         """One look at every (pod, ordinal, address), all at once. An address may be asked for several pods."""
         places = tuple(places)
         by_address = self._each({address: partial(look_at, self._how) for _, _, address in places})
         return {
             (pod, address): found
-            if isinstance(found := by_address[address], Silence)
+            if isinstance(found := by_address[address], Failure)
             else found.node(pod, ordinal, address)
             for pod, ordinal, address in places
         }
 
     def count(
         self, databases: Mapping[Address, Sequence[int]], slots: SlotSet
-    ) -> Mapping[Address, Mapping[int, int] | Silence]:
+    ) -> Mapping[Address, Mapping[int, int] | Failure]:
         """How many keys each node holds of each slot, in the databases named for it; slots without any are left out."""
         return self._each({address: partial(count_keys, numbers, slots) for address, numbers in databases.items()})
 
-    def tell(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
+    def send(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
         """Sends each node its writes in order, all nodes at once. Returns those not accepted, with the answer."""
         rejected: list[Rejected] = []
         talks = {address: partial(self._tell, told) for address, told in writes.items()}
         for address, answer in self._each(talks).items():
-            if isinstance(answer, Silence):
+            if isinstance(answer, Failure):
                 why = f"{answer.why.value} {answer.detail}".strip()
                 rejected += [Rejected(write, why, answered=False) for write in writes[address]]
                 continue
             for write, error in zip(writes[address], answer, strict=True):
                 if error is not None:
                     code = getattr(error, "status_code", None) or ""
-                    why = f"{code} {self._credentials.hide(words_of(error))}".strip()
+                    why = f"{code} {self._credentials.redact(words_of(error))}".strip()
                     rejected.append(Rejected(write, why, answered=True))
         return rejected
 
-    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Moving:
+    def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> SlotTransfer:
         """Slots to be moved, on connections of their own; nothing is told yet."""
-        return Moving(
+        return SlotTransfer(
             moves,
             view,
             connect=self._raw_connection,
             login=self._credentials.as_migrate_takes_them(),
-            hide=partial(self._credentials.hide, longest=REFUSAL_MAX),
+            redact=partial(self._credentials.redact, longest=REFUSAL_MAX),
         )
 
-    def equipment(
+    def provisions(
         self, addresses: Iterable[Address]
-    ) -> Mapping[Address, tuple[frozenset[str] | None, frozenset[str] | None] | Silence]:
+    ) -> Mapping[Address, tuple[frozenset[str] | None, frozenset[str] | None] | Failure]:
         """The function libraries and the ACL users of each node, by name; None for what a node does not say.
 
         Users are asked for only without a user of our own: whoever made that one sees to users by other means, on every
@@ -147,14 +147,14 @@ class Nodes:
                 return leave(partial(ask_all, connection), threading.Event().wait)
             case CancelMigration():
                 return cancel(told, detect(told), write.task_id)
-            case CarryOver():
+            case Provision():
                 with _closing(self._raw_connection(write.address)) as origin:
-                    return carry_over(told, partial(ask, origin), write)
+                    return provision_node(told, partial(ask, origin), write)
             case MoveKeys():
                 # Keys are bytes: the other connections, which are for texts, would not give them back as they are.
                 here = Address(connection.host, connection.port)
-                with _closing(self._raw_connection(here)) as source, closing(Bulk(source)) as talk:
-                    route = Route(
+                with _closing(self._raw_connection(here)) as source, closing(Pipeline(source)) as talk:
+                    route = MigrateRoute(
                         source=talk,
                         address=write.address,
                         databases=write.databases,
@@ -164,9 +164,9 @@ class Nodes:
                     return move_keys(route, write, ends=ends)
         raise TypeError(f"{type(write).__name__} is no conversation")
 
-    def _each(self, talks: Mapping[Address, Callable[[Connection], Answer]]) -> dict[Address, Answer | Silence]:
+    def _each(self, talks: Mapping[Address, Callable[[Connection], Answer]]) -> dict[Address, Answer | Failure]:
         """A conversation with every address at once. One that takes too long is hung up on, and so ends."""
-        running: dict[Address, Future[Answer | Silence]] = {
+        running: dict[Address, Future[Answer | Failure]] = {
             address: self._pool.submit(self._converse, address, talk) for address, talk in talks.items()
         }
         rounds = 1 + len(running) // WORKERS_MAX
@@ -176,29 +176,29 @@ class Nodes:
             if connection := self._open.get(address):
                 _hang_up(connection)
         answers = {address: talk.result() for address, talk in running.items()}
-        return answers | dict.fromkeys(hung, Silence(Absence.TIMEOUT))
+        return answers | dict.fromkeys(hung, Failure(UnreachableReason.TIMEOUT))
 
-    def _converse(self, address: Address, talk: Callable[[Connection], Answer]) -> Answer | Silence:
+    def _converse(self, address: Address, talk: Callable[[Connection], Answer]) -> Answer | Failure:
         """One conversation; an error reply is a value in it. No server makes it raise."""
         try:
             return talk(self._connection(address))
         except Exception as error:  # noqa: BLE001 - whatever a stranger on that port makes redis-py raise
             if address in self._open:
                 self._open.pop(address).disconnect()
-            silence = self._second_opinion(address, silence_of(error))
-            return replace(silence, detail=self._credentials.hide(silence.detail))
+            silence = self._second_opinion(address, classify_error(error))
+            return replace(silence, detail=self._credentials.redact(silence.detail))
 
-    def _second_opinion(self, address: Address, silence: Silence) -> Silence:
+    def _second_opinion(self, address: Address, silence: Failure) -> Failure:
         """Who speaks TLS and who does not misunderstand each other in ways that look like a fault of the network."""
-        if silence.why not in (Absence.UNREACHABLE, Absence.TIMEOUT, Absence.NOT_REDIS):
+        if silence.why not in (UnreachableReason.UNREACHABLE, UnreachableReason.TIMEOUT, UnreachableReason.NOT_REDIS):
             return silence
         try:
-            words = tls.second_opinion(address.host, address.port, self._tls, limit_s=self._answer_limit_s / 5)
+            words = tls.diagnose_tls(address.host, address.port, self._tls, limit_s=self._answer_limit_s / 5)
         except ssl.SSLError as error:
-            return silence_of(error)
+            return classify_error(error)
         except OSError:
             return silence
-        return Silence(Absence.TLS, words) if words else silence
+        return Failure(UnreachableReason.TLS, words) if words else silence
 
     def _connection(self, address: Address) -> Connection:
         if address not in self._open:

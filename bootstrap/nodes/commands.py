@@ -9,21 +9,21 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     CancelMigration,
-    CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
     Leave,
-    MarkSlot,
+    ManualFailover,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
+    Provision,
     Reattach,
     Replicate,
     SetConfig,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     TakeSlot,
     Wipe,
@@ -48,10 +48,10 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (("CLUSTER", "ADDSLOTS", *write.slots),)
         case Replicate() | Reattach():
             return (("CLUSTER", "REPLICATE", write.master),)
-        case MarkSlot():
+        case SetSlotState():
             side = "IMPORTING" if write.importing else "MIGRATING"
             return (("CLUSTER", "SETSLOT", write.slot, side, write.other),)
-        case NameOwner():
+        case SetSlotOwner():
             return tuple(("CLUSTER", "SETSLOT", slot, "NODE", write.owner) for slot in write.slots)
         case TakeSlot():
             return (("CLUSTER", "SETSLOT", write.slot, "NODE", write.node),)
@@ -62,9 +62,9 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             flush = ("FLUSHALL", "ASYNC")
             save = ("SAVE",)
             return (("MULTI",), flush, reset, ("EXEC",), save) if write.flush else (reset, flush, save)
-        case MoveKeys() | MoveSlots() | CarryOver() | Leave() | CancelMigration():
+        case MoveKeys() | MoveSlots() | Provision() | Leave() | CancelMigration():
             raise TypeError(f"{type(write).__name__} is a conversation, not a command")
-        case HandOver():
+        case ManualFailover():
             return (("CLUSTER", "FAILOVER"),)
         case Failover():
             return (("CLUSTER", "FAILOVER", "TAKEOVER" if write.takeover else "FORCE"),)

@@ -34,7 +34,7 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, tls={self.ca_file is not None})"
 
-    def hide(self, text: str, longest: int = WORDS_MAX) -> str:
+    def redact(self, text: str, longest: int = WORDS_MAX) -> str:
         """The text without the password, cut to a readable length: servers and libraries quote what they were sent, and
         servers cut what they quote, so the beginning of the password before a quotation mark or the end counts, too.
         """

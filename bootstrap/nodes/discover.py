@@ -35,9 +35,9 @@ class Listing:
     """What the DNS said in one round."""
 
     peers: tuple[Peer, ...] = ()
-    strays: tuple[str, ...] = ()
+    unexpected_names: tuple[str, ...] = ()
     """Names under the Service that are no pod of the StatefulSet."""
-    trouble: str = ""
+    error: str = ""
     """Why there may be no answer at all: the server is silent or fails. Empty when it answered, even with nothing."""
 
 
@@ -126,20 +126,20 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
             glue: dict[str, set[str]] = {}
         else:
             glue = _glue(answer)
-        hosts, trouble = _hosts(resolver, sorted({target for target, _ in targets}), glue)
+        hosts, failure = _hosts(resolver, sorted({target for target, _ in targets}), glue)
     except NoAnswer as error:
-        return Listing(trouble=str(error))
+        return Listing(error=str(error))
     pod_name = re.compile(rf"({re.escape(names.statefulset)}-(0|[1-9][0-9]{{0,5}}))\..*", re.ASCII)
     found: dict[tuple[int, str], set[Address]] = {}
-    strays: set[str] = set()
+    unexpected_names: set[str] = set()
     for target, port in targets:
         if match := pod_name.fullmatch(target):
             addresses = found.setdefault((int(match[2]), match[1]), set())
             addresses |= {Address(host, port) for host in hosts[target]}
         else:
-            strays.add(target.split(".", 1)[0])
+            unexpected_names.add(target.split(".", 1)[0])
     peers = (Peer(ordinal, pod, tuple(sorted(where))) for (ordinal, pod), where in found.items() if where)
-    return Listing(peers=tuple(sorted(peers)), strays=tuple(sorted(strays)), trouble=trouble)
+    return Listing(peers=tuple(sorted(peers)), unexpected_names=tuple(sorted(unexpected_names)), error=failure)
 
 
 def _glue(answer: dns.message.Message) -> dict[str, set[str]]:

@@ -16,14 +16,14 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from bootstrap.errors import WireError
-from bootstrap.model.unreachable import Absence
+from bootstrap.model.unreachable import UnreachableReason
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class Failure:
     """No usable answer from an address: why, and in whose words."""
 
-    why: Absence
+    why: UnreachableReason
     detail: str = ""
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ class Silence:
 class NotANode(Exception):
     """The server answers, and its answer says that it is no cluster node."""
 
-    def __init__(self, why: Absence) -> None:
+    def __init__(self, why: UnreachableReason) -> None:
         super().__init__(why.value)
         self.why = why
 
@@ -58,28 +58,30 @@ def _chain_of(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def silence_of(error: BaseException) -> Silence:
+def classify_error(error: BaseException) -> Failure:
     """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
     detail = words_of(error)
     for link in _chain_of(error):
         match link:
             case NotANode():
-                return Silence(link.why)
+                return Failure(link.why)
             case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return Silence(Absence.UNREACHABLE, detail)  # it hung up: so does a server that is about to end
+                return Failure(
+                    UnreachableReason.UNREACHABLE, detail
+                )  # it hung up: so does a server that is about to end
             case ssl.SSLError():
-                return Silence(Absence.TLS, _tls_words(link) or detail)
+                return Failure(UnreachableReason.TLS, _tls_words(link) or detail)
             case BusyLoadingError():
-                return Silence(Absence.LOADING)
+                return Failure(UnreachableReason.LOADING)
             case NoPermissionError():
-                return Silence(Absence.DENIED, detail)
+                return Failure(UnreachableReason.DENIED, detail)
             case AuthenticationError():
                 wanted = "NOAUTH" in (link.status_code or "") or "required" in detail
-                return Silence(Absence.NEEDS_PASSWORD if wanted else Absence.WRONG_PASSWORD, detail)
+                return Failure(UnreachableReason.NEEDS_PASSWORD if wanted else UnreachableReason.WRONG_PASSWORD, detail)
             case ConnectionRefusedError():
-                return Silence(Absence.CONNECTION_REFUSED)
+                return Failure(UnreachableReason.CONNECTION_REFUSED)
             case TimeoutError() | RedisTimeoutError():
-                return Silence(Absence.TIMEOUT)
+                return Failure(UnreachableReason.TIMEOUT)
     return _silence_by_words(error, detail)
 
 
@@ -100,20 +102,20 @@ _TLS_REASONS = {
 }
 
 
-def _silence_by_words(error: BaseException, detail: str) -> Silence:
+def _silence_by_words(error: BaseException, detail: str) -> Failure:
     """Errors that only their text tells apart."""
     if isinstance(error, ResponseError):
         if "cluster support disabled" in detail:
-            return Silence(Absence.CLUSTER_OFF)
+            return Failure(UnreachableReason.CLUSTER_OFF)
         if "AUTH" in detail:
-            return Silence(Absence.WRONG_PASSWORD, detail)
+            return Failure(UnreachableReason.WRONG_PASSWORD, detail)
         if detail.startswith("BUSY"):
-            return Silence(Absence.BUSY)
+            return Failure(UnreachableReason.BUSY)
         if "protected mode" in detail:
-            return Silence(Absence.DENIED, "it is in protected mode")
-        return Silence(Absence.NOT_REDIS, detail)
+            return Failure(UnreachableReason.DENIED, "it is in protected mode")
+        return Failure(UnreachableReason.NOT_REDIS, detail)
     if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
-        return Silence(Absence.NOT_REDIS, detail)
+        return Failure(UnreachableReason.NOT_REDIS, detail)
     if isinstance(error, RedisError | OSError):
-        return Silence(Absence.UNREACHABLE, detail)
-    return Silence(Absence.NOT_REDIS, detail)
+        return Failure(UnreachableReason.UNREACHABLE, detail)
+    return Failure(UnreachableReason.NOT_REDIS, detail)

@@ -13,13 +13,13 @@ from redis.connection import Connection
 from bootstrap.errors import WireError
 from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Address, Member, Memory, Node, Replication, SlotTask
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.unreachable import Absence
+from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import wire
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask, ask_all, first_error
 from bootstrap.nodes.failures import NotANode
 from bootstrap.nodes.membership import libraries, users
-from bootstrap.nodes.migration.tasks import How, detect, tasks
+from bootstrap.nodes.migration.tasks import MigrationMode, detect, tasks
 
 _LOOK: tuple[Command, ...] = (
     ("CLUSTER", "NODES"),
@@ -54,9 +54,9 @@ class _Facts:
         # A Sentinel answers INFO though it knows no CLUSTER: its own word comes before that error.
         identity = wire.parse_info(server) if isinstance(server, str) else {}
         if identity.get("redis_mode") == "sentinel":
-            raise NotANode(Absence.SENTINEL)
+            raise NotANode(UnreachableReason.SENTINEL)
         if identity.get("redis_mode") == "standalone":
-            raise NotANode(Absence.CLUSTER_OFF)
+            raise NotANode(UnreachableReason.CLUSTER_OFF)
         for reply in (nodes, cluster, replication, keyspace, memory, server):
             if isinstance(reply, Exception):
                 raise reply
@@ -99,19 +99,19 @@ def timeout_of(told: Callable[..., Any]) -> int:
     return int(timeout) if timeout.isdecimal() else DEFAULT_TIMEOUT_MS
 
 
-def look_at(known: WeakKeyDictionary[Connection, How], connection: Connection) -> _Facts:
+def look_at(known: WeakKeyDictionary[Connection, MigrationMode], connection: Connection) -> _Facts:
     facts = _Facts.of(ask_all(connection, _LOOK))
     told = partial(ask, connection)
     if connection not in known:
         known[connection] = detect(told)
     how = known[connection]
-    return facts if how is How.KEYS else replace(facts, tasks=tuple(_under_way(told, how)))
+    return facts if how is MigrationMode.KEYS else replace(facts, tasks=tuple(_under_way(told, how)))
 
 
-def _under_way(told: Callable[..., Any], how: How) -> Iterator[SlotTask]:
+def _under_way(told: Callable[..., Any], how: MigrationMode) -> Iterator[SlotTask]:
     """What is not over, as the side tells it that can be told to cancel it."""
     for task in tasks(told, how):
-        if not task.over and task.importing == (how is How.IMPORT):
+        if not task.over and task.importing == (how is MigrationMode.IMPORT):
             yield SlotTask(
                 task_id=task.task_id,
                 slots=task.slots,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from bootstrap.model.steps import CarryOver
+from bootstrap.model.steps import Provision
 
 Ask = Callable[..., Any]
 """`ask(*words)` sends a command to one server and returns its reply, also when that is an error."""
@@ -36,7 +36,7 @@ def users(ask: Ask) -> frozenset[str] | None:
     return frozenset(_users(reply)) if isinstance(reply, list) else None
 
 
-def carry_over(ask: Ask, ask_origin: Ask, step: CarryOver) -> Exception | None:
+def provision_node(ask: Ask, ask_origin: Ask, step: Provision) -> Exception | None:
     """Gives a server what another one has; returns the first error. Whoever comes later has it, too, where the server
     keeps its users in a file.
     """

@@ -20,7 +20,7 @@ Command = tuple[str | bytes | int, ...]
 _BUFFER_BYTES = 1 << 16
 
 
-class Bulk:
+class Pipeline:
     """Call it with commands: all are sent at once, then all replies are read; an error reply is a value among them.
     From then on the connection is used by nothing else.
     """

@@ -37,7 +37,7 @@ class ProbeFailed(Exception):
     """A client could not do what it should be able to; the text says which step, in which shard."""
 
 
-def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials, *, clock: Clock) -> int:
+def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, clock: Clock) -> int:
     """Enters through the first door that opens and probes every shard; returns how many it proved.
 
     Raises ProbeFailed with the first thing that a client could not do.
@@ -46,7 +46,7 @@ def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials,
 
     def run() -> None:
         try:
-            ended.append(_probe(view, doors, credentials))
+            ended.append(_probe(view, endpoints, credentials))
         except Exception as error:  # noqa: BLE001 - redis-py's own, the system's, and what a stranger makes it raise
             ended.append(error)
 
@@ -57,14 +57,14 @@ def probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials,
     while thread.is_alive() and not limit.passed:
         thread.join(0.1)
         clock.check()
-    through = ", ".join(map(str, doors[:8]))
+    through = ", ".join(map(str, endpoints[:8]))
     match ended:
         case [int() as shards]:
             return shards
         case [ProbeFailed() as error]:
             raise error
         case [Exception() as error]:
-            raise ProbeFailed(f"no way in through {through}: {credentials.hide(server_words_of(error))}") from error
+            raise ProbeFailed(f"no way in through {through}: {credentials.redact(server_words_of(error))}") from error
         case _:
             raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
@@ -79,11 +79,11 @@ class _Client(RedisCluster):
         return told
 
 
-def _probe(view: ClusterView, doors: Sequence[Address], credentials: Credentials) -> int:
+def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials) -> int:
     client = _Client(
         # Only a client that is given a URL takes a kind of connection; the other doors are as good.
-        url=f"redis://{doors[0]}",
-        startup_nodes=[ClusterNode(door.host, door.port) for door in doors[1:]],
+        url=f"redis://{endpoints[0]}",
+        startup_nodes=[ClusterNode(door.host, door.port) for door in endpoints[1:]],
         connection_class=connections(credentials.tls_context()),
         socket_timeout=ANSWER_LIMIT_S,
         socket_connect_timeout=ANSWER_LIMIT_S,
@@ -122,7 +122,7 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
         step = "delete"
         client.delete(key)
     except Exception as error:
-        words = credentials.hide(words_of(error))
+        words = credentials.redact(words_of(error))
         raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {words}") from error
     if found != key:
         raise ProbeFailed(f"a client read another value than it wrote in the shard of {pod}")

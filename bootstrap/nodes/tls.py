@@ -49,7 +49,7 @@ def context(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> ssl
     return made
 
 
-def second_opinion(host: str, port: int, tls: ssl.SSLContext | None, *, limit_s: float) -> str:
+def diagnose_tls(host: str, port: int, tls: ssl.SSLContext | None, *, limit_s: float) -> str:
     """What keeps us apart from a port that gave no usable answer, where it is about TLS; "" where it is not, or where
     that cannot be told. Raises ssl.SSLError where the server itself objects.
     """

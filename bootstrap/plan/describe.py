@@ -8,28 +8,28 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     AwaitAgreement,
+    AwaitElection,
     AwaitEpochs,
-    AwaitHeir,
     AwaitMesh,
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
     CancelMigration,
-    CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
     Leave,
-    MarkSlot,
+    ManualFailover,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
+    Provision,
     Reattach,
     Replicate,
     SetConfig,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     Step,
     TakeSlot,
@@ -38,7 +38,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 
 
-def sentence(step: Step, view: ClusterView) -> str:
+def describe(step: Step, view: ClusterView) -> str:
     """The step in words, with pods in place of ids."""
     match step:
         case SetTimeout():
@@ -55,11 +55,11 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
         case Reattach():
             return f"let {view.name(step.replica)} connect anew to its master {view.name(step.master)}"
-        case MarkSlot() if step.importing:
+        case SetSlotState() if step.importing:
             return f"let {view.name(step.node)} import slot {step.slot} from {view.name(step.other)}"
-        case MarkSlot():
+        case SetSlotState():
             return f"let {view.name(step.node)} hand slot {step.slot} over to {view.name(step.other)}"
-        case NameOwner():
+        case SetSlotOwner():
             return f"tell {view.name(step.node)} that {view.name(step.owner)} owns slots {step.slots}"
         case MoveKeys():
             return f"move the keys of slot {step.slot} from {view.name(step.source)} to {view.name(step.target)}"
@@ -75,9 +75,9 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"move {count} from {view.name(step.source)} to {view.name(step.target)}: {step.slots}"
         case CancelMigration():
             return f"cancel the migration of slots {step.task_id} on {view.name(step.node)}"
-        case HandOver():
-            return f"let {view.name(step.heir)} take over from its master {view.name(step.master)}"
-        case CarryOver():
+        case ManualFailover():
+            return f"let {view.name(step.candidate)} take over from its master {view.name(step.master)}"
+        case Provision():
             carried = [f"the function library {name}" for name in step.libraries]
             carried += [f"the ACL user {name}" for name in step.users]
             return f"give {view.name(step.node)} what {view.name(step.origin)} has: {', '.join(carried)}"
@@ -85,10 +85,10 @@ def sentence(step: Step, view: ClusterView) -> str:
             return f"take {view.name(step.node)} out of the cluster: it is left empty, knowing no other node"
         case Failover():
             how = "without asking the others, who cannot vote" if step.takeover else "by the votes of the others"
-            return f"promote {view.name(step.heir)} in place of the lost {view.name(step.lost)}, {how}"
+            return f"promote {view.name(step.candidate)} in place of the lost {view.name(step.lost)}, {how}"
         case Forget():
             return f"let {view.name(step.node)} forget the lost {view.name(step.lost)}"
-        case AwaitHeir():
+        case AwaitElection():
             return f"wait until a replica of the lost {view.name(step.lost)} is elected"
         case Announce():
             return f"let {view.name(step.node)} tell all others at once what it has become"

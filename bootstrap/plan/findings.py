@@ -11,7 +11,7 @@ from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import several
-from bootstrap.plan.lost_members import Loss, losses
+from bootstrap.plan.lost_members import LostMember, lost_members
 from bootstrap.plan.placement import judge
 from bootstrap.plan.rebalance import leaving, skew
 from bootstrap.plan.settled import settled
@@ -22,7 +22,7 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     """Everything that keeps `view` from the declared shape, the most basic first."""
     if blank := [node.pod for node in view.nodes if node.blank]:
         yield Finding(code="blank-nodes", message=f"blank, knowing no other node: {', '.join(blank)}")
-    remembered = SlotSet.union_of(loss.slots for loss in losses(view))
+    remembered = SlotSet.union_of(loss.slots for loss in lost_members(view))
     if free := view.claimed().complement() - remembered:
         yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
     if pairs := sum(1 for _ in view.unlinked()):
@@ -31,7 +31,7 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
         yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")
     if doubled := sum(len(node.slots) for node in view.nodes) - len(view.claimed()):
         yield Finding(code="slots-claimed-twice", message=f"{several(doubled, 'slot')} claimed by more than one node")
-    for loss in losses(view):
+    for loss in lost_members(view):
         yield _loss_finding(loss, view)
     for shard in shards:
         for replica in shard.replicas:
@@ -40,8 +40,8 @@ def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
         yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
     if not settled(AwaitEpochs(), view):
         yield Finding(code="equal-epochs", message="two masters have the same config epoch")
-    if moving := view.half_moved():
-        marked = ", ".join(node.pod for node in view.nodes if node.half_moved)
+    if moving := view.open_slots():
+        marked = ", ".join(node.pod for node in view.nodes if node.open_slots)
         yield Finding(code="open-slots", message=f"{several(len(moving), 'slot')} half moved ({moving}) on {marked}")
     yield from _size(view, desired)
     yield from _placement(view, desired)
@@ -95,10 +95,10 @@ def _drift(view: ClusterView, desired: Desired) -> Iterator[Finding]:
             yield Finding(code="config-differs", message=f"{name} is not the same on all nodes: {', '.join(values)}")
 
 
-def _loss_finding(loss: Loss, view: ClusterView) -> Finding:
-    message = f"no pod carries {view.name(loss.node_id)}, which {several(len(loss.tellers), 'node')} still know"
-    if loss.heir:
-        message += f"; it owned {loss.slots}, and {loss.heir.pod} has the best copy"
+def _loss_finding(loss: LostMember, view: ClusterView) -> Finding:
+    message = f"no pod carries {view.name(loss.node_id)}, which {several(len(loss.known_by), 'node')} still know"
+    if loss.candidate:
+        message += f"; it owned {loss.slots}, and {loss.candidate.pod} has the best copy"
     elif loss.slots:
         message += f"; it owned {loss.slots}, and no copy is left"
     return Finding(code="lost-member", message=message)

@@ -16,49 +16,49 @@ from bootstrap.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loss:
+class LostMember:
     """One lost member, as those who know it tell of it."""
 
     node_id: NodeId
-    tellers: tuple[Node, ...]
+    known_by: tuple[Node, ...]
     slots: SlotSet
     """What it owned and nobody has taken over yet. Empty for a lost replica, or after an election."""
-    heirs: tuple[Node, ...]
+    candidates: tuple[Node, ...]
     """Reachable replicas that still follow it, the best first: greatest replication offset, then lowest ordinal."""
 
     @property
-    def heir(self) -> Node | None:
+    def candidate(self) -> Node | None:
         """Who is to take over its slots; None where no copy is left, or nothing is to be taken over."""
-        return self.heirs[0] if self.heirs and self.slots else None
+        return self.candidates[0] if self.candidates and self.slots else None
 
     @property
     def gone(self) -> bool:
         """True for a shard of which no copy is left."""
-        return bool(self.slots) and not self.heirs
+        return bool(self.slots) and not self.candidates
 
 
-def losses(view: ClusterView) -> tuple[Loss, ...]:
+def lost_members(view: ClusterView) -> tuple[LostMember, ...]:
     """Every lost member, in the order of ids; none in a view where pods are absent, since any of them may carry it."""
-    if view.absent:
+    if view.unreachable:
         return ()
     claimed = view.claimed()
     found = []
-    for node_id, tellers in view.unlisted().items():
+    for node_id, known_by in view.unlisted().items():
         # The newest belief counts: an old one may name slots that have long moved on.
-        newest = max(tellers, key=lambda teller: (teller.others[node_id].config_epoch, -teller.ordinal))
-        heirs = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
+        newest = max(known_by, key=lambda teller: (teller.others[node_id].config_epoch, -teller.ordinal))
+        candidates = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
         found.append(
-            Loss(
+            LostMember(
                 node_id=node_id,
-                tellers=tellers,
+                known_by=known_by,
                 slots=newest.others[node_id].slots - claimed,
-                heirs=tuple(sorted(heirs, key=lambda node: (-node.replication.offset, node.ordinal))),
+                candidates=tuple(sorted(candidates, key=lambda node: (-node.replication.offset, node.ordinal))),
             )
         )
     return tuple(found)
 
 
-def outvoted(view: ClusterView) -> frozenset[NodeId]:
+def stale_masters(view: ClusterView) -> frozenset[NodeId]:
     """Masters that others have replaced and that have not heard of it: each of their slots has an owner with a greater
     config epoch. So looks one that the others do not reach, while it answers clients and this program.
     """
@@ -72,13 +72,13 @@ def outvoted(view: ClusterView) -> frozenset[NodeId]:
     return frozenset(found)
 
 
-def inherited(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+def slots_after_failover(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     """What each node owns or is about to take over from a lost master."""
-    replaced = outvoted(view)
+    replaced = stale_masters(view)
     claims = {node.node_id: SlotSet() if node.node_id in replaced else node.slots for node in view.nodes}
-    for loss in losses(view):
-        if loss.heir is not None:
-            claims[loss.heir.node_id] |= loss.slots
+    for loss in lost_members(view):
+        if loss.candidate is not None:
+            claims[loss.candidate.node_id] |= loss.slots
     return claims
 
 
@@ -87,6 +87,6 @@ def loss_accepted(view: ClusterView, desired: Desired) -> bool:
     return bool(desired.accept_loss) and desired.accept_loss == view.fingerprint()
 
 
-def lost_for_good(view: ClusterView) -> SlotSet:
+def unrecoverable_slots(view: ClusterView) -> SlotSet:
     """Slots of which no copy is left on any node that answers, though some node remembers their owner."""
-    return SlotSet.union_of(loss.slots for loss in losses(view) if loss.gone)
+    return SlotSet.union_of(loss.slots for loss in lost_members(view) if loss.gone)

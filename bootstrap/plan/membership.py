@@ -8,13 +8,13 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.steps import (
     Announce,
     AwaitMesh,
-    CarryOver,
     Meet,
+    Provision,
     SetEpoch,
     SetTimeout,
     Step,
     Write,
-    told_to,
+    recipient,
 )
 from bootstrap.model.view import ClusterView
 
@@ -71,7 +71,7 @@ def announce(view: ClusterView, shape: tuple[Step, ...]) -> Iterator[Step]:
     """Whoever changes tells the others, where pings are too slow for it. In a big cluster that would be a storm."""
     if len(view.nodes) > ALL_PAIRS_MAX:
         return
-    for told in {told_to(step): None for step in shape if isinstance(step, Write)}:
+    for told in {recipient(step): None for step in shape if isinstance(step, Write)}:
         others = tuple((node.address, node.bus_port) for node in view.nodes if node.node_id != told)
         yield Announce(node=told, others=others)
 
@@ -85,7 +85,7 @@ def provision(view: ClusterView) -> Iterator[Step]:
     users = frozenset.intersection(*(node.users for node in owners))
     for node in view.nodes:
         if node.blank and (libraries - node.libraries or users - node.users):
-            yield CarryOver(
+            yield Provision(
                 node=node.node_id,
                 origin=owners[0].node_id,
                 address=owners[0].address,

@@ -15,9 +15,9 @@ from bootstrap.model.plan import Phase
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     CloseSlot,
-    MarkSlot,
     MoveKeys,
-    NameOwner,
+    SetSlotOwner,
+    SetSlotState,
     Step,
     TakeSlot,
 )
@@ -26,11 +26,11 @@ from bootstrap.model.view import ClusterView
 
 def name_owners(view: ClusterView) -> Iterator[Step]:
     """Who imports slots hears of their new owner from nobody else; see `deaf`."""
-    for node, owner, slots in deaf(view):
-        yield NameOwner(node=node.node_id, owner=owner.node_id, slots=slots)
+    for node, owner, slots in stale_importers(view):
+        yield SetSlotOwner(node=node.node_id, owner=owner.node_id, slots=slots)
 
 
-def finish_moves(moves: tuple[HalfMove, ...]) -> Iterator[Phase]:
+def finish_moves(moves: tuple[OpenSlot, ...]) -> Iterator[Phase]:
     """Slot by slot the servers' own protocol, from wherever it was left. The keys are counted anew before a slot is
     taken: an owner that hears of its successor drops what it still holds of it. What nobody has begun or what is over
     comes first: the rest may wait for a server that has no room.
@@ -48,14 +48,14 @@ def finish_moves(moves: tuple[HalfMove, ...]) -> Iterator[Phase]:
             yield Phase(name=name, why=why, steps=steps)
 
 
-def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
+def _finish_move(phase: str, move: OpenSlot) -> Iterator[Step]:
     slot, owner, target = move.slot, move.owner, move.target
     match phase:
         case "open" if target:
             if (slot, owner.node_id) not in target.myself.importing:
-                yield MarkSlot(node=target.node_id, slot=slot, other=owner.node_id, importing=True)
+                yield SetSlotState(node=target.node_id, slot=slot, other=owner.node_id, importing=True)
             if (slot, target.node_id) not in owner.myself.migrating:
-                yield MarkSlot(node=owner.node_id, slot=slot, other=target.node_id, importing=False)
+                yield SetSlotState(node=owner.node_id, slot=slot, other=target.node_id, importing=False)
         case "move" if target and owner.keys_in.get(slot):
             yield MoveKeys(
                 source=owner.node_id,
@@ -78,7 +78,7 @@ def _finish_move(phase: str, move: HalfMove) -> Iterator[Step]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HalfMove:
+class OpenSlot:
     """One slot that some node marks as migrating or importing."""
 
     slot: int
@@ -97,15 +97,15 @@ class HalfMove:
         return self.holders[0] if len(self.holders) == 1 else None
 
 
-def half_moves(view: ClusterView) -> Iterator[HalfMove]:
+def open_slots(view: ClusterView) -> Iterator[OpenSlot]:
     """Every slot that is marked and has one owner, in ascending order. Without one, or with several, that comes first:
     nobody can say whose the keys are.
     """
     holding = _holders(view)
-    for slot in view.half_moved():
+    for slot in view.open_slots():
         owners = [node for node in view.nodes if slot in node.slots]
         if len(owners) == 1:
-            yield HalfMove(
+            yield OpenSlot(
                 slot=slot,
                 owner=owners[0],
                 holders=tuple(node for node in holding.get(slot, ()) if node is not owners[0]),
@@ -113,7 +113,7 @@ def half_moves(view: ClusterView) -> Iterator[HalfMove]:
             )
 
 
-def deaf(view: ClusterView) -> Iterator[tuple[Node, Node, SlotSet]]:
+def stale_importers(view: ClusterView) -> Iterator[tuple[Node, Node, SlotSet]]:
     """Masters that import slots and do not know who owns them now, with the one that does, by ordinals. A slot that a
     node imports it leaves as it is whatever gossip says, so a failover of the owner goes past it (*measured*, 7.0).
     """
@@ -130,27 +130,27 @@ def deaf(view: ClusterView) -> Iterator[tuple[Node, Node, SlotSet]]:
                 yield node, owner, unknown
 
 
-def orphans(view: ClusterView) -> Mapping[int, tuple[Node, ...]]:
+def uncovered_slots_with_keys(view: ClusterView) -> Mapping[int, tuple[Node, ...]]:
     """Slots that nobody claims and whose keys some masters hold, with these masters."""
     free = view.claimed().complement()
     return {slot: tuple(holders) for slot, holders in sorted(_holders(view).items()) if slot in free}
 
 
-def homes(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+def uncovered_slots_by_holder(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     """Slots that nobody claims, by the one master that holds keys of them."""
     found: dict[NodeId, list[tuple[int, int]]] = {}
-    for slot, holders in orphans(view).items():
+    for slot, holders in uncovered_slots_with_keys(view).items():
         if len(holders) == 1:
             found.setdefault(holders[0].node_id, []).append((slot, slot))
     return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
 
 
-def arriving(view: ClusterView) -> Mapping[NodeId, SlotSet]:
+def incoming_slots(view: ClusterView) -> Mapping[NodeId, SlotSet]:
     """Half-moved slots of which one other master than the owner holds keys and that it imports, by that master: they
     are about to be its own.
     """
     found: dict[NodeId, list[tuple[int, int]]] = {}
-    for move in half_moves(view):
+    for move in open_slots(view):
         if move.target and move.slot in {slot for slot, _ in move.target.myself.importing}:
             found.setdefault(move.target.node_id, []).append((move.slot, move.slot))
     return {node_id: SlotSet.of(*slots) for node_id, slots in found.items()}
@@ -168,5 +168,5 @@ def _holders(view: ClusterView) -> Mapping[int, list[Node]]:
 
 
 def _marking(slot: int, view: ClusterView) -> Iterator[Node]:
-    told = {node.myself.master_id or node.node_id for node in view.nodes if slot in node.half_moved}
+    told = {node.myself.master_id or node.node_id for node in view.nodes if slot in node.open_slots}
     return (node for node in view.nodes if node.node_id in told)

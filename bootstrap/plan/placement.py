@@ -26,28 +26,31 @@ from bootstrap.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Spot:
+class FailureDomain:
     """A pod's zone and node, as far as others may share them."""
 
     zone: str
     node: str
 
 
-Spots = Mapping[NodeId, Spot]
-_KEYS: tuple[tuple[str, Callable[[Spot], str]], ...] = (("on", attrgetter("node")), ("in zone", attrgetter("zone")))
+FailureDomains = Mapping[NodeId, FailureDomain]
+_KEYS: tuple[tuple[str, Callable[[FailureDomain], str]], ...] = (
+    ("on", attrgetter("node")),
+    ("in zone", attrgetter("zone")),
+)
 
 
-def spots(view: ClusterView) -> Spots:
+def failure_domains(view: ClusterView) -> FailureDomains:
     """Where each node is; unknown places are shared with nobody."""
     return {node.node_id: _spot(node, view) for node in view.nodes}
 
 
-def closeness(one: Spot, other: Spot) -> int:
+def colocation(one: FailureDomain, other: FailureDomain) -> int:
     """2 on the same node, 1 in the same zone, 0 apart."""
     return 2 if one.node == other.node else int(one.zone == other.zone)
 
 
-def exchange(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | None:
+def swap(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | None:
     """A replica that runs too close to its master, and the master that it should follow instead; None where no exchange
     of two replicas helps. The other half of it follows by itself: then one shard has a replica too many, and one too
     few.
@@ -55,13 +58,13 @@ def exchange(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | 
     With only one replica a shard is left without any until both halves are done; so those are left out, unless
     `with_a_gap`.
     """
-    where = spots(view)
+    where = failure_domains(view)
     shards = {node.node_id: [r for r in view.nodes if r.myself.master_id == node.node_id] for node in view.nodes}
     replicas = [replica for followers in shards.values() for replica in followers if with_a_gap or len(followers) > 1]
 
     def near(replica: Node, master: NodeId) -> int:
         """Sharing a node is worse than any number of shared zones."""
-        return (0, 1, len(replicas) + 1)[closeness(where[replica.node_id], where[master])]
+        return (0, 1, len(replicas) + 1)[colocation(where[replica.node_id], where[master])]
 
     def gain(one: Node, other: Node) -> int:
         here, there = one.myself.master_id or "", other.myself.master_id or ""
@@ -75,7 +78,7 @@ def exchange(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | 
 
 
 def choose_masters(
-    candidates: Sequence[Node], kept: Sequence[Node], wanted: int, replicas_per_shard: int, where: Spots
+    candidates: Sequence[Node], kept: Sequence[Node], wanted: int, replicas_per_shard: int, where: FailureDomains
 ) -> tuple[Node, ...]:
     """`kept`, and as many of the candidates (in order of preference) as make it `wanted`: the best choice there is.
 
@@ -112,7 +115,10 @@ def choose_masters(
 
 
 def give_replicas(
-    wants: Mapping[NodeId, int], spare: Iterable[NodeId], where: Spots, following: Mapping[NodeId, Sequence[NodeId]]
+    wants: Mapping[NodeId, int],
+    spare: Iterable[NodeId],
+    where: FailureDomains,
+    following: Mapping[NodeId, Sequence[NodeId]],
 ) -> Mapping[NodeId, tuple[NodeId, ...]]:
     """Which of the spare nodes each master gets, `wants` of them at most; the poorest shards first, in rounds.
 
@@ -122,8 +128,8 @@ def give_replicas(
     left = dict.fromkeys(spare)
     near = {master: [where[replica] for replica in following.get(master, ())] for master in wants}
     given: dict[NodeId, list[NodeId]] = {master: [] for master in wants}
-    by_node = _Crowd(wants, left, lambda node_id: where[node_id].node)
-    by_zone = _Crowd(wants, left, lambda node_id: where[node_id].zone)
+    by_node = _DomainLoad(wants, left, lambda node_id: where[node_id].node)
+    by_zone = _DomainLoad(wants, left, lambda node_id: where[node_id].zone)
     for master in _rounds(wants):
         if not left:
             break
@@ -137,13 +143,17 @@ def give_replicas(
 
 
 def _best_for(
-    master: NodeId, left: Iterable[NodeId], near: Sequence[Spot], where: Spots, crowds: tuple[_Crowd, _Crowd]
+    master: NodeId,
+    left: Iterable[NodeId],
+    near: Sequence[FailureDomain],
+    where: FailureDomains,
+    crowds: tuple[_DomainLoad, _DomainLoad],
 ) -> NodeId:
     """The replica with which the fewest pairs in all share a node, then a zone; then one that is far from the shard's
     other replicas; then the first.
     """
     least = tuple(crowd.forced() for crowd in crowds)
-    seen: dict[Spot, tuple[tuple[int, ...], tuple[int, ...], NodeId]] = {}
+    seen: dict[FailureDomain, tuple[tuple[int, ...], tuple[int, ...], NodeId]] = {}
     for replica in left:
         spot = where[replica]
         if spot in seen:
@@ -156,7 +166,7 @@ def _best_for(
     return min(seen.values(), key=lambda each: each[:2])[2]
 
 
-class _Crowd:
+class _DomainLoad:
     """The masters' wants and the spare replicas by node, or by zone, while they are paired."""
 
     def __init__(self, wants: Mapping[NodeId, int], spare: Iterable[NodeId], key: Callable[[NodeId], str]) -> None:
@@ -200,22 +210,22 @@ def _rounds(wants: Mapping[NodeId, int]) -> Iterable[NodeId]:
                 yield master
 
 
-def _spot(node: Node, view: ClusterView) -> Spot:
+def _spot(node: Node, view: ClusterView) -> FailureDomain:
     place = view.places.get(node.pod)
     if place is None or not place.node:
-        return Spot(zone=f"?{node.pod}", node=f"?{node.pod}")
-    return Spot(zone=place.zone or f"?{place.node}", node=place.node)
+        return FailureDomain(zone=f"?{node.pod}", node=f"?{node.pod}")
+    return FailureDomain(zone=place.zone or f"?{place.node}", node=place.node)
 
 
 def judge(view: ClusterView) -> Verdict:
     """Compares the roles as they are with the best that the same pods in the same places could have."""
     if not any(place.node for place in view.places.values()):
         return Verdict(verdict="unknown", why=("where the pods run is not known here",))
-    where = spots(view)
+    where = failure_domains(view)
     masters = [node for node in view.nodes if node.slots]
     replicas = [node for node in view.nodes if node.myself.master_id in {master.node_id for master in masters}]
     pairs = [(view.by_id[replica.myself.master_id or ""], replica) for replica in replicas]
-    close = tuple(_closeness(pairs, where))
+    close = tuple(_colocation(pairs, where))
     actual = (*_forced(pairs, where), *_unevenness(masters, where))
     per_shard = round(len(replicas) / len(masters)) if masters else 0
     ideal = choose_masters([*masters, *replicas], (), len(masters), per_shard, where)
@@ -228,7 +238,7 @@ def judge(view: ClusterView) -> Verdict:
     return Verdict(verdict="optimal", why=zones)
 
 
-def _closeness(pairs: Iterable[tuple[Node, Node]], where: Spots) -> Iterable[str]:
+def _colocation(pairs: Iterable[tuple[Node, Node]], where: FailureDomains) -> Iterable[str]:
     for master, replica in pairs:
         here, there = where[replica.node_id], where[master.node_id]
         if here.node == there.node:
@@ -237,30 +247,30 @@ def _closeness(pairs: Iterable[tuple[Node, Node]], where: Spots) -> Iterable[str
             yield f"{replica.pod} runs in zone {here.zone}, like its master {master.pod}"
 
 
-def _forced(pairs: Sequence[tuple[Node, Node]], where: Spots) -> tuple[int, int]:
+def _forced(pairs: Sequence[tuple[Node, Node]], where: FailureDomains) -> tuple[int, int]:
     spots_of = [(where[master.node_id], where[replica.node_id]) for master, replica in pairs]
     return (sum(one.node == other.node for one, other in spots_of), sum(a.zone == b.zone for a, b in spots_of))
 
 
-def _least(masters: Sequence[Node], everybody: Sequence[Node], where: Spots) -> tuple[int, int]:
+def _least(masters: Sequence[Node], everybody: Sequence[Node], where: FailureDomains) -> tuple[int, int]:
     """The fewest pairs that share a node, and a zone, with these masters."""
     count = len(everybody) - len(masters)
     per_shard = count // len(masters) if masters else 0
     wants = {node.node_id: per_shard + (index < count % len(masters)) for index, node in enumerate(masters)}
     spare = [node.node_id for node in everybody if node.node_id not in wants]
-    by_node = _Crowd(wants, spare, lambda node_id: where[node_id].node)
-    by_zone = _Crowd(wants, spare, lambda node_id: where[node_id].zone)
+    by_node = _DomainLoad(wants, spare, lambda node_id: where[node_id].node)
+    by_zone = _DomainLoad(wants, spare, lambda node_id: where[node_id].zone)
     return (by_node.forced(), by_zone.forced())
 
 
-def _unevenness(masters: Iterable[Node], where: Spots) -> tuple[int, int]:
+def _unevenness(masters: Iterable[Node], where: FailureDomains) -> tuple[int, int]:
     """Sums of squares of the masters in each zone, and on each node: least where they are spread evenly."""
     places = [where[master.node_id] for master in masters]
     zones, nodes = Counter(spot.zone for spot in places), Counter(spot.node for spot in places)
     return (sum(count**2 for count in zones.values()), sum(count**2 for count in nodes.values()))
 
 
-def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: Spots) -> Iterable[str]:
+def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: FailureDomains) -> Iterable[str]:
     for words, key in _KEYS:
         now = Counter(key(where[master.node_id]) for master in masters)
         most = max(Counter(key(where[master.node_id]) for master in ideal).values(), default=0)
@@ -269,7 +279,7 @@ def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: Spots) -> Ite
                 yield f"{count} of {len(masters)} masters run {words} {name}"
 
 
-def _obstacles(where: Spots) -> Iterable[str]:
+def _obstacles(where: FailureDomains) -> Iterable[str]:
     """Nodes, or else zones, in which more than half of all pods run: their pairs cannot all be apart."""
     for words, key in _KEYS:
         found = Counter(key(spot) for spot in where.values())

@@ -47,8 +47,8 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.failover import elect, forget, let_go
 from bootstrap.plan.findings import findings
 from bootstrap.plan.membership import announce, forming, meet, prepare, provision
-from bootstrap.plan.open_slots import finish_moves, half_moves, name_owners
-from bootstrap.plan.placement import exchange
+from bootstrap.plan.open_slots import finish_moves, name_owners, open_slots
+from bootstrap.plan.placement import swap
 from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.plan.resize import foreseen, resize
 from bootstrap.plan.settled import settled
@@ -84,7 +84,7 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         Phase(
             name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shaping)))
         ),
-        *finish_moves(tuple(half_moves(view))),
+        *finish_moves(tuple(open_slots(view))),
     ]
     if not any(phase.steps for phase in phases):
         if settled(AwaitMigrations(), view) and (reasons := tuple(reasons_not_to_move(view, desired, shards))):
@@ -125,7 +125,7 @@ def _serve(view: ClusterView, after_a_change: bool) -> Iterator[Step]:  # noqa: 
 
 
 def _replace(view: ClusterView, desired: Desired) -> Iterator[Step]:
-    if found := exchange(view, with_a_gap=desired.replace_replicas == "with-a-gap"):
+    if found := swap(view, with_a_gap=desired.replace_replicas == "with-a-gap"):
         replica, master = found
         yield Replicate(replica=replica, master=master)
         yield AwaitReplication()

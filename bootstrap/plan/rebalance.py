@@ -16,7 +16,7 @@ from bootstrap.model.outcome import Skew
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
 from bootstrap.model.steps import MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import inherited
+from bootstrap.plan.lost_members import slots_after_failover
 
 
 def leaving(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
@@ -24,11 +24,11 @@ def leaving(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
     return tuple(node for node in view.nodes if node.ordinal >= desired.nodes)
 
 
-def drained(view: ClusterView, desired: Desired) -> frozenset[NodeId]:
+def to_drain(view: ClusterView, desired: Desired) -> frozenset[NodeId]:
     """Owners of slots that are one shard too many: first those on pods that leave, then the highest ordinals. Of those
     that leave, first the ones without a replica that stays and could take over.
     """
-    claims = inherited(view)
+    claims = slots_after_failover(view)
     owners = [node for node in view.nodes if claims[node.node_id]]
     stays = {node.myself.master_id for node in view.nodes if node.ordinal < desired.nodes}
 
@@ -40,12 +40,12 @@ def drained(view: ClusterView, desired: Desired) -> frozenset[NodeId]:
     return frozenset(node.node_id for node in sorted(owners, key=worst_first)[:too_many])
 
 
-def flows(view: ClusterView, desired: Desired, masters: Sequence[NodeId]) -> tuple[MoveSlots, ...]:
+def slot_moves(view: ClusterView, desired: Desired, masters: Sequence[NodeId]) -> tuple[MoveSlots, ...]:
     """What is to move, so that `masters` (in ordinal order, those to be drained included) have their shares; none
     where that is not worth it, or not wanted.
     """
     owned = {master: view.by_id[master].slots for master in masters}
-    out = drained(view, desired) & owned.keys()
+    out = to_drain(view, desired) & owned.keys()
     staying = [master for master in masters if master not in out]
     if not staying or not any(owned.values()):
         return ()

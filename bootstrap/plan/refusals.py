@@ -13,9 +13,9 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import Node, NodeId, Role, mebibytes
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import inherited, loss_accepted, losses, lost_for_good
-from bootstrap.plan.open_slots import arriving, half_moves, homes, orphans
-from bootstrap.plan.rebalance import flows
+from bootstrap.plan.lost_members import loss_accepted, lost_members, slots_after_failover, unrecoverable_slots
+from bootstrap.plan.open_slots import incoming_slots, open_slots, uncovered_slots_by_holder, uncovered_slots_with_keys
+from bootstrap.plan.rebalance import slot_moves
 from bootstrap.plan.topology import Shard, surplus
 
 
@@ -68,7 +68,7 @@ def clusters(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
 
 def _wrong_number_of_pods(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     """Fewer cannot be the shape. More can, beside a formed cluster: those are drained, or blank and no part of it."""
-    found = len(view.nodes) + len(view.absent) + (0 if view.claimed() else len(view.spares))
+    found = len(view.nodes) + len(view.unreachable) + (0 if view.claimed() else len(view.spares))
     if found < desired.nodes or (found > desired.nodes and not view.claimed()):
         yield _number_of_pods(found, desired)
 
@@ -84,7 +84,7 @@ def _number_of_pods(found: int, desired: Desired) -> Reason:
 
 def _pods_beyond(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     """What is formed anew is formed on the pods of the shape, no more and no fewer."""
-    found = len(view.nodes) + len(view.absent) + len(view.spares)
+    found = len(view.nodes) + len(view.unreachable) + len(view.spares)
     if found != desired.nodes:
         yield _number_of_pods(found, desired)
 
@@ -96,10 +96,10 @@ def _two_clusters(view: ClusterView) -> Iterator[Reason]:
     Groups without such a slot or replica are no danger: so looks a forming that was killed, or one cluster whose parts
     have lost sight of each other.
     """
-    groups = [group for group in clusters(view) if any(node.slots for node in group) or _orphans(group)]
+    groups = [group for group in clusters(view) if any(node.slots for node in group) or masterless_replicas(group)]
     owned = sum(len(node.slots) for group in groups for node in group)
-    orphans = any(_orphans(group) for group in groups)
-    if len(groups) < 2 or (owned == len(view.claimed()) and not orphans):
+    uncovered_slots_with_keys = any(masterless_replicas(group) for group in groups)
+    if len(groups) < 2 or (owned == len(view.claimed()) and not uncovered_slots_with_keys):
         return
     for group in groups:
         masters = [node for node in group if node.slots]
@@ -112,7 +112,7 @@ def _two_clusters(view: ClusterView) -> Iterator[Reason]:
         )
 
 
-def _orphans(group: tuple[Node, ...]) -> bool:
+def masterless_replicas(group: tuple[Node, ...]) -> bool:
     """True where a replica holds keys and nobody in its own group owns slots."""
     owners = any(node.slots for node in group)
     return not owners and any(node.keys and node.role is Role.REPLICA for node in group)
@@ -120,22 +120,22 @@ def _orphans(group: tuple[Node, ...]) -> bool:
 
 def _members_elsewhere(view: ClusterView) -> Iterator[Reason]:
     """A cluster that reaches beyond this Service: repairing it from here would cut off, or merge, what is not ours."""
-    for node_id, tellers in view.unlisted().items():
-        if node_id in view.elsewhere:
-            told = tellers[0].others[node_id]
+    for node_id, known_by in view.unlisted().items():
+        if node_id in view.alive_elsewhere:
+            told = known_by[0].others[node_id]
             yield Reason(
                 code="member-elsewhere",
-                message=f"{node_id} answers at {told.address}; {', '.join(node.pod for node in tellers)} know it, "
+                message=f"{node_id} answers at {told.address}; {', '.join(node.pod for node in known_by)} know it, "
                 f"and BOOTSTRAP_SERVICE does not list it (slots: {told.slots or 'none'})",
                 remedy="let the headless Service list that node, or take it out of the cluster, and run again",
-                node=tellers[0].pod,
+                node=known_by[0].pod,
             )
 
 
 def _keys_on_several(view: ClusterView) -> Iterator[Reason]:
     """Keys of one slot on more nodes than its owner and one other: nobody can say which of two values is the newer."""
-    torn = {move.slot: (move.owner, *move.holders) for move in half_moves(view) if len(move.holders) > 1}
-    torn |= {slot: holders for slot, holders in orphans(view).items() if len(holders) > 1}
+    torn = {move.slot: (move.owner, *move.holders) for move in open_slots(view) if len(move.holders) > 1}
+    torn |= {slot: holders for slot, holders in uncovered_slots_with_keys(view).items() if len(holders) > 1}
     for slot, holders in sorted(torn.items()):
         where = ", ".join(f"{node.pod} ({node.keys_in.get(slot, 0)} keys)" for node in holders)
         yield Reason(
@@ -157,9 +157,9 @@ def _slots_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         return
     holders = [node for node in view.nodes if node.keys and (node.slots or node.role is Role.REPLICA)]
     missing = bool(view.unlisted()) or any(node.blank for node in view.nodes)
-    lost = lost_for_good(view)
-    homed = homes(view).values()
-    unowned = SlotSet.union_of([*inherited(view).values(), *homed, lost]).complement()
+    lost = unrecoverable_slots(view)
+    homed = uncovered_slots_by_holder(view).values()
+    unowned = SlotSet.union_of([*slots_after_failover(view).values(), *homed, lost]).complement()
     unowned = unowned if holders and missing else SlotSet()
     if (lost or unowned) and not any(_two_clusters(view)):
         yield Reason(
@@ -178,12 +178,12 @@ def _moved_to_the_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         return
     at_home = {slot for node in view.nodes if node.role is Role.MASTER for slot, _ in node.myself.importing}
     marks = [(slot, node, other) for node in view.nodes for slot, other in node.myself.migrating if slot not in at_home]
-    for loss in losses(view):
+    for loss in lost_members(view):
         coming = [(slot, node) for slot, node, other in marks if other == loss.node_id]
         if loss.slots or not coming:
             continue
         slots = SlotSet.of(*((slot, slot) for slot, _ in coming))
-        holders = [heir for heir in loss.heirs if heir.keys]
+        holders = [candidate for candidate in loss.candidates if candidate.keys]
         message = f"the slots {slots} were moving to a master that is lost"
         remedy = "bring back its disk; or accept that the keys which had arrived there are lost: "
         remedy += f"python -m bootstrap apply --accept-loss {view.fingerprint()}"
@@ -196,7 +196,7 @@ def _moved_to_the_lost(view: ClusterView, desired: Desired) -> Iterator[Reason]:
 
 
 def _to_be_theirs(view: ClusterView) -> Mapping[NodeId, SlotSet]:
-    home, coming = homes(view), arriving(view)
+    home, coming = uncovered_slots_by_holder(view), incoming_slots(view)
     return {node: home.get(node, SlotSet()) | coming.get(node, SlotSet()) for node in {*home, *coming}}
 
 
@@ -206,7 +206,7 @@ def _keys_outside(view: ClusterView, home: Mapping[NodeId, SlotSet]) -> Iterator
         explained = sum(node.keys_in.get(slot, 0) for slot in home.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
             remedy = "save what is worth saving, empty that node, and run again"
-            if node.half_moved:
+            if node.open_slots:
                 remedy = (
                     "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move "
                 )
@@ -237,11 +237,11 @@ def _shrunk_too_early(view: ClusterView, desired: Desired) -> Iterator[Reason]:
 
     A pod that took the place of a lost one has never heard of that one, so it is no member beside it.
     """
-    owners = [node for node, slots in inherited(view).items() if slots]
+    owners = [node for node, slots in slots_after_failover(view).items() if slots]
     lost = view.unlisted()
-    members = len({teller.node_id for tellers in lost.values() for teller in tellers}) + len(lost)
-    pods = len(view.nodes) + len(view.spares) + len(view.absent)
-    shards = len(owners) + sum(1 for loss in losses(view) if loss.gone)
+    members = len({teller.node_id for known_by in lost.values() for teller in known_by}) + len(lost)
+    pods = len(view.nodes) + len(view.spares) + len(view.unreachable)
+    shards = len(owners) + sum(1 for loss in lost_members(view) if loss.gone)
     if members > pods and shards > desired.shards:
         yield Reason(
             code="shrunk-too-early",
@@ -257,7 +257,7 @@ def reasons_not_to_move(view: ClusterView, desired: Desired, shards: tuple[Shard
     that no repair waits for memory.
     """
     coming: dict[NodeId, int] = {}
-    for move in flows(view, desired, [shard.master for shard in shards]):
+    for move in slot_moves(view, desired, [shard.master for shard in shards]):
         coming[move.target] = coming.get(move.target, 0) + view.bytes_of(move.source, move.slots)
     for node_id, size in coming.items():
         node = view.by_id[node_id]

@@ -12,9 +12,17 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import Role
 from bootstrap.model.plan import Phase
 from bootstrap.model.slots import ALL_SLOTS
-from bootstrap.model.steps import AwaitAgreement, AwaitMigrations, CancelMigration, HandOver, Leave, MoveSlots, Step
+from bootstrap.model.steps import (
+    AwaitAgreement,
+    AwaitMigrations,
+    CancelMigration,
+    Leave,
+    ManualFailover,
+    MoveSlots,
+    Step,
+)
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.rebalance import drained, flows, leaving
+from bootstrap.plan.rebalance import leaving, slot_moves, to_drain
 from bootstrap.plan.settled import settled
 from bootstrap.plan.topology import Shard, surplus
 
@@ -30,7 +38,7 @@ def resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> It
         yield Phase(name="cancel", why=why, steps=steps)
     elif not settled(AwaitMigrations(), view):
         yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
-    elif moves := flows(view, desired, [shard.master for shard in shards]):
+    elif moves := slot_moves(view, desired, [shard.master for shard in shards]):
         yield _moving(moves)
         yield from _goodbyes(view, desired, shards)
     elif steps := tuple(_hand_over(view, desired, shards)):
@@ -47,8 +55,8 @@ def foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
     """What comes when all before it is done, for a person to know; where somebody is lost or slots are open, nobody
     knows it yet.
     """
-    known = view.claimed() == ALL_SLOTS and not (view.unlisted() or view.half_moved())
-    if known and (moves := flows(view, desired, [shard.master for shard in shards])):
+    known = view.claimed() == ALL_SLOTS and not (view.unlisted() or view.open_slots())
+    if known and (moves := slot_moves(view, desired, [shard.master for shard in shards])):
         yield _moving(moves)
     if known:
         yield from _goodbyes(view, desired, shards)
@@ -56,12 +64,12 @@ def foreseen(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> 
 
 def _goodbyes(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Phase]:
     """Who hands over and who leaves when all before it is done: for a person to know, planned anew by then."""
-    emptied = drained(view, desired)
+    emptied = to_drain(view, desired)
     yield Phase(
         name="hand over",
         why="foreseen, by what is known now: a master on a pod that leaves gives way to its replica",
         steps=tuple(
-            HandOver(heir=shard.replicas[0], master=shard.master)
+            ManualFailover(candidate=shard.replicas[0], master=shard.master)
             for shard in shards
             if view.by_id[shard.master].ordinal >= desired.nodes and shard.master not in emptied and shard.replicas
         ),
@@ -80,9 +88,9 @@ def _moving(moves: tuple[MoveSlots, ...]) -> Phase:
 
 def _hand_over(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
     for shard in shards:
-        heirs = [replica for replica in shard.replicas if view.by_id[replica].replication.link_up]
-        if view.by_id[shard.master].ordinal >= desired.nodes and heirs:
-            yield HandOver(heir=heirs[0], master=shard.master)
+        candidates = [replica for replica in shard.replicas if view.by_id[replica].replication.link_up]
+        if view.by_id[shard.master].ordinal >= desired.nodes and candidates:
+            yield ManualFailover(candidate=candidates[0], master=shard.master)
             yield AwaitAgreement()
 
 

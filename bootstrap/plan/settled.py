@@ -14,28 +14,28 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     AwaitAgreement,
+    AwaitElection,
     AwaitEpochs,
-    AwaitHeir,
     AwaitMesh,
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
     CancelMigration,
-    CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
     Leave,
-    MarkSlot,
+    ManualFailover,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
+    Provision,
     Reattach,
     Replicate,
     SetConfig,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     Step,
     TakeSlot,
@@ -48,7 +48,7 @@ from bootstrap.model.view import ClusterView
 def settled(step: Step, view: ClusterView) -> bool:
     """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
     nodes = view.by_id
-    if isinstance(step, Wait) and (view.absent or not nodes):
+    if isinstance(step, Wait) and (view.unreachable or not nodes):
         return False
     match step:
         case SetTimeout():
@@ -66,11 +66,11 @@ def settled(step: Step, view: ClusterView) -> bool:
             return step.replica in nodes and all(told.master_id == step.master for told in tellings)
         case Reattach():
             return step.replica in nodes and _link_moves(nodes[step.replica])
-        case MarkSlot():
+        case SetSlotState():
             mark = (step.slot, step.other)
             marks = nodes[step.node].myself if step.node in nodes else None
             return marks is not None and mark in (marks.importing if step.importing else marks.migrating)
-        case NameOwner():
+        case SetSlotOwner():
             told = nodes[step.node].others.get(step.owner) if step.node in nodes else None
             return told is not None and not step.slots - told.slots
         case MoveKeys():
@@ -79,19 +79,23 @@ def settled(step: Step, view: ClusterView) -> bool:
             return step.node in nodes and all(step.slot in told.slots for told in _tellings(step.node, view))
         case CloseSlot():
             followers = (node for node in view.nodes if node.myself.master_id == step.node)
-            marked = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.half_moved)
+            marked = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.open_slots)
             return step.node in nodes and not any(marked)
         case MoveSlots():
             return step.target in nodes and all(not step.slots - told.slots for told in _tellings(step.target, view))
         case CancelMigration():
             return step.node in nodes and all(task.task_id != step.task_id for task in nodes[step.node].tasks)
-        case HandOver():
-            return step.heir in nodes and nodes[step.heir].role is Role.MASTER and bool(nodes[step.heir].slots)
-        case CarryOver():
+        case ManualFailover():
+            return (
+                step.candidate in nodes
+                and nodes[step.candidate].role is Role.MASTER
+                and bool(nodes[step.candidate].slots)
+            )
+        case Provision():
             return step.node in nodes  # a glance does not ask for it; the next look does
         case Wipe() | Leave():
-            return not view.absent and step.node not in nodes
-        case Failover() | AwaitHeir():
+            return not view.unreachable and step.node not in nodes
+        case Failover() | AwaitElection():
             return not step.slots - view.claimed()
         case Forget():
             return step.node in nodes and step.lost not in nodes[step.node].others

@@ -20,14 +20,14 @@ from bootstrap.model.steps import (
     Step,
 )
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import inherited, loss_accepted, losses, lost_for_good
-from bootstrap.plan.open_slots import arriving, homes
-from bootstrap.plan.placement import Spots, choose_masters, closeness, give_replicas, spots
-from bootstrap.plan.rebalance import drained, leaving
+from bootstrap.plan.lost_members import loss_accepted, lost_members, slots_after_failover, unrecoverable_slots
+from bootstrap.plan.open_slots import incoming_slots, uncovered_slots_by_holder
+from bootstrap.plan.placement import FailureDomains, choose_masters, colocation, failure_domains, give_replicas
+from bootstrap.plan.rebalance import leaving, to_drain
 
 
 def shape(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Step]:
-    owned = inherited(view)
+    owned = slots_after_failover(view)
     for shard in shards:
         if missing := shard.slots - owned[shard.master]:
             yield AddSlots(node=shard.master, slots=missing)
@@ -46,7 +46,7 @@ def _mend_until_it_leaves(node: Node, view: ClusterView, shards: tuple[Shard, ..
     master that is lost and cannot be forgotten while it has a replica.
     """
     master = node.myself.master_id
-    succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
+    succeeded = {loss.node_id for loss in lost_members(view) if not loss.slots}
     if master and master in view.by_id and node.node_id in view.stuck:
         yield Reattach(replica=node.node_id, master=master)
     elif master in succeeded and shards:
@@ -92,10 +92,10 @@ def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
     keys of a slot that is half moved to it; then nodes that others follow; then the lowest ordinals that follow nobody.
     """
     followed = {node.myself.master_id for node in view.nodes}
-    home, coming = homes(view), arriving(view)
+    home, coming = uncovered_slots_by_holder(view), incoming_slots(view)
     claims = {
         node_id: slots | home.get(node_id, SlotSet()) | coming.get(node_id, SlotSet())
-        for node_id, slots in inherited(view).items()
+        for node_id, slots in slots_after_failover(view).items()
     }
 
     def preference(node: Node) -> tuple[bool, bool, int]:
@@ -111,7 +111,7 @@ def _masters(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
     followed_ones = [node for node in others if node.node_id in followed]
     kept = [*owners, *followed_ones[: max(0, desired.shards - len(owners))]]
     free = [node for node in others if node not in kept]
-    masters = choose_masters(free, kept, desired.shards, desired.replicas_per_shard, spots(view))
+    masters = choose_masters(free, kept, desired.shards, desired.replicas_per_shard, failure_domains(view))
     return tuple(sorted(masters, key=lambda node: node.ordinal))
 
 
@@ -119,10 +119,10 @@ def _slots(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Ma
     """Each master keeps what it has. A slot without an owner goes to the master that holds its keys; else to the one
     whose even share it is, if that one has none yet; and else to the master that has least.
     """
-    home = homes(view)
-    claims = {node_id: slots | home.get(node_id, SlotSet()) for node_id, slots in inherited(view).items()}
+    home = uncovered_slots_by_holder(view)
+    claims = {node_id: slots | home.get(node_id, SlotSet()) for node_id, slots in slots_after_failover(view).items()}
     target = {master.node_id: claims[master.node_id] for master in masters}
-    kept = SlotSet() if loss_accepted(view, desired) else lost_for_good(view)
+    kept = SlotSet() if loss_accepted(view, desired) else unrecoverable_slots(view)
     free = SlotSet.union_of([*claims.values(), kept]).complement()
     if not masters:
         return target
@@ -144,8 +144,8 @@ def _replicas(masters: tuple[Node, ...], view: ClusterView, desired: Desired) ->
     A replica that holds keys and has no link to its master may hold the last copy of them: it stays, wanted or not,
     unless its master is lost and somebody else has taken over the slots.
     """
-    where = spots(view)
-    succeeded = {loss.node_id for loss in losses(view) if not loss.slots}
+    where = failure_domains(view)
+    succeeded = {loss.node_id for loss in lost_members(view) if not loss.slots}
     following: dict[NodeId, list[Node]] = {master.node_id: [] for master in masters}
     room = _room(masters, view, desired)
     spare: list[Node] = []
@@ -197,7 +197,7 @@ def _room(masters: tuple[Node, ...], view: ClusterView, desired: Desired) -> Map
     """How many replicas, on pods that stay, each master is to have: none that is to be drained, and one more whose own
     pod leaves, for that one takes over.
     """
-    out = drained(view, desired)
+    out = to_drain(view, desired)
     return {
         master.node_id: 0 if master.node_id in out else desired.replicas_per_shard + (master.ordinal >= desired.nodes)
         for master in masters
@@ -212,9 +212,9 @@ def _last_copy(node: Node, succeeded: set[NodeId]) -> bool:
     return cut_off and node.myself.master_id not in succeeded
 
 
-def _ties(node: Node, *, master: NodeId, poor: list[NodeId], where: Spots) -> tuple[int, int, int]:
-    return (_best(node, poor, where), -closeness(where[node.node_id], where[master]), -node.ordinal)
+def _ties(node: Node, *, master: NodeId, poor: list[NodeId], where: FailureDomains) -> tuple[int, int, int]:
+    return (_best(node, poor, where), -colocation(where[node.node_id], where[master]), -node.ordinal)
 
 
-def _best(node: Node, masters: list[NodeId], where: Spots) -> int:
-    return min((closeness(where[node.node_id], where[master]) for master in masters), default=0)
+def _best(node: Node, masters: list[NodeId], where: FailureDomains) -> int:
+    return min((colocation(where[node.node_id], where[master]) for master in masters), default=0)

@@ -34,7 +34,7 @@ class LinkWatch:
         stuck = frozenset(node_id for node_id, since in self._down_since.items() if now - since >= STUCK_S)
         return replace(view, stuck=stuck) if stuck else view
 
-    def told(self, writes: Iterable[Write]) -> None:
+    def sent(self, writes: Iterable[Write]) -> None:
         """Notes that these were told."""
         for write in writes:
             if isinstance(write, Reattach | Replicate):

@@ -17,15 +17,15 @@ class World(Protocol):
         """Who is there, and what each says."""
         ...
 
-    def glance(self) -> ClusterView:
+    def refresh(self) -> ClusterView:
         """What those who were there at the last look say now."""
         ...
 
-    def knock(self, doors: Sequence[Address]) -> list[str]:
+    def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         """What keeps somebody out at each of the addresses; "" where a node answers."""
         ...
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends each write once; returns those that were not accepted and why."""
         ...
 

@@ -17,9 +17,9 @@ from bootstrap.log import Log
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Phase, Plan, Refusal
-from bootstrap.model.steps import HandOver, Leave, Local, MoveSlots, Rejected, SetConfig, SetTimeout, Step, Write
+from bootstrap.model.steps import Leave, Local, ManualFailover, MoveSlots, Rejected, SetConfig, SetTimeout, Step, Write
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.describe import sentence
+from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
 from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
@@ -45,7 +45,7 @@ Planner = Callable[[ClusterView, Desired], Plan | Refusal]
 
 
 @dataclass(slots=True, kw_only=True)
-class Run:
+class Reconciler:
     """One run towards a desired shape: `converge` is all of it."""
 
     world: World
@@ -150,7 +150,7 @@ class Run:
         backoff = Backoff(self.clock, self.log)
         # Only a look finds out whether a member that no pod carries is alive elsewhere, and who holds the keys of slots
         # without an owner: a glance counts those of half-moved slots alone.
-        if seen is not None and (seen.unlisted() or seen.in_question() - seen.half_moved()):
+        if seen is not None and (seen.unlisted() or seen.slots_to_count() - seen.open_slots()):
             seen = None
         while True:
             view = seen or self.wait_for_peers()
@@ -185,21 +185,24 @@ class Run:
         while True:
             self.clock.check()
             self.view = view = self.seen(self.world.look())
-            if not view.absent:
+            if not view.unreachable:
                 return view
             backoff.wait("waiting_for_peers", self._who_is_absent, self._given_up, deadline=self.deadline)
 
     def _who_is_absent(self) -> str:
         self.view = self.explain(self.view)
-        return self.view.absences()
+        return self.view.describe_unreachable()
 
     def _given_up(self) -> BootstrapError:
         """Peers that did not come. Where a setting keeps them away, trying again cannot help: another exit code."""
         self.view = self.explain(self.view)
-        absent = self.view.absent
-        kind = Misconfigured if any(each.why.permanent for each in absent) else NotYet
+        unreachable = self.view.unreachable
+        kind = Misconfigured if any(each.why.permanent for each in unreachable) else NotYet
         return kind.because(
-            [Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod) for each in absent]
+            [
+                Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod)
+                for each in unreachable
+            ]
         )
 
     def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
@@ -209,7 +212,7 @@ class Run:
             self._move(moves, view)
             return None
         writes = [step for step in phase.steps if isinstance(step, Write)]
-        self.resized |= any(isinstance(step, HandOver | Leave) for step in writes)
+        self.resized |= any(isinstance(step, ManualFailover | Leave) for step in writes)
         started = self.clock.now()
         if writes:
             self._write(writes, view)
@@ -219,7 +222,7 @@ class Run:
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
-        open_steps = [sentence(step, self.view) for step in unsettled]
+        open_steps = [describe(step, self.view) for step in unsettled]
         if self.deadline.passed:
             raise NotYet.because([*self.rejected, *_not_settled(open_steps)])
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
@@ -248,7 +251,7 @@ class Run:
                     if said.due():
                         self.log.info("moving_slots", **report.as_fields())
         except BootstrapError:
-            self.view = self.seen(self.world.glance())  # the outcome is to tell of what has moved
+            self.view = self.seen(self.world.refresh())  # the outcome is to tell of what has moved
             raise
         finally:
             self.deadline = replace(self.deadline, at=self.deadline.at + report.took_s)
@@ -271,8 +274,8 @@ class Run:
         declared = self.desired.timeout_ms or 0
         # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
         self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
-        rejected = self.world.tell(writes, view)
-        self.links.told(writes)
+        rejected = self.world.send(writes, view)
+        self.links.sent(writes)
         self.steps_done += len(writes) - len(rejected)
         self._say_what_was_rejected(rejected, view)
         if any(no.answered and isinstance(no.write, SetTimeout | SetConfig) for no in rejected):
@@ -285,9 +288,9 @@ class Run:
                 self.lowered.discard(write.node)
 
     def _say_what_was_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:
-        self.rejected = tuple(_rejection(sentence(no.write, view), no.why) for no in rejected)
+        self.rejected = tuple(_rejection(describe(no.write, view), no.why) for no in rejected)
         for no in rejected:
-            self.log.warning("step_rejected", step=sentence(no.write, view), why=no.why)
+            self.log.warning("step_rejected", step=describe(no.write, view), why=no.why)
 
     def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
         """Glances until every step is settled, a peer is lost or the limit has passed; returns what is unsettled."""
@@ -295,9 +298,9 @@ class Run:
             self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
-            self.view = self.seen(self.world.glance())
+            self.view = self.seen(self.world.refresh())
             unsettled = [step for step in steps if not settled(step, self.view)]
-            if not unsettled or self.view.absent or limit.passed:
+            if not unsettled or self.view.unreachable or limit.passed:
                 return unsettled
             # In a big cluster a glance costs the servers' own time, so the pause grows with it.
             self.clock.sleep(min(limit.left_s, max(GLANCE_EVERY_S, self.clock.now() - began)))
@@ -313,7 +316,7 @@ class Run:
             return
         here = self.lowered & self.view.by_id.keys()
         writes = [SetTimeout(node=node, timeout_ms=self.desired.timeout_ms) for node in sorted(here)]
-        done = len(writes) - len(self.world.tell(writes, self.view))
+        done = len(writes) - len(self.world.send(writes, self.view))
         self.steps_done += done
         self.log.info("timeouts_put_back", nodes=done, failed=len(self.lowered) - done)
         self.lowered.clear()

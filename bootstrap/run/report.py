@@ -11,9 +11,9 @@ from bootstrap.model.node import Node, Place, Role, mebibytes
 from bootstrap.model.outcome import EVEN, Outcome, Skew
 from bootstrap.model.plan import Plan
 from bootstrap.model.steps import Wait
-from bootstrap.model.unreachable import Absent
+from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView, shard_numbers
-from bootstrap.plan.describe import sentence
+from bootstrap.plan.describe import describe
 from bootstrap.plan.placement import judge
 from bootstrap.plan.rebalance import skew
 
@@ -58,7 +58,7 @@ def table(view: ClusterView) -> str:
         ("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION")
     ]
     rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
-    rows += [_absent_row(absent) for absent in view.absent]
+    rows += [_absent_row(unreachable) for unreachable in view.unreachable]
     rows += [(n.pod, "-", "-", "-", "-", "-", "spare", "-", str(n.address), n.version) for n in view.spares]
     if view.places:
         rows[0] += ("NODE", "ZONE")
@@ -73,7 +73,7 @@ def plan_text(plan: Plan, view: ClusterView) -> str:
     lines = [f"found: {finding.message}" for finding in plan.findings] or ["found: nothing to mend"]
     for number, phase in enumerate(plan.phases, 1):
         lines.append(f"{number}. {phase.name}: {phase.why}")
-        words = [("wait: " if isinstance(step, Wait) else "") + sentence(step, view) for step in phase.steps]
+        words = [("wait: " if isinstance(step, Wait) else "") + describe(step, view) for step in phase.steps]
         lines += [f"   - {word.removeprefix('wait: ')}" for word in _shortened(words)]
     return "\n".join(lines)
 
@@ -94,7 +94,7 @@ def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
             {"code": f.code, "message": f.message} | ({"node": f.node} if f.node else {}) for f in plan.findings
         ],
         "phases": [
-            {"phase": phase.name, "why": phase.why, "steps": [sentence(step, view) for step in phase.steps]}
+            {"phase": phase.name, "why": phase.why, "steps": [describe(step, view) for step in phase.steps]}
             for phase in plan.phases
         ],
     }
@@ -129,8 +129,8 @@ def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
     )
 
 
-def _absent_row(absent: Absent) -> tuple[str, ...]:
-    return (absent.pod, "-", "-", "-", "-", "-", absent.why.value, "-", str(absent.address or "-"), "-")
+def _absent_row(unreachable: UnreachablePeer) -> tuple[str, ...]:
+    return (unreachable.pod, "-", "-", "-", "-", "-", unreachable.why.value, "-", str(unreachable.address or "-"), "-")
 
 
 def _shortened(words: list[str]) -> list[str]:

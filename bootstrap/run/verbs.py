@@ -29,7 +29,7 @@ from bootstrap.nodes.probe import ProbeFailed, probe
 from bootstrap.plan.membership import forming
 from bootstrap.plan.rebalance import skew
 from bootstrap.run.progress import Bar
-from bootstrap.run.reconcile import Run
+from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
 from bootstrap.verify import violations
 
@@ -49,7 +49,7 @@ class Session:
     log: Log
     out: TextIO
     console: bool
-    run: Run
+    run: Reconciler
     resolver: Resolver
     integration: Integration
     started_at: float
@@ -153,24 +153,24 @@ class Session:
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of this program: what was done so far is still to be told
-            return self._outcome("failed", 1, (internal(error),))
+            return self._outcome("failed", 1, (internal_error(error),))
 
     def report(self, outcome: Outcome) -> None:
         """The table for a person, then the outcome: an Event, the last line, the container's termination message."""
-        if self.run.view.nodes or self.run.view.absent:
+        if self.run.view.nodes or self.run.view.unreachable:
             print(table(self.run.view), file=self.out)
         self.integration.record(outcome)
-        say(outcome, console=self.console, log=self.log, out=self.out)
+        print_outcome(outcome, console=self.console, log=self.log, out=self.out)
         leave_termination_message(outcome, self.settings.termination_message_file, self.log)
 
     def _prove(self, view: ClusterView) -> None:
         """Probes as a client until it works: the access Service learns of ready pods only some seconds after them."""
         backoff = Backoff(self.clock, self.log)
         while True:
-            doors, through = self._doors(view)
+            endpoints, through = self._doors(view)
             self.run.check_lock()
             try:
-                shards = probe(view, doors, self.run_credentials, clock=self.clock)
+                shards = probe(view, endpoints, self.run_credentials, clock=self.clock)
             except ProbeFailed as error:
                 reason = Reason(
                     code="probe",
@@ -190,11 +190,11 @@ class Session:
         """
         backoff = Backoff(self.clock, self.log)
         while True:
-            doors, through = self._doors(self.run.view)
+            endpoints, through = self._doors(self.run.view)
             if through == PEERS:
                 return
-            silences = [answer for answer in self.run.world.knock(doors) if answer]
-            if len(silences) < len(doors):
+            silences = [answer for answer in self.run.world.check_endpoints(endpoints) if answer]
+            if len(silences) < len(endpoints):
                 return
             reason = Reason(code="no-way-in", message=f"{through}: {silences[0]}", remedy=_DOOR_REMEDY)
             backoff.wait(
@@ -252,7 +252,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
     try:
         observer = Observer(resolver=resolver, nodes=nodes, names=names, wanted=settings.desired.nodes)
         integration = integration_for(settings, clock=clock, log=log)
-        run = Run(
+        run = Reconciler(
             world=observer,
             desired=settings.desired,
             deadline=Deadline.after(settings.deadline_s, clock),
@@ -279,7 +279,7 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
         nodes.close()
 
 
-def internal(error: Exception) -> Reason:
+def internal_error(error: Exception) -> Reason:
     """A fault in this program, as a reason; the traceback goes to standard error, for whoever is to mend it."""
     traceback.print_exception(error)
     message = f"a fault in this program: {type(error).__name__}"
@@ -297,7 +297,7 @@ def credentials(settings: Settings) -> Credentials:
     )
 
 
-def say(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
+def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
     """The outcome as the last line: JSON for machines; in words, with every reason and remedy, on a console."""
     if not console:
         (log.info if outcome.exit_code == 0 else log.warning)("outcome", **outcome.as_fields())

@@ -22,18 +22,20 @@ def fill(owners: Sequence[tuple[Address, SlotSet]], keys: int) -> None:
     for number, (_, slots) in enumerate(owners):
         for slot in slots:
             owner_of[slot] = number
-    doors = [socket.create_connection((address.host, address.port), timeout=ANSWER_LIMIT_S) for address, _ in owners]
+    endpoints = [
+        socket.create_connection((address.host, address.port), timeout=ANSWER_LIMIT_S) for address, _ in owners
+    ]
     names = iter(range(keys))
     while some := [b"key:%d" % number for number in islice(names, TOGETHER)]:
         commands: list[list[bytes]] = [[] for _ in owners]
         for name in some:
             words = b"*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(name), name, len(VALUE), VALUE)
             commands[owner_of[key_slot(name)]].append(words)
-        for door, told in zip(doors, commands, strict=True):
+        for door, told in zip(endpoints, commands, strict=True):
             door.sendall(b"".join(told))
-        for door, told in zip(doors, commands, strict=True):
+        for door, told in zip(endpoints, commands, strict=True):
             _all_taken(door, len(told))
-    for door in doors:
+    for door in endpoints:
         door.close()
 
 

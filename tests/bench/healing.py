@@ -29,7 +29,7 @@ from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.run.report import aligned
 from bootstrap.verify import violations
-from tests.at_hand import SERVERS
+from tests.available_servers import SERVERS
 from tests.bench.looking import start_apply, view_of
 
 LIMIT_S = 60.0

@@ -47,7 +47,7 @@ from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.plan.settled import settled
 from bootstrap.run.report import aligned
-from tests.at_hand import CLIENTS, SERVERS
+from tests.available_servers import CLIENTS, SERVERS
 from tests.bench.filling import fill
 from tests.bench.looking import start, start_apply, view_of
 from tests.real.checker import Checker
@@ -184,7 +184,7 @@ class Bench:
         alike = {node.node_id: node.slots for node in view.nodes} == self._home
         keys = [node.keys for node in view.nodes]
         whole = len(keys) == 4 and sum(keys) == self._keys and keys[3] == 0
-        open_slots = any(node.half_moved for node in view.nodes)
+        open_slots = any(node.open_slots for node in view.nodes)
         return alike and whole and not open_slots and all(settled(wait, view) for wait in CALM)
 
     def _timed(self, process: subprocess.Popen[bytes], began: float) -> Turn:
@@ -208,7 +208,7 @@ class Bench:
         pairs = [(fourth, other) for other in view.nodes[:3]] + [(other, fourth) for other in view.nodes[:3]]
         for one, other in pairs:
             meet = Meet(introducer=one.node_id, newcomer=other.node_id, address=other.address, bus_port=other.bus_port)
-            if rejected := self._nodes.tell({one.address: [meet]}):
+            if rejected := self._nodes.send({one.address: [meet]}):
                 raise SystemExit(f"the fourth master did not join: {rejected}")
         self._until(lambda now: settled(AwaitMesh(), now) and all(node.serving for node in now.nodes))
 

@@ -33,7 +33,7 @@ CLIENT = Path(__file__).with_name("client.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Reconciler:
     """One Job that has ended: its condition, what its pods said, one after the other, and what they left behind."""
 
     condition: str
@@ -141,7 +141,7 @@ class Namespace:
                 metadata = {"name": name}
                 self.create_all([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data_of()}])
 
-    def run(self, name: str) -> Run:
+    def run(self, name: str) -> Reconciler:
         """A run for the asking, from its start to its end."""
         self.start(name)
         return self.ended(name)
@@ -150,7 +150,7 @@ class Namespace:
         """A run for the asking."""
         self.kubectl("create", "job", "--from=cronjob/redis-bootstrap", name)
 
-    def ended(self, job: str = "redis-bootstrap", limit_s: float = RUN_S) -> Run:
+    def ended(self, job: str = "redis-bootstrap", limit_s: float = RUN_S) -> Reconciler:
         """That Job, once it is complete or has failed."""
 
         def end() -> Manifest | None:
@@ -158,7 +158,7 @@ class Namespace:
             return next((each for each in conditions if each["type"] in ("Complete", "Failed")), None)
 
         condition = until(end, f"job {job} ends", limit_s)
-        return Run(
+        return Reconciler(
             condition=condition["type"],
             reason=condition.get("reason", ""),
             log=self.log(job),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .asked import needs_disks
-from .harness import Namespace, Run
+from .harness import Namespace, Reconciler
 
 KEYS = 300
 BY_HAND = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
@@ -63,7 +63,7 @@ def test_self_heal_needs_nobody(namespace: Namespace) -> None:
     assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
 
 
-def formed(namespace: Namespace, overlay: str, *patches: Any) -> Run:
+def formed(namespace: Namespace, overlay: str, *patches: Any) -> Reconciler:
     """A cluster with keys in it; returns the run that formed it."""
     needs_disks(namespace, overlay)
     namespace.apply(overlay, patches=list(patches))

@@ -24,7 +24,7 @@ import pytest
 from aiohttp.test_utils import RawTestServer
 from kmock import KubernetesError, KubernetesScaffold, Request, Server
 
-from tests.at_hand import ON_CI
+from tests.available_servers import ON_CI
 
 Object = dict[str, Any]
 NAMESPACE = "shop"

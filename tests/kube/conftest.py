@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.kube.client import Kube
+from bootstrap.kube.client import KubeClient
 from tests.kube.api import NAMESPACE, KubeApi, kube_api
 
 
@@ -19,10 +19,10 @@ def api(tmp_path: Path) -> Iterator[KubeApi]:
 
 
 @pytest.fixture
-def client(api: KubeApi) -> Callable[..., Kube]:
+def client(api: KubeApi) -> Callable[..., KubeClient]:
     """Makes clients of that server; each is a run's own."""
 
-    def make(*, limit_s: float = 3.0) -> Kube:
-        return Kube("127.0.0.1", api.port, NAMESPACE, account=api.folder, limit_s=limit_s)
+    def make(*, limit_s: float = 3.0) -> KubeClient:
+        return KubeClient("127.0.0.1", api.port, NAMESPACE, account=api.folder, limit_s=limit_s)
 
     return make

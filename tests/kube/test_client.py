@@ -12,10 +12,10 @@ import pytest
 
 from bootstrap.errors import ApiError, Conflict, Forbidden, Misconfigured, NotFound
 from bootstrap.kube import client as kube
-from bootstrap.kube.client import LEASES, NODES, PODS, Kube
+from bootstrap.kube.client import LEASES, NODES, PODS, KubeClient
 from tests.kube.api import NAMESPACE, KubeApi, kube_api, pod
 
-Client = Callable[..., Kube]
+Client = Callable[..., KubeClient]
 
 
 def test_a_path_is_the_api_s(api: KubeApi, client: Client) -> None:
@@ -117,7 +117,9 @@ def test_an_api_that_drips_bytes_costs_the_limit_and_no_more(api: KubeApi) -> No
         dripper.start()
         began = time.monotonic()
         with pytest.raises(ApiError, match="does not answer"):
-            Kube("127.0.0.1", listener.getsockname()[1], NAMESPACE, account=api.folder, limit_s=0.3).get(PODS, "x")
+            KubeClient("127.0.0.1", listener.getsockname()[1], NAMESPACE, account=api.folder, limit_s=0.3).get(
+                PODS, "x"
+            )
         assert time.monotonic() - began < 3.0
         over.set()
         dripper.join(5)
@@ -127,7 +129,7 @@ def test_a_stranger_with_another_certificate_gets_no_token(api: KubeApi, tmp_pat
     """Only whom the account's own authority vouches for is spoken to."""
     with kube_api(tmp_path / "other") as stranger:
         with pytest.raises(ApiError, match="CERTIFICATE_VERIFY_FAILED"):
-            Kube("127.0.0.1", stranger.port, NAMESPACE, account=api.folder).get(PODS, "x")
+            KubeClient("127.0.0.1", stranger.port, NAMESPACE, account=api.folder).get(PODS, "x")
         assert stranger.asked == []
 
 
@@ -139,28 +141,28 @@ def test_an_api_server_at_an_ipv6_address_is_spoken_to(tmp_path: Path) -> None:
         except OSError:
             pytest.skip("no IPv6 loopback here")
     with kube_api(tmp_path / "account", "::1") as six:
-        assert list(Kube("::1", six.port, NAMESPACE, account=six.folder).list(PODS)) == []
+        assert list(KubeClient("::1", six.port, NAMESPACE, account=six.folder).list(PODS)) == []
 
 
 def test_nobody_there_is_an_answer_too(api: KubeApi) -> None:
     """Connection refused, in the system's words."""
     with pytest.raises(ApiError, match=r"does not answer .*refused"):
-        Kube("127.0.0.1", 9, NAMESPACE, account=api.folder).get(PODS, "x")
+        KubeClient("127.0.0.1", 9, NAMESPACE, account=api.folder).get(PODS, "x")
 
 
 def test_it_is_used_where_it_can_be(api: KubeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto`: inside a pod and only there. `on` outside of one, or with files that are no certificates: exit 4."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    assert Kube.where_usable("auto", NAMESPACE) is None
+    assert KubeClient.where_usable("auto", NAMESPACE) is None
     with pytest.raises(Misconfigured, match="this is no pod"):
-        Kube.where_usable("on", NAMESPACE)
+        KubeClient.where_usable("on", NAMESPACE)
     monkeypatch.setattr(kube, "ACCOUNT", api.folder)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
-    found = Kube.where_usable("auto", NAMESPACE)
+    found = KubeClient.where_usable("auto", NAMESPACE)
     assert found is not None
     assert list(found.list(PODS)) == []
-    assert Kube.where_usable("off", NAMESPACE) is None
+    assert KubeClient.where_usable("off", NAMESPACE) is None
     (api.folder / "ca.crt").write_text("no certificate")
     with pytest.raises(Misconfigured, match="cannot be used"):
-        Kube.where_usable("auto", NAMESPACE)
+        KubeClient.where_usable("auto", NAMESPACE)

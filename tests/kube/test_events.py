@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.errors import Reason
-from bootstrap.kube.client import Kube
-from bootstrap.kube.events import NOTE_MAX, Events, cut, note_of, reason_of
+from bootstrap.kube.client import KubeClient
+from bootstrap.kube.events import NOTE_MAX, EventRecorder, cut, note_of, reason_of
 from bootstrap.model.outcome import Outcome
 from bootstrap.run.report import outcome_of
 from tests.builders import formed, shape
 from tests.kube.api import NAMESPACE, Asked, KubeApi
 
-Client = Callable[..., Kube]
+Client = Callable[..., KubeClient]
 
 
 def outcome(word: str, exit_code: int = 0, took_s: float = 1.5, *reasons: Reason) -> Outcome:
@@ -25,13 +25,13 @@ def outcome(word: str, exit_code: int = 0, took_s: float = 1.5, *reasons: Reason
     return outcome_of(word, view, exit_code=exit_code, steps=39, took_s=took_s, reasons=reasons)
 
 
-def pen(client: Client, instance: str = "redis-bootstrap-x") -> Events:
-    return Events(client(), statefulset="redis-app", instance=instance)
+def pen(client: Client, instance: str = "redis-bootstrap-x") -> EventRecorder:
+    return EventRecorder(client(), statefulset="redis-app", instance=instance)
 
 
 def test_an_event_is_about_the_statefulset(api: KubeApi, client: Client) -> None:
     """With all that Kubernetes demands of an Event, and the uid by which `kubectl describe` finds it."""
-    pen(client).tell("BootstrapFormed", "3 shards", good=True, uid="uid-1")
+    pen(client).record("BootstrapFormed", "3 shards", good=True, uid="uid-1")
     (event,) = api.of("events")
     del event["metadata"]["resourceVersion"]
     assert event.pop("eventTime").endswith("Z")
@@ -59,12 +59,12 @@ def test_an_event_is_about_the_statefulset(api: KubeApi, client: Client) -> None
 def test_the_same_words_become_a_series(api: KubeApi, client: Client) -> None:
     """Runs every five minutes, each in a pod of its own: one Event, counted. Other words are another one."""
     for number in range(12):
-        pen(client, f"run-{number}").tell("BootstrapUnchanged", "3 shards", good=True, uid="uid-1")
+        pen(client, f"run-{number}").record("BootstrapUnchanged", "3 shards", good=True, uid="uid-1")
     (event,) = api.of("events")
     assert event["series"]["count"] == 12
     assert event["series"]["lastObservedTime"] > event["eventTime"]
-    pen(client).tell("BootstrapUnchanged", "4 shards", good=True, uid="uid-1")
-    pen(client).tell("BootstrapUnchanged", "3 shards", good=True, uid="a StatefulSet of that name that came later")
+    pen(client).record("BootstrapUnchanged", "4 shards", good=True, uid="uid-1")
+    pen(client).record("BootstrapUnchanged", "3 shards", good=True, uid="a StatefulSet of that name that came later")
     assert sorted(event.get("series", {}).get("count", 1) for event in api.of("events")) == [1, 1, 12]
 
 
@@ -76,7 +76,7 @@ def test_two_runs_that_say_the_same_at_once_say_it(api: KubeApi, client: Client)
             api.put("events", (asked.body or {})["metadata"]["name"], asked.body or {})
 
     api.meanwhile = meanwhile
-    pen(client).tell("BootstrapStarted", "sees to it", good=True, uid="uid-1")
+    pen(client).record("BootstrapStarted", "sees to it", good=True, uid="uid-1")
     assert len(api.of("events")) == 1
 
 

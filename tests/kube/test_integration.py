@@ -12,14 +12,14 @@ import pytest
 from bootstrap.config import Settings
 from bootstrap.errors import Forbidden, Misconfigured, NotYet, Refused
 from bootstrap.kube import client as kube
-from bootstrap.kube.client import Kube
+from bootstrap.kube.client import KubeClient
 from bootstrap.kube.integration import InKubernetes, Integration, integration_for
-from bootstrap.kube.lease import DURATION_S, RENEW_EVERY_S, TRUST_S
+from bootstrap.kube.lease import DURATION_S, RENEW_DEADLINE_S, RETRY_PERIOD_S
 from bootstrap.model.node import Address, Place
 from bootstrap.model.steps import Rejected, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.discover import Resolver
-from bootstrap.run.reconcile import Run
+from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of
 from bootstrap.run.verbs import Session
 from bootstrap.verify import violations
@@ -27,7 +27,7 @@ from tests.fake_cluster import FakeCluster
 from tests.kube.api import Asked, KubeApi, pod
 from tests.run.test_reconcile import SHAPE, Notes, run_on
 
-Client = Callable[..., Kube]
+Client = Callable[..., KubeClient]
 SETTINGS = Settings()
 
 
@@ -47,12 +47,12 @@ class Servers(FakeCluster):
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
         if self.time >= self._renew_at:
-            self._renew_at = self.time + RENEW_EVERY_S
+            self._renew_at = self.time + RETRY_PERIOD_S
             self.renew()
 
-    def tell(self, writes: object, view: ClusterView) -> list[Rejected]:
+    def send(self, writes: object, view: ClusterView) -> list[Rejected]:
         told: list[Write] = list(writes)  # type: ignore[call-overload]
-        rejected = super().tell(told, view)
+        rejected = super().send(told, view)
         self.rounds += 1
         if self.rounds == self.frozen_after:
             self.time += self.frozen_s
@@ -74,7 +74,7 @@ def inside(api: KubeApi, client: Client) -> Callable[..., InKubernetes]:
     return make
 
 
-def converge(around: Integration, run: Run) -> ClusterView:
+def converge(around: Integration, run: Reconciler) -> ClusterView:
     """As `apply` does it."""
     run.check_lock = around.check_lock
     with around.locked(run.deadline):
@@ -115,7 +115,7 @@ def test_a_second_run_waits_says_for_whom_and_leaves(api: KubeApi, inside: Calla
     first, second = inside(servers), inside(servers, log=log)
     servers.look = None  # type: ignore[method-assign, assignment]
     servers.renew = first._lock.renew
-    first._lock.attempt()
+    first._lock.try_acquire()
     waiting = replace(run_on(servers, deadline_s=60), log=log)
     with pytest.raises(NotYet) as caught:
         converge(second, waiting)
@@ -132,10 +132,10 @@ def test_a_second_run_waits_says_for_whom_and_leaves(api: KubeApi, inside: Calla
 def test_a_second_run_goes_on_once_the_first_is_dead(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
     """Its Lease runs out while the second waits, by the second's own clock."""
     servers, log = Servers(), Notes()
-    dead, heir = inside(servers), inside(servers, log=log)
-    dead._lock.attempt()
+    dead, candidate = inside(servers), inside(servers, log=log)
+    dead._lock.try_acquire()
     began = servers.time
-    view = converge(heir, replace(run_on(servers), log=log))
+    view = converge(candidate, replace(run_on(servers), log=log))
     assert violations(view, SHAPE) == ()
     (taken,) = log.of("lock_taken")
     assert DURATION_S <= float(str(taken["waited_s"])) <= DURATION_S + 3
@@ -182,7 +182,7 @@ def test_a_run_that_cannot_renew_writes_no_more(api: KubeApi, inside: Callable[.
     def frozen() -> None:
         api.failing["update", "leases"] = 503
 
-    servers.frozen_after, servers.frozen_s, servers.frozen = 1, TRUST_S + 0.1, frozen
+    servers.frozen_after, servers.frozen_s, servers.frozen = 1, RENEW_DEADLINE_S + 0.1, frozen
     with pytest.raises(NotYet, match=r"could not be renewed for \d+ s") as caught:
         converge(inside(servers, log=log), run_on(servers))
     assert caught.value.exit_code == 1

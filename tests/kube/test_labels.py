@@ -7,14 +7,14 @@ from collections.abc import Callable
 import pytest
 
 from bootstrap.errors import ApiError, Forbidden, NotYet
-from bootstrap.kube.client import Kube
+from bootstrap.kube.client import KubeClient
 from bootstrap.kube.labels import label, labels_of
 from bootstrap.kube.pods import Pods
 from bootstrap.model.view import ClusterView
 from tests.builders import formed, shape
 from tests.kube.api import KubeApi, pod
 
-Client = Callable[..., Kube]
+Client = Callable[..., KubeClient]
 
 
 @pytest.fixture

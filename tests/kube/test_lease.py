@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 
 from bootstrap.errors import ApiError, Forbidden, NotYet
-from bootstrap.kube.client import Kube
-from bootstrap.kube.lease import DURATION_S, RENEW_EVERY_S, TRUST_S, Lock
+from bootstrap.kube.client import KubeClient
+from bootstrap.kube.lease import DURATION_S, RENEW_DEADLINE_S, RETRY_PERIOD_S, LeaseLock
 from tests.kube.api import Asked, KubeApi
 
-Client = Callable[..., Kube]
-Locks = Callable[..., Lock]
+Client = Callable[..., KubeClient]
+Locks = Callable[..., LeaseLock]
 LEASE = "redis-bootstrap"
 
 
@@ -44,8 +44,8 @@ def watch() -> Watch:
 def lock(client: Client, watch: Watch) -> Locks:
     """Makes the locks of runs: `lock("a")`."""
 
-    def make(identity: str, *, limit_s: float = 3.0) -> Lock:
-        return Lock(client(limit_s=limit_s), LEASE, identity=identity, clock=watch)
+    def make(identity: str, *, limit_s: float = 3.0) -> LeaseLock:
+        return LeaseLock(client(limit_s=limit_s), LEASE, identity=identity, clock=watch)
 
     return make
 
@@ -55,7 +55,7 @@ def holder(api: KubeApi) -> str:
     return str(lease["spec"]["holderIdentity"])
 
 
-def lost(one: Lock) -> str:
+def lost(one: LeaseLock) -> str:
     """Why a run may no longer write."""
     with pytest.raises(NotYet) as caught:
         one.check()
@@ -66,18 +66,18 @@ def lost(one: Lock) -> str:
 
 def test_times_leave_room_for_writes_under_way() -> None:
     """A holder renews several times before it stops trusting its hold, and stops well before anyone may take it."""
-    assert 2 * RENEW_EVERY_S < TRUST_S
-    assert TRUST_S + 6 < DURATION_S
+    assert 2 * RETRY_PERIOD_S < RENEW_DEADLINE_S
+    assert RENEW_DEADLINE_S + 6 < DURATION_S
 
 
 def test_the_first_makes_the_lease_and_the_second_hears_of_it(api: KubeApi, lock: Locks) -> None:
     """The second learns who holds it, and has written nothing."""
     first, second = lock("a"), lock("b")
-    assert first.attempt() == ""
+    assert first.try_acquire() == ""
     first.check()
     (lease,) = api.of("leases")
     assert lease["spec"]["leaseDurationSeconds"] == DURATION_S
-    assert second.attempt() == f"a, since {lease['spec']['acquireTime']}"
+    assert second.try_acquire() == f"a, since {lease['spec']['acquireTime']}"
     assert api.of("leases") == [lease]
     assert "is no longer this run's" in lost(second)
 
@@ -85,10 +85,10 @@ def test_the_first_makes_the_lease_and_the_second_hears_of_it(api: KubeApi, lock
 def test_a_lease_that_was_let_go_of_is_taken_at_once(api: KubeApi, lock: Locks) -> None:
     """The Lease stays, without a holder; taking it counts one more transition."""
     first, second = lock("a"), lock("b")
-    first.attempt()
+    first.try_acquire()
     first.release()
     assert holder(api) == ""
-    assert second.attempt() == ""
+    assert second.try_acquire() == ""
     assert (holder(api), api.of("leases")[0]["spec"]["leaseTransitions"]) == ("b", 2)
     assert "no longer" in lost(first), "whoever has let go may not write"
 
@@ -96,9 +96,9 @@ def test_a_lease_that_was_let_go_of_is_taken_at_once(api: KubeApi, lock: Locks) 
 def test_of_many_at_once_one_gets_it(api: KubeApi, client: Client, watch: Watch) -> None:
     """Twelve runs race for a Lease that is not there yet, then for one that is free: each time exactly one wins."""
     for _ in range(3):
-        locks = [Lock(client(), LEASE, identity=f"run-{number}", clock=watch) for number in range(12)]
+        locks = [LeaseLock(client(), LEASE, identity=f"run-{number}", clock=watch) for number in range(12)]
         with ThreadPoolExecutor(len(locks)) as pool:
-            answers = list(pool.map(Lock.attempt, locks))
+            answers = list(pool.map(LeaseLock.try_acquire, locks))
         (winner,) = [number for number, answer in enumerate(answers) if answer == ""]
         assert holder(api) == f"run-{winner}"
         locks[winner].release()
@@ -107,29 +107,29 @@ def test_of_many_at_once_one_gets_it(api: KubeApi, client: Client, watch: Watch)
 def test_whoever_comes_between_reading_and_writing_wins(api: KubeApi, lock: Locks) -> None:
     """The Lease is free when it is read, and another's when it is written: 409, and nothing is overwritten."""
     first, second, third = lock("a"), lock("b"), lock("c")
-    first.attempt()
+    first.try_acquire()
     first.release()
 
     def meanwhile(asked: Asked) -> None:
         if asked.what == ("update", "leases") and holder(api) == "":
             api.meanwhile = lambda _: None
-            assert third.attempt() == ""
+            assert third.try_acquire() == ""
 
     api.meanwhile = meanwhile
-    assert second.attempt() == "another run that came first"
+    assert second.try_acquire() == "another run that came first"
     assert holder(api) == "c"
 
 
 def test_a_dead_holder_s_lease_runs_out(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """After its duration, counted from when this run first saw it so; then the dead one, should it wake up, is told."""
-    dead, heir = lock("dead"), lock("heir")
-    dead.attempt()
+    dead, candidate = lock("dead"), lock("heir")
+    dead.try_acquire()
     watch.time += 3600  # however long it has been dead: nobody saw that
-    assert heir.attempt().startswith("dead, since")
+    assert candidate.try_acquire().startswith("dead, since")
     watch.time += DURATION_S
-    assert heir.attempt().startswith("dead, since")
+    assert candidate.try_acquire().startswith("dead, since")
     watch.time += 0.1
-    assert heir.attempt() == ""
+    assert candidate.try_acquire() == ""
     assert holder(api) == "heir"
     dead.renew()
     assert "heir holds it now" in lost(dead)
@@ -138,23 +138,23 @@ def test_a_dead_holder_s_lease_runs_out(api: KubeApi, lock: Locks, watch: Watch)
 def test_a_holder_that_renews_keeps_it(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """However long the other waits; what it watches is whether something changes, not what the holder's clock says."""
     first, second = lock("a"), lock("b")
-    first.attempt()
+    first.try_acquire()
     for _ in range(20):
         watch.time += DURATION_S - 1
         first.renew()
-        assert second.attempt().startswith("a, since")
+        assert second.try_acquire().startswith("a, since")
         first.check()
     lease = api.of("leases")[0]
     api.put("leases", LEASE, {**lease, "spec": {**lease["spec"], "renewTime": "1970-01-01T00:00:00.000000Z"}})
-    assert second.attempt().startswith("a, since"), "a clock that is wrong is no death"
+    assert second.try_acquire().startswith("a, since"), "a clock that is wrong is no death"
 
 
 def test_a_holder_that_cannot_renew_stops_before_anyone_takes_it(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """Renewals fail; after TRUST_S it may not write, with the cause told. When one succeeds again, it may."""
     one = lock("a")
-    one.attempt()
+    one.try_acquire()
     api.failing["update", "leases"] = 503
-    watch.time += TRUST_S
+    watch.time += RENEW_DEADLINE_S
     one.renew()
     one.check()
     watch.time += 0.1
@@ -169,13 +169,13 @@ def test_a_holder_that_cannot_renew_stops_before_anyone_takes_it(api: KubeApi, l
 def test_a_renewal_without_an_answer_is_no_loss(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """It got through all the same, so the version is another than this run knows: it looks, and goes on."""
     one = lock("a", limit_s=1.5)
-    one.attempt()
+    one.try_acquire()
     api.silent.add(("update", "leases"))
     one.renew()
     api.silent.clear()
-    watch.time += TRUST_S - 1
+    watch.time += RENEW_DEADLINE_S - 1
     one.renew()
-    watch.time += TRUST_S - 1
+    watch.time += RENEW_DEADLINE_S - 1
     one.check()
     one.release()
     assert holder(api) == ""
@@ -186,15 +186,15 @@ def test_a_first_write_without_an_answer_is_found_again(api: KubeApi, lock: Lock
     one = lock("a", limit_s=1.5)
     api.silent.add(("create", "leases"))
     with pytest.raises(ApiError, match="does not answer"):
-        one.attempt()
-    assert one.attempt() == ""
+        one.try_acquire()
+    assert one.try_acquire() == ""
     assert api.of("leases")[0]["spec"]["leaseTransitions"] == 1
 
 
 def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> None:
     """Somebody annotates it; the version changes, the holder does not. The annotation stays."""
     one = lock("a")
-    one.attempt()
+    one.try_acquire()
     lease = api.of("leases")[0]
     api.put("leases", LEASE, {**lease, "metadata": {**lease["metadata"], "annotations": {"note": "mine"}}})
     one.renew()
@@ -205,7 +205,7 @@ def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> Non
 def test_a_deleted_lease_is_lost(api: KubeApi, lock: Locks) -> None:
     """Another run would make a new one, so this one does not."""
     one = lock("a")
-    one.attempt()
+    one.try_acquire()
     api.objects.clear()
     one.renew()
     assert "somebody deleted it" in lost(one)
@@ -216,10 +216,10 @@ def test_a_deleted_lease_is_lost(api: KubeApi, lock: Locks) -> None:
 def test_the_lost_is_not_let_go_of(api: KubeApi, lock: Locks, watch: Watch) -> None:
     """Letting go of what is another's would let a third one in."""
     first, second = lock("a"), lock("b")
-    first.attempt()
-    second.attempt()
+    first.try_acquire()
+    second.try_acquire()
     watch.time += DURATION_S + 1
-    second.attempt()
+    second.try_acquire()
     first.release()
     assert holder(api) == "b"
 
@@ -227,10 +227,10 @@ def test_the_lost_is_not_let_go_of(api: KubeApi, lock: Locks, watch: Watch) -> N
 def test_it_is_renewed_in_the_background_until_it_is_let_go_of(api: KubeApi, lock: Locks) -> None:
     """By a thread of its own, which ends with the hold."""
     one = lock("a")
-    one.attempt()
+    one.try_acquire()
     renewed = threading.Semaphore(0)
     api.meanwhile = lambda asked: renewed.release() if asked.what == ("update", "leases") else None
-    one.keep(every_s=0.01)
+    one.start_renewing(every_s=0.01)
     assert all(renewed.acquire(timeout=10) for _ in range(3)), "three renewals"
     one.release()
     assert holder(api) == ""
@@ -242,4 +242,4 @@ def test_a_lock_that_may_not_be_taken_is_said(api: KubeApi, lock: Locks, verb: s
     """Exit code 4 and the right that lacks: a run without the lock it is meant to have would be no safe run."""
     api.forbidden.add((verb, "leases"))
     with pytest.raises(Forbidden, match=rf"{verb} leases\.coordination\.k8s\.io"):
-        lock("a").attempt()
+        lock("a").try_acquire()

@@ -8,21 +8,23 @@ from typing import Any
 import pytest
 
 from bootstrap.errors import Forbidden
-from bootstrap.kube.client import Kube
+from bootstrap.kube.client import KubeClient
 from bootstrap.kube.pods import ZONE_LABEL, Pods
 from bootstrap.model.node import Address, Place
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from tests.kube.api import KubeApi, pod
 
-Client = Callable[..., Kube]
+Client = Callable[..., KubeClient]
 NAME = "redis-app-0"
 
 
-def explained(api: KubeApi, client: Client, why: Absence = Absence.NO_RECORD, address: Address | None = None) -> str:
+def explained(
+    api: KubeApi, client: Client, why: UnreachableReason = UnreachableReason.NO_RECORD, address: Address | None = None
+) -> str:
     """What is said of redis-app-0, which does not answer."""
-    absent = Absent(pod=NAME, ordinal=0, why=why, address=address)
-    (found,) = Pods(client(), "redis-app").explain(ClusterView(absent=(absent,))).absent
+    unreachable = UnreachablePeer(pod=NAME, ordinal=0, why=why, address=address)
+    (found,) = Pods(client(), "redis-app").explain(ClusterView(unreachable=(unreachable,))).unreachable
     return found.detail
 
 
@@ -108,17 +110,19 @@ def test_the_dns_is_told_apart_from_the_pods(api: KubeApi, client: Client) -> No
     api.put("pods", NAME, pod(NAME))
     words = "it runs at 10.0.0.1 on node1, which the DNS does not know: does the Service select it?"
     assert explained(api, client) == words
-    moved = explained(api, client, Absence.TIMEOUT, Address("10.0.0.9", 6379))
+    moved = explained(api, client, UnreachableReason.TIMEOUT, Address("10.0.0.9", 6379))
     assert moved == "it runs at 10.0.0.1 on node1: the DNS has not caught up"
-    assert explained(api, client, Absence.CONNECTION_REFUSED, Address("10.0.0.1", 6379)) == ""
+    assert explained(api, client, UnreachableReason.CONNECTION_REFUSED, Address("10.0.0.1", 6379)) == ""
 
 
 def test_what_kubernetes_says_is_said_once(api: KubeApi, client: Client) -> None:
     """A wait explains itself again and again; the words do not pile up."""
     api.put("pods", NAME, pod(NAME, phase="Pending"))
     pods = Pods(client(), "redis-app")
-    view = ClusterView(absent=(Absent(pod=NAME, ordinal=0, why=Absence.NO_RECORD, detail="known before"),))
-    assert pods.explain(pods.explain(view)).absent[0].detail == "known before; Pending"
+    view = ClusterView(
+        unreachable=(UnreachablePeer(pod=NAME, ordinal=0, why=UnreachableReason.NO_RECORD, detail="known before"),)
+    )
+    assert pods.explain(pods.explain(view)).unreachable[0].detail == "known before; Pending"
 
 
 def test_an_api_that_does_not_tell_is_said_too(api: KubeApi, client: Client) -> None:

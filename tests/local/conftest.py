@@ -18,7 +18,7 @@ import pytest
 
 from bootstrap.local.programs import Program, find_program, identify
 from bootstrap.model.node import Address
-from tests.at_hand import SERVERS
+from tests.available_servers import SERVERS
 
 ROOT = Path(__file__).parents[2]
 STUB = Path(__file__).with_name("stub.py")

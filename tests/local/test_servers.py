@@ -17,7 +17,7 @@ import pytest
 
 from bootstrap.errors import NotYet
 from bootstrap.local.addresses import BUS_OFFSET, reserve
-from bootstrap.local.process_guard import Leash
+from bootstrap.local.process_guard import ProcessGuard
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server, kill_all, start_all, stop_all
 from bootstrap.model.node import Address
@@ -251,19 +251,19 @@ def test_server_outlives_the_thread_that_started_it(plain: Server) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from bootstrap.local.leash import own_leash
+from bootstrap.local.process_guard import own_process_guard
 from bootstrap.local.programs import identify
 from bootstrap.local.servers import Server
-from bootstrap.model import Address
+from bootstrap.model.node import Address
 program, directory, *hosts = sys.argv[1:]
 for host in hosts:
     server = Server(identify(Path(program)), Path(directory) / host, Address(host, 6379))
     server.start()
 server.pause()
-own_leash().remove_at_end(Path(directory) / hosts[0])
-own_leash().remove_at_end(Path(directory) / hosts[1])
-own_leash().keep_at_end(Path(directory) / hosts[1])
-print(own_leash().group, flush=True)
+own_process_guard().remove_at_end(Path(directory) / hosts[0])
+own_process_guard().remove_at_end(Path(directory) / hosts[1])
+own_process_guard().keep_at_end(Path(directory) / hosts[1])
+print(own_process_guard().group, flush=True)
 sys.stdin.read()
 """
 
@@ -300,22 +300,22 @@ def test_servers_do_not_outlive_the_process_that_holds_them(
 
 def test_lost_guard_is_replaced_for_the_next_server(plain: Server) -> None:
     """Without its guard a leash cannot be joined: a new one is made."""
-    leash = Leash()
-    assert leash.holds
-    os.kill(leash.group, signal.SIGKILL)
-    eventually(lambda: not leash.holds)
-    leash.release()
+    process_guard = ProcessGuard()
+    assert process_guard.holds
+    os.kill(process_guard.group, signal.SIGKILL)
+    eventually(lambda: not process_guard.holds)
+    process_guard.release()
     plain.start()
     assert plain.answers()
 
 
 def test_released_leash_ends_whoever_is_left(plain: Server) -> None:
     """The end of the leash is the end of its group."""
-    leash = Leash()
-    child = subprocess.Popen(["sleep", "1000"], process_group=leash.group)
-    leash.release()
+    process_guard = ProcessGuard()
+    child = subprocess.Popen(["sleep", "1000"], process_group=process_guard.group)
+    process_guard.release()
     assert child.wait(30) == -signal.SIGKILL
-    assert not leash.holds
+    assert not process_guard.holds
 
 
 def _is_alive(pid: int) -> bool:

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from bootstrap.errors import Misconfigured, WrongUsage
-from bootstrap.local.state_dir import Home, Remembered, default_directory, is_up, read_remembered, read_up, started_at
+from bootstrap.local.state_dir import (
+    ClusterDirectory,
+    Remembered,
+    default_directory,
+    is_up,
+    read_remembered,
+    read_up,
+    started_at,
+)
 from bootstrap.model.node import Address
 
 SHAPE = Remembered(shards=3, replicas=0, addresses=(Address("127.9.9.1", 6379),), temporary=False)
@@ -21,22 +29,23 @@ SHAPE = Remembered(shards=3, replicas=0, addresses=(Address("127.9.9.1", 6379),)
 
 def test_claimed_directory_cannot_be_claimed_again(tmp_path: Path) -> None:
     """The message names the directory and the process that has it."""
-    home = Home.claim(tmp_path / "data")
+    home = ClusterDirectory.claim(tmp_path / "data")
     try:
         assert is_up(tmp_path / "data")
         with pytest.raises(WrongUsage, match=rf"already up in {tmp_path}/data \(process {os.getpid()}\)"):
-            Home.claim(tmp_path / "data")
+            ClusterDirectory.claim(tmp_path / "data")
     finally:
         home.leave(remove=False)
     assert not is_up(tmp_path / "data")
-    Home.claim(tmp_path / "data").leave(remove=True)
+    ClusterDirectory.claim(tmp_path / "data").leave(remove=True)
     assert not (tmp_path / "data").exists()
 
 
 def test_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     """What a killed run leaves behind does not look like a running cluster."""
     code = (
-        "import os,sys; from pathlib import Path; from bootstrap.local.home import Home; Home.claim(Path(sys.argv[1]))"
+        "import os,sys; from pathlib import Path; from bootstrap.local.state_dir import ClusterDirectory; "
+        "ClusterDirectory.claim(Path(sys.argv[1]))"
     )
     killed = subprocess.run(
         [sys.executable, "-c", f"{code}; os.kill(os.getpid(), 9)", tmp_path / "data"],
@@ -47,7 +56,7 @@ def test_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "up.json").exists()
     assert not is_up(tmp_path / "data")
     assert read_up(tmp_path / "data") is None
-    Home.claim(tmp_path / "data").leave(remove=False)
+    ClusterDirectory.claim(tmp_path / "data").leave(remove=False)
 
 
 def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_time(tmp_path: Path) -> None:
@@ -59,7 +68,7 @@ def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_
     def claim(_: int) -> None:
         nonlocal owners, most
         try:
-            home = Home.claim(tmp_path / "data")
+            home = ClusterDirectory.claim(tmp_path / "data")
         except WrongUsage:
             return
         with counting:
@@ -78,7 +87,7 @@ def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_
 
 def test_what_is_remembered_is_read_again(tmp_path: Path) -> None:
     """Shape and addresses, in their order."""
-    home = Home.claim(tmp_path)
+    home = ClusterDirectory.claim(tmp_path)
     home.remember(SHAPE)
     home.leave(remove=False)
     assert read_remembered(tmp_path) == SHAPE
@@ -88,12 +97,12 @@ def test_temporary_leftovers_are_removed_and_kept_data_is_not(tmp_path: Path) ->
     """Only what was promised to nobody is thrown away."""
     for temporary in (True, False):
         directory = tmp_path / str(temporary)
-        home = Home.claim(directory)
+        home = ClusterDirectory.claim(directory)
         home.remember(Remembered(shards=3, replicas=0, addresses=(), temporary=temporary))
         (directory / "redis-app-0").mkdir()
         (directory / "redis-app-0" / "nodes.conf").write_text("a node")
         home.leave(remove=False)
-        again = Home.claim(directory)
+        again = ClusterDirectory.claim(directory)
         assert (directory / "redis-app-0").exists() is not temporary
         assert (again.remembered() is None) is temporary
         again.leave(remove=False)
@@ -103,7 +112,7 @@ def test_directory_with_something_else_is_refused_and_left_alone(tmp_path: Path)
     """A slip of the finger must not mix servers into someone's files."""
     (tmp_path / "letters").mkdir()
     with pytest.raises(Misconfigured, match="holds something else than a local cluster: letters"):
-        Home.claim(tmp_path)
+        ClusterDirectory.claim(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
 
 
@@ -112,7 +121,7 @@ def test_path_that_is_no_directory_is_refused(tmp_path: Path, path: str) -> None
     """A file, or something below one."""
     (tmp_path / "file").write_text("")
     with pytest.raises(Misconfigured, match=r"file.* cannot be used: "):
-        Home.claim(tmp_path / path)
+        ClusterDirectory.claim(tmp_path / path)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_damaged_memory_is_refused(tmp_path: Path, content: str) -> None:
     """Rather than starting another cluster over the data of the first; and the directory is free again."""
     (tmp_path / "cluster.json").write_text(content)
     with pytest.raises(Misconfigured, match=r"cluster.json is damaged"):
-        Home.claim(tmp_path)
+        ClusterDirectory.claim(tmp_path)
     assert not is_up(tmp_path)
 
 
@@ -131,12 +140,12 @@ def test_memory_of_another_release_is_refused(tmp_path: Path) -> None:
     """Its words may have another meaning."""
     (tmp_path / "cluster.json").write_text('{"format": 2}')
     with pytest.raises(Misconfigured, match="another release"):
-        Home.claim(tmp_path)
+        ClusterDirectory.claim(tmp_path)
 
 
 def test_process_with_a_reused_id_is_not_taken_for_ours(tmp_path: Path) -> None:
     """Same id, another start time: it is somebody else, and will not be signalled."""
-    home = Home.claim(tmp_path)
+    home = ClusterDirectory.claim(tmp_path)
     up = read_up(tmp_path)
     assert up is not None
     assert (up.pid, up.started) == (os.getpid(), started_at(os.getpid()))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.at_hand import CLIENTS, SERVERS
+from tests.available_servers import CLIENTS, SERVERS
 
 from .kustomize import BASE, build
 from .servers import Server, eventually, running

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.at_hand import CLIENTS, ON_CI, SERVERS
+from tests.available_servers import CLIENTS, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
 from tests.secrets import KEYS, Secret, mount
 
@@ -184,19 +184,19 @@ PROGRAMS = (
 def test_no_program_gets_a_password_as_an_argument(pod: Pod, tmp_path: Path) -> None:
     """Everybody on a machine can read those. Each program is called through a door that notes them."""
     secret = Secret.of(tmp_path)
-    noted, doors = tmp_path / "noted", tmp_path / "doors"
-    doors.mkdir()
+    noted, endpoints = tmp_path / "noted", tmp_path / "doors"
+    endpoints.mkdir()
     for name in PROGRAMS:
         path = a_cli if name == "redis-cli" else shutil.which(name)
-        (doors / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{noted}\nexec {path} "$@"\n')
-        (doors / name).chmod(0o755)
-    assert secret.render(path=str(doors)).returncode == 0
+        (endpoints / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{noted}\nexec {path} "$@"\n')
+        (endpoints / name).chmod(0o755)
+    assert secret.render(path=str(endpoints)).returncode == 0
     pod = pod.with_auth(secret)
     with running(a_server, tmp_path / "server", *options(secret)) as server:
         for change in ({}, {"password": "new", "server_password": "new of the servers"}):
             secret.change(**change)
             for script in (("probe.sh", "alive"), ("probe.sh", "ready"), ("prestop.sh",)):
-                pod.run(*script, server=server, path=str(doors))
+                pod.run(*script, server=server, path=str(endpoints))
     calls = noted.read_text()
     assert "redis-cli" in calls
     assert "sha256sum" in calls

@@ -20,10 +20,10 @@ from bootstrap.model.steps import (
     SetTimeout,
     Step,
     Write,
-    told_to,
+    recipient,
 )
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.describe import sentence
+from bootstrap.plan.describe import describe
 from bootstrap.plan.settled import settled
 from tests.builders import formed, shape, with_line, with_node
 
@@ -72,13 +72,13 @@ def test_a_step_is_open_as_long_as(name: str) -> None:
 @pytest.mark.parametrize("step", [MEET, EPOCH, TIMEOUT])
 def test_what_is_told_to_a_node_that_is_gone_is_open(step: Write) -> None:
     """Who is not in the view knows nothing."""
-    nodes = tuple(node for node in GOOD.nodes if node.node_id != told_to(step))
+    nodes = tuple(node for node in GOOD.nodes if node.node_id != recipient(step))
     assert not settled(step, ClusterView(nodes=nodes))
 
 
 @by_name
 def test_a_step_is_told_in_words_with_pods_in_place_of_ids(name: str) -> None:
     """A person knows pods, not node ids."""
-    words = sentence(UNDONE[name][0], GOOD)
+    words = describe(UNDONE[name][0], GOOD)
     assert words[0].islower()
     assert not any(node_id[:8] in words for node_id in IDS)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bootstrap.errors import WireError
 from bootstrap.model.slots import SlotSet
-from bootstrap.nodes.migration.atomic import AtomicMove
-from bootstrap.nodes.migration.tasks import Ask, How, Task, detect, tasks
+from bootstrap.nodes.migration.atomic import MigrationTask
+from bootstrap.nodes.migration.tasks import Ask, MigrationMode, Task, detect, tasks
 
 SOURCE = "559f984779258156225b9e384017bfcb4e109397"
 TARGET = "907a76aaf90850c710ffc805237813a200e8f5c4"
@@ -55,7 +55,7 @@ def says(reply: object) -> Ask:
     return lambda *_words: reply
 
 
-def only(reply: list[Any], how: How) -> Task:
+def only(reply: list[Any], how: MigrationMode) -> Task:
     (task,) = tasks(says([reply]), how)
     return task
 
@@ -63,17 +63,17 @@ def only(reply: list[Any], how: How) -> Task:
 @pytest.mark.parametrize(
     ("reply", "how"),
     [
-        ([MIGRATION, None], How.IMPORT),
-        ([None, MIGRATESLOTS], How.EXPORT),
-        ([None, None], How.KEYS),
-        ([[], []], How.KEYS),
-        (Exception("User bob has no permissions to run the 'command|info' command"), How.KEYS),
-        (Exception("unknown command 'COMMAND'"), How.KEYS),
-        (None, How.KEYS),
-        ("OK", How.KEYS),
+        ([MIGRATION, None], MigrationMode.IMPORT),
+        ([None, MIGRATESLOTS], MigrationMode.EXPORT),
+        ([None, None], MigrationMode.KEYS),
+        ([[], []], MigrationMode.KEYS),
+        (Exception("User bob has no permissions to run the 'command|info' command"), MigrationMode.KEYS),
+        (Exception("unknown command 'COMMAND'"), MigrationMode.KEYS),
+        (None, MigrationMode.KEYS),
+        ("OK", MigrationMode.KEYS),
     ],
 )
-def test_a_node_is_asked_for_the_command_and_not_for_its_version(reply: object, how: How) -> None:
+def test_a_node_is_asked_for_the_command_and_not_for_its_version(reply: object, how: MigrationMode) -> None:
     """Who does not say yes moves keys one by one, as every server can."""
     assert detect(says(reply)) is how
 
@@ -82,16 +82,28 @@ def test_a_node_is_asked_for_the_command_and_not_for_its_version(reply: object, 
 @pytest.mark.parametrize(
     ("reply", "how", "importing", "state", "why"),
     [
-        (redis_task("accumulate-buffer"), How.IMPORT, True, "accumulate-buffer", ""),
-        (redis_task("send-bulk-and-stream", operation="migrate"), How.IMPORT, False, "send-bulk-and-stream", ""),
-        (redis_task("failed", error=REFUSED_BY_SOURCE), How.IMPORT, True, "failed", REFUSED_BY_SOURCE),
-        (valkey_task("snapshotting"), How.EXPORT, False, "snapshotting", ""),
-        (valkey_task("receiving-snapshot", operation="IMPORT"), How.EXPORT, True, "receiving-snapshot", ""),
-        (valkey_task("failed", message=REFUSED_BY_TARGET), How.EXPORT, False, "failed", REFUSED_BY_TARGET.strip()),
+        (redis_task("accumulate-buffer"), MigrationMode.IMPORT, True, "accumulate-buffer", ""),
+        (
+            redis_task("send-bulk-and-stream", operation="migrate"),
+            MigrationMode.IMPORT,
+            False,
+            "send-bulk-and-stream",
+            "",
+        ),
+        (redis_task("failed", error=REFUSED_BY_SOURCE), MigrationMode.IMPORT, True, "failed", REFUSED_BY_SOURCE),
+        (valkey_task("snapshotting"), MigrationMode.EXPORT, False, "snapshotting", ""),
+        (valkey_task("receiving-snapshot", operation="IMPORT"), MigrationMode.EXPORT, True, "receiving-snapshot", ""),
+        (
+            valkey_task("failed", message=REFUSED_BY_TARGET),
+            MigrationMode.EXPORT,
+            False,
+            "failed",
+            REFUSED_BY_TARGET.strip(),
+        ),
     ],
 )
 def test_a_task_is_read_alike_from_both(
-    reply: list[Any], how: How, form: Any, importing: bool, state: str, why: str
+    reply: list[Any], how: MigrationMode, form: Any, importing: bool, state: str, why: str
 ) -> None:
     """Their words for the same things differ."""
     assert only(form(reply), how) == Task(
@@ -109,30 +121,30 @@ def test_a_task_is_read_alike_from_both(
 @pytest.mark.parametrize(
     ("reply", "how", "over", "failed", "completed"),
     [
-        (redis_task("wait-stream-eof"), How.IMPORT, False, False, False),
-        (redis_task("completed"), How.IMPORT, True, False, True),
-        (redis_task("canceled", error="Cancelled due to user request"), How.IMPORT, True, False, False),
-        (redis_task("failed", error=REFUSED_BY_SOURCE), How.IMPORT, False, True, False),
-        (redis_task("failed", operation="migrate"), How.IMPORT, True, True, False),
-        (valkey_task("failover-granted"), How.EXPORT, False, False, False),
-        (valkey_task("success"), How.EXPORT, True, False, True),
-        (valkey_task("cancelled"), How.EXPORT, True, False, False),
-        (valkey_task("failed"), How.EXPORT, True, True, False),
-        (valkey_task("failed", operation="IMPORT"), How.EXPORT, True, True, False),
+        (redis_task("wait-stream-eof"), MigrationMode.IMPORT, False, False, False),
+        (redis_task("completed"), MigrationMode.IMPORT, True, False, True),
+        (redis_task("canceled", error="Cancelled due to user request"), MigrationMode.IMPORT, True, False, False),
+        (redis_task("failed", error=REFUSED_BY_SOURCE), MigrationMode.IMPORT, False, True, False),
+        (redis_task("failed", operation="migrate"), MigrationMode.IMPORT, True, True, False),
+        (valkey_task("failover-granted"), MigrationMode.EXPORT, False, False, False),
+        (valkey_task("success"), MigrationMode.EXPORT, True, False, True),
+        (valkey_task("cancelled"), MigrationMode.EXPORT, True, False, False),
+        (valkey_task("failed"), MigrationMode.EXPORT, True, True, False),
+        (valkey_task("failed", operation="IMPORT"), MigrationMode.EXPORT, True, True, False),
     ],
 )
 def test_a_failed_import_on_redis_alone_is_not_over(
-    reply: list[Any], how: How, over: bool, failed: bool, completed: bool
+    reply: list[Any], how: MigrationMode, over: bool, failed: bool, completed: bool
 ) -> None:
     """The target goes on trying; its source, and both on Valkey, do not."""
     task = only(reply, how)
     assert (task.over, task.failed, task.completed) == (over, failed, completed)
 
 
-@pytest.mark.parametrize("how", [How.IMPORT, How.EXPORT])
-def test_several_ranges_are_one_set(how: How) -> None:
+@pytest.mark.parametrize("how", [MigrationMode.IMPORT, MigrationMode.EXPORT])
+def test_several_ranges_are_one_set(how: MigrationMode) -> None:
     """A range of one slot is printed as a range."""
-    build = redis_task if how is How.IMPORT else valkey_task
+    build = redis_task if how is MigrationMode.IMPORT else valkey_task
     assert only(build("success", slots="100-200 300-300 400-410"), how).slots.ranges == (
         (100, 200),
         (300, 300),
@@ -146,14 +158,19 @@ def test_several_ranges_are_one_set(how: How) -> None:
 def test_a_task_may_leave_out_its_nodes(state: str, over: bool) -> None:
     """So do a Valkey that was restarted since, and the replicas of a target."""
     told = {name: value for name, value in mapped(valkey_task(state)).items() if not name.endswith("_node")}
-    (task,) = tasks(says([told]), How.EXPORT)
+    (task,) = tasks(says([told]), MigrationMode.EXPORT)
     assert (task.source, task.target, task.over) == ("", "", over)
 
 
 def test_an_error_reply_tells_of_no_task() -> None:
     """As of a server that is loading, or that denies the question."""
     denied = says(Exception("User bob has no permissions to run the 'cluster|migration' command"))
-    assert tasks(denied, How.IMPORT) == tasks(denied, How.EXPORT) == tasks(denied, How.KEYS) == ()
+    assert (
+        tasks(denied, MigrationMode.IMPORT)
+        == tasks(denied, MigrationMode.EXPORT)
+        == tasks(denied, MigrationMode.KEYS)
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +191,7 @@ def test_an_error_reply_tells_of_no_task() -> None:
 def test_nonsense_is_told_as_such(nonsense: object) -> None:
     """A reply that is no list of tasks is no empty one either."""
     with pytest.raises(WireError):
-        tasks(says(nonsense), How.IMPORT)
+        tasks(says(nonsense), MigrationMode.IMPORT)
 
 
 @given(
@@ -183,9 +200,9 @@ def test_nonsense_is_told_as_such(nonsense: object) -> None:
         lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(), inner, max_size=5),
         max_leaves=30,
     ),
-    st.sampled_from([How.IMPORT, How.EXPORT]),
+    st.sampled_from([MigrationMode.IMPORT, MigrationMode.EXPORT]),
 )
-def test_whatever_a_server_says_only_one_error_comes_of_it(reply: object, how: How) -> None:
+def test_whatever_a_server_says_only_one_error_comes_of_it(reply: object, how: MigrationMode) -> None:
     """Also of a server gone mad."""
     detect(says(reply))
     with suppress(WireError):
@@ -195,12 +212,12 @@ def test_whatever_a_server_says_only_one_error_comes_of_it(reply: object, how: H
 @pytest.mark.parametrize(
     ("how", "target", "slots"),
     [
-        (How.KEYS, TARGET, SlotSet.of((1, 2))),
-        (How.IMPORT, SOURCE, SlotSet.of((1, 2))),
-        (How.EXPORT, TARGET, SlotSet()),
+        (MigrationMode.KEYS, TARGET, SlotSet.of((1, 2))),
+        (MigrationMode.IMPORT, SOURCE, SlotSet.of((1, 2))),
+        (MigrationMode.EXPORT, TARGET, SlotSet()),
     ],
 )
-def test_what_no_task_can_move_is_refused(how: How, target: str, slots: SlotSet) -> None:
+def test_what_no_task_can_move_is_refused(how: MigrationMode, target: str, slots: SlotSet) -> None:
     """Before anything is asked."""
     with pytest.raises(ValueError, match="no task moves"):
-        AtomicMove(how, SOURCE, target, slots, says(None), says(None))
+        MigrationTask(how, SOURCE, target, slots, says(None), says(None))

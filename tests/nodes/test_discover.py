@@ -59,7 +59,7 @@ def test_srv_lists_the_pods_in_the_order_of_their_ordinals(nameserver: Nameserve
     """10 comes after 9, not after 1; one question is enough."""
     listing = discover(resolver(nameserver), NAMES, 12)
     assert listing.peers == tuple(peer(ordinal) for ordinal in range(12))
-    assert (listing.strays, listing.trouble) == ((), "")
+    assert (listing.unexpected_names, listing.error) == ((), "")
     assert {question.name for question in nameserver.questions} == {
         "_redis-port._tcp.redis-service.default.svc.cluster.local."
     }
@@ -92,7 +92,7 @@ def test_a_pod_that_is_not_there_yet_is_simply_missing(nameserver: Nameserver) -
         nameserver.publish(replace(nameserver.zone, pods=pods, srv=srv))
         listing = discover(resolver(nameserver), NAMES, 3)
         assert [each.ordinal for each in listing.peers][:2] == [0, 2]
-        assert listing.trouble == ""
+        assert listing.error == ""
 
 
 def test_a_service_without_pods_lists_nobody_and_is_no_trouble() -> None:
@@ -125,11 +125,11 @@ def test_ipv6_and_dual_stack_pods_have_all_their_addresses(nameserver: Nameserve
 
 def test_names_that_are_no_pod_of_the_statefulset_are_told(nameserver: Nameserver) -> None:
     """Another workload behind the same Service is neither taken for a peer nor passed over in silence."""
-    strays = ("redis-app-x", "redis-app-01", "other-redis-app-0", "redis-app")
-    nameserver.publish(Zone(pods=(pod(0), *(Pod(name=name, addresses=("10.0.9.9",)) for name in strays))))
+    unexpected_names = ("redis-app-x", "redis-app-01", "other-redis-app-0", "redis-app")
+    nameserver.publish(Zone(pods=(pod(0), *(Pod(name=name, addresses=("10.0.9.9",)) for name in unexpected_names))))
     listing = discover(resolver(nameserver), NAMES, 1)
     assert listing.peers == (peer(0),)
-    assert listing.strays == tuple(sorted(strays))
+    assert listing.unexpected_names == tuple(sorted(unexpected_names))
 
 
 def test_a_silent_server_is_trouble_that_names_it(nameserver: Nameserver) -> None:
@@ -137,13 +137,13 @@ def test_a_silent_server_is_trouble_that_names_it(nameserver: Nameserver) -> Non
     nameserver.behave(Behaviour.SILENT)
     listing = discover(resolver_of(address_of(nameserver), query_limit_s=SHORT_S), NAMES, 3)
     assert listing.peers == ()
-    assert listing.trouble == f"the name server {nameserver.address} does not answer"
+    assert listing.error == f"the name server {nameserver.address} does not answer"
 
 
 def test_a_failing_server_is_trouble_in_its_own_words(nameserver: Nameserver) -> None:
     """SERVFAIL is no answer; NXDOMAIN is one."""
     nameserver.behave(Behaviour.FAIL)
-    assert discover(resolver(nameserver), NAMES, 3).trouble == f"the name server {nameserver.address} answers SERVFAIL"
+    assert discover(resolver(nameserver), NAMES, 3).error == f"the name server {nameserver.address} answers SERVFAIL"
 
 
 def test_a_server_that_is_not_running_is_trouble() -> None:
@@ -152,7 +152,7 @@ def test_a_server_that_is_not_running_is_trouble() -> None:
         where = address_of(stopped)
     listing = discover(resolver_of(where, query_limit_s=SHORT_S), NAMES, 3)
     assert listing.peers == ()
-    assert f"the name server {where}" in listing.trouble
+    assert f"the name server {where}" in listing.error
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def test_a_server_that_speaks_no_dns_is_trouble(reply: bytes) -> None:
     with answering(reply) as where:
         listing = discover(resolver_of(where, query_limit_s=SHORT_S), NAMES, 3)
     assert listing.peers == ()
-    assert f"the name server {where}" in listing.trouble
+    assert f"the name server {where}" in listing.error
 
 
 def test_the_next_server_is_asked_when_one_fails(nameserver: Nameserver) -> None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bootstrap.model.node import Address, Node, Peer
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
-from bootstrap.nodes.failures import Silence
+from bootstrap.nodes.failures import Failure
 from bootstrap.nodes.observe import choose
 from tests.fake_cluster import FakeCluster
 
 NODES = FakeCluster(4).look().nodes
 A, B, C, D = NODES
-REFUSED = Silence(Absence.CONNECTION_REFUSED)
+REFUSED = Failure(UnreachableReason.CONNECTION_REFUSED)
 
-Answers = dict[Address, Node | Silence]
+Answers = dict[Address, Node | Failure]
 
 
 def at(node: Node, host: str = "") -> tuple[Address, Node]:
@@ -24,7 +24,7 @@ def at(node: Node, host: str = "") -> tuple[Address, Node]:
     return address, replace(node, address=address)
 
 
-def peer(ordinal: int, *answers: tuple[Address, Node | Silence]) -> tuple[Peer, Answers]:
+def peer(ordinal: int, *answers: tuple[Address, Node | Failure]) -> tuple[Peer, Answers]:
     return Peer(ordinal, f"redis-app-{ordinal}", tuple(address for address, _ in answers)), dict(answers)
 
 
@@ -65,10 +65,10 @@ def test_one_node_that_is_the_only_answer_of_two_pods_is_neither() -> None:
 def test_two_strangers_at_one_pods_addresses_are_told_as_unclear() -> None:
     """Two nodes answer, and no other pod explains one of them away."""
     found = choose(dict([peer(0, at(A), at(B))]))
-    (absent,) = found.values()
-    assert isinstance(absent, Absent)
-    assert absent.why is Absence.AMBIGUOUS
-    assert "stale DNS records" in absent.detail
+    (unreachable,) = found.values()
+    assert isinstance(unreachable, UnreachablePeer)
+    assert unreachable.why is UnreachableReason.AMBIGUOUS
+    assert "stale DNS records" in unreachable.detail
 
 
 def test_a_dual_stack_pod_is_one_node_at_its_announced_address() -> None:
@@ -88,10 +88,10 @@ def test_a_dual_stack_pod_that_announces_neither_is_taken_at_its_lowest_address(
 def test_the_most_telling_silence_is_told() -> None:
     """A server that refuses a password says more than an old address that nobody has."""
     stale = (Address("10.0.0.1", 6379), REFUSED)
-    own = (Address("10.0.0.7", 6379), Silence(Absence.WRONG_PASSWORD, "WRONGPASS"))
-    (absent,) = choose(dict([peer(0, stale, own)])).values()
-    assert absent == Absent(
-        pod="redis-app-0", ordinal=0, why=Absence.WRONG_PASSWORD, address=own[0], detail="WRONGPASS"
+    own = (Address("10.0.0.7", 6379), Failure(UnreachableReason.WRONG_PASSWORD, "WRONGPASS"))
+    (unreachable,) = choose(dict([peer(0, stale, own)])).values()
+    assert unreachable == UnreachablePeer(
+        pod="redis-app-0", ordinal=0, why=UnreachableReason.WRONG_PASSWORD, address=own[0], detail="WRONGPASS"
     )
 
 
@@ -102,15 +102,15 @@ def test_a_pod_without_an_address_has_no_record() -> None:
 
 def test_pods_that_wait_for_the_same_reason_share_a_line() -> None:
     """What a person reads while sixty pods start."""
-    absent = tuple(
-        Absent(pod=f"redis-app-{ordinal}", ordinal=ordinal, why=why, detail=detail)
+    unreachable = tuple(
+        UnreachablePeer(pod=f"redis-app-{ordinal}", ordinal=ordinal, why=why, detail=detail)
         for ordinal, why, detail in (
-            (10, Absence.CONNECTION_REFUSED, ""),
-            (2, Absence.CONNECTION_REFUSED, ""),
-            (1, Absence.NO_RECORD, "the name server is silent"),
+            (10, UnreachableReason.CONNECTION_REFUSED, ""),
+            (2, UnreachableReason.CONNECTION_REFUSED, ""),
+            (1, UnreachableReason.NO_RECORD, "the name server is silent"),
         )
     )
-    assert ClusterView(absent=absent).absences() == (
+    assert ClusterView(unreachable=unreachable).describe_unreachable() == (
         "redis-app-2, redis-app-10: connection refused; redis-app-1: no DNS record (the name server is silent)"
     )
 

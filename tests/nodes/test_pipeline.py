@@ -11,11 +11,11 @@ import pytest
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from bootstrap.nodes.pipeline import Bulk, packed
+from bootstrap.nodes.pipeline import Pipeline, packed
 
 
 @contextmanager
-def talking(answer: bytes, *, then_gone: bool = False) -> Iterator[tuple[Bulk, socket.socket]]:
+def talking(answer: bytes, *, then_gone: bool = False) -> Iterator[tuple[Pipeline, socket.socket]]:
     """A conversation whose answers lie ready."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -25,7 +25,7 @@ def talking(answer: bytes, *, then_gone: bool = False) -> Iterator[tuple[Bulk, s
             theirs.shutdown(socket.SHUT_WR)
         connection: Any = Connection()
         connection._sock = ours
-        yield Bulk(connection), theirs
+        yield Pipeline(connection), theirs
 
 
 def test_words_go_out_as_they_are() -> None:

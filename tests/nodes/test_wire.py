@@ -22,7 +22,9 @@ def sections(path: Path) -> Mapping[str, str]:
     return {title: text for title, _, text in (part.partition("\n") for part in parts)}
 
 
-TEXTS = {path.stem.replace("_", " "): sections(path) for path in sorted((Path(__file__).parent / "texts").glob("*.txt"))}
+TEXTS = {
+    path.stem.replace("_", " "): sections(path) for path in sorted((Path(__file__).parent / "texts").glob("*.txt"))
+}
 NODES = [text for texts in TEXTS.values() for title, text in texts.items() if title.startswith("nodes")]
 ANY = [text for texts in TEXTS.values() for text in texts.values()]
 MASTER = "a" * 40

@@ -15,7 +15,7 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId, Place
 from bootstrap.model.plan import Plan
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.placement import Spot, choose_masters, give_replicas, judge, spots
+from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas, judge
 from bootstrap.plan.planner import plan
 from bootstrap.plan.topology import layout
 from bootstrap.verify import violations
@@ -44,7 +44,7 @@ def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
     return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in layout(view, desired)}
 
 
-def cost(masters: list[Spot], pairs: list[tuple[Spot, Spot]]) -> Cost:
+def cost(masters: list[FailureDomain], pairs: list[tuple[FailureDomain, FailureDomain]]) -> Cost:
     """What is to be as small as can be, the most important first."""
     zones, nodes = Counter(spot.zone for spot in masters), Counter(spot.node for spot in masters)
     return (
@@ -55,7 +55,7 @@ def cost(masters: list[Spot], pairs: list[tuple[Spot, Spot]]) -> Cost:
     )
 
 
-def best_of_all(where: list[Spot], shards: int, replicas: int) -> tuple[Cost, tuple[int, ...]]:
+def best_of_all(where: list[FailureDomain], shards: int, replicas: int) -> tuple[Cost, tuple[int, ...]]:
     """By trying everything: the least cost, and the first set of masters that has it."""
     found = []
     for masters in combinations(range(len(where)), shards):
@@ -86,7 +86,7 @@ def test_no_choice_is_better(shards: int, replicas: int, data: st.DataObject) ->
     the equally good sets of masters it is the one with the lowest ordinals.
     """
     view = fresh(*data.draw(somewhere(shards, replicas)))
-    where = spots(view)
+    where = failure_domains(view)
     all_spots = [where[node.node_id] for node in view.nodes]
     desired = Desired(shards=shards, replicas_per_shard=replicas)
     found = roles(view, desired)
@@ -101,7 +101,7 @@ def test_no_choice_is_better(shards: int, replicas: int, data: st.DataObject) ->
 def test_what_is_kept_changes_nothing_about_the_rest(data: st.DataObject) -> None:
     """A forming that was killed after some masters had slots ends with the masters that it was to have."""
     view = fresh(*data.draw(somewhere(3, 1)))
-    where = spots(view)
+    where = failure_domains(view)
     whole = choose_masters(view.nodes, (), 3, 1, where)
     names = data.draw(st.lists(st.sampled_from([node.pod for node in whole]), unique=True))
     kept = [node for node in whole if node.pod in names]
@@ -130,7 +130,7 @@ def test_masters_leave_a_crowded_zone() -> None:
 def test_a_second_replica_runs_far_from_the_first() -> None:
     """Apart from their master, and apart from each other, where that costs nothing."""
     view = fresh(*[f"{zone}/{zone}{number}" for number in range(3) for zone in "abc"])
-    where = spots(view)
+    where = failure_domains(view)
     for master, replicas in roles(view, shape(3, 2)).items():
         zones = {where[view.nodes[ordinal].node_id].zone for ordinal in (master, *replicas)}
         assert zones == {"a", "b", "c"}
@@ -148,7 +148,9 @@ def test_a_blank_pod_goes_to_the_shard_from_which_it_is_apart() -> None:
 def test_a_thousand_pods_are_placed_without_a_shared_node_or_zone() -> None:
     """500 pairs on 100 nodes in three zones."""
     ids = [f"{number:040x}" for number in range(1000)]
-    where: dict[NodeId, Spot] = {each: Spot("abc"[i % 100 % 3], f"n{i % 100}") for i, each in enumerate(ids)}
+    where: dict[NodeId, FailureDomain] = {
+        each: FailureDomain("abc"[i % 100 % 3], f"n{i % 100}") for i, each in enumerate(ids)
+    }
     view = FakeCluster(0).look()
     assert view.nodes == ()
     masters = ids[:500]

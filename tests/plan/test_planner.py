@@ -16,18 +16,18 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
-    AwaitHeir,
+    AwaitElection,
     CloseSlot,
     Failover,
     Forget,
-    MarkSlot,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
     Reattach,
     Replicate,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     Step,
     TakeSlot,
@@ -39,14 +39,14 @@ from bootstrap.plan.settled import settled
 from bootstrap.verify import violations
 from tests.builders import (
     Scenario,
-    come_true,
+    apply_step,
     decision_text,
     formed,
+    gossip,
     half_formed,
     introduce,
     scenario,
     shape,
-    share,
     shuffled,
     with_line,
     with_node,
@@ -88,7 +88,7 @@ def test_a_plan_interrupted_after_any_step_goes_on_with_the_rest(name: str) -> N
     decision = plan(found.view(), found.desired)
     tail = steps_of(decision)
     while tail:
-        come_true(tail.pop(0), cluster)
+        apply_step(tail.pop(0), cluster)
         view = cluster.look()
         rest = steps_of(plan(view, found.desired))
         assert open_writes(view, rest) == open_writes(view, tail)
@@ -96,7 +96,7 @@ def test_a_plan_interrupted_after_any_step_goes_on_with_the_rest(name: str) -> N
     if isinstance(decision, Plan):
         for step in steps_of(plan(cluster.look(), found.desired)):
             assert isinstance(step, Wait)
-            come_true(step, cluster)
+            apply_step(step, cluster)
         assert violations(cluster.look(), found.desired) == ()
 
 
@@ -111,7 +111,7 @@ def test_another_size_is_reached_phase_by_phase(name: str) -> None:
             break
         for step in decision.phases[0].steps:
             moved += step.slots if isinstance(step, MoveSlots) else ()
-            come_true(step, found.cluster)
+            apply_step(step, found.cluster)
     assert decision == Plan(findings=decision.findings) if isinstance(decision, Plan) else False
     assert violations(found.cluster.look(), found.desired) == ()
     assert moved
@@ -158,8 +158,8 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 replica = nodes[step.replica]
                 if replica.slots or (replica.keys and replica.role is Role.MASTER):
                     yield f"{step} flushes what only that node has"
-                heir = step.master in moved_on or any(isinstance(each, AwaitHeir) for each in steps)
-                if step.master == step.replica or not (heir or nodes[step.master].role is Role.MASTER):
+                candidate = step.master in moved_on or any(isinstance(each, AwaitElection) for each in steps)
+                if step.master == step.replica or not (candidate or nodes[step.master].role is Role.MASTER):
                     yield f"{step} follows no master"
                 moved_on.add(step.replica)
             case SetEpoch():
@@ -179,20 +179,20 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 if step.timeout_ms < 5000 and any(node.keys or node.serving for node in view.nodes):
                     yield f"{step} lowers a timeout that keys rely on"
             case Forget():
-                if step.lost in nodes or step.lost in view.elsewhere:
+                if step.lost in nodes or step.lost in view.alive_elsewhere:
                     yield f"{step} forgets who is there"
                 if nodes[step.node].myself.master_id == step.lost and step.node not in moved_on:
                     yield f"{step} forgets whom it follows"
             case Reattach():
                 if step.replica not in view.stuck or nodes[step.replica].replication.syncing:
                     yield f"{step} starts a copy again"
-            case MarkSlot() | TakeSlot():
-                if step.slot not in view.half_moved():
+            case SetSlotState() | TakeSlot():
+                if step.slot not in view.open_slots():
                     yield f"{step} begins a move that nobody asked for"
-            case NameOwner():
+            case SetSlotOwner():
                 told = nodes[step.node]
                 others = SlotSet.union_of(node.slots for node in view.nodes if node.node_id != step.owner)
-                if step.slots - nodes[step.owner].slots or step.slots & others or step.slots - told.half_moved:
+                if step.slots - nodes[step.owner].slots or step.slots & others or step.slots - told.open_slots:
                     yield f"{step} names somebody who is not the one owner, or to one who hears it anyway"
             case MoveKeys():
                 if step.target == step.source or step.slot not in nodes[step.source].slots:
@@ -202,10 +202,10 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 if sum(bool(node.keys_in.get(step.slot)) for node in masters) > 1:
                     yield f"{step} hides keys"
             case Failover():
-                moved_on.add(step.heir)
-                if step.lost in nodes or step.lost in view.elsewhere or view.absent:
+                moved_on.add(step.candidate)
+                if step.lost in nodes or step.lost in view.alive_elsewhere or view.unreachable:
                     yield f"{step} replaces a master that may still serve"
-            case AwaitHeir():
+            case AwaitElection():
                 moved_on |= {node.node_id for node in view.nodes if node.myself.master_id == step.lost}
             case _:
                 assert isinstance(step, Wait), step
@@ -307,7 +307,7 @@ def test_clusters_that_are_linked_one_way_are_one() -> None:
     introduce([cluster[0], cluster[1]])
     introduce([cluster[1], cluster[2]])
     cluster[2].known.clear()
-    share(cluster)
+    gossip(cluster)
     assert isinstance(plan(cluster.look(), shape(3, 0)), Plan)
 
 

@@ -17,7 +17,7 @@ from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected,
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.verify import violations
-from tests.builders import formed, shape, share
+from tests.builders import formed, gossip, shape
 from tests.fake_cluster import FakeCluster, Known
 from tests.plan.test_planner import codes, steps_of
 from tests.run.test_reconcile import SHAPE, run_on
@@ -32,7 +32,7 @@ def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
     cluster.nodes[4] = cluster._blank(4)
     for node in cluster.nodes:
         node.known.pop(forgotten.node_id, None)
-    share(cluster)
+    gossip(cluster)
     assert "slots-lost" in codes(plan(cluster.look(), shape()))
 
 
@@ -62,7 +62,7 @@ def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
         before = cluster.look()
         cluster[0].master, cluster[3].master = cluster[3].node_id, None
         cluster[3].slots, cluster[0].slots = cluster[0].slots, SlotSet()
-        share(cluster)
+        gossip(cluster)
         torn = replace(before, nodes=(cluster.look().nodes[0], *before.nodes[1:]))
         decision = plan(torn, shape())
         written = decision.phases[0].steps if isinstance(decision, Plan) else ()
@@ -129,7 +129,7 @@ def test_a_replica_that_may_hold_the_last_copy_stays() -> None:
     """It has keys and no link: REPLICATE to another master would flush them."""
     cluster = formed(shape())
     cluster[4].master, cluster[4].keys, cluster[4].link_up = cluster[0].node_id, 9, False
-    share(cluster)
+    gossip(cluster)
     assert not [step for step in steps_of(plan(cluster.look(), shape())) if isinstance(step, Replicate)]
 
 
@@ -171,10 +171,10 @@ def test_an_empty_view_settles_no_wait() -> None:
 class Restarting(FakeCluster):
     """One server is away for a moment just when it is told its timeout."""
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         writes = list(writes)
         gone = [w for w in writes if isinstance(w, SetTimeout) and w.node == self[2].node_id and not self.rejected]
-        rejected = super().tell([write for write in writes if write not in gone], view)
+        rejected = super().send([write for write in writes if write not in gone], view)
         away = [Rejected(write, "not reachable", answered=False) for write in gone]
         self.rejected += away
         return [*rejected, *away]

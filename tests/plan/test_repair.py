@@ -13,10 +13,20 @@ from bootstrap.errors import Refused
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import AddSlots, CloseSlot, Failover, Forget, HandOver, Rejected, SetTimeout, Wipe, Write
+from bootstrap.model.steps import (
+    AddSlots,
+    CloseSlot,
+    Failover,
+    Forget,
+    ManualFailover,
+    Rejected,
+    SetTimeout,
+    Wipe,
+    Write,
+)
 from bootstrap.model.view import ClusterView
 from bootstrap.verify import violations
-from tests.builders import formed, shape, share
+from tests.builders import formed, gossip, shape
 from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.run.test_reconcile import run_on, run_on_without_goodbye
 
@@ -120,14 +130,14 @@ def forget_a_mark_with_keys_beyond(cluster: FakeCluster) -> None:
 def take_slots_from_their_owner(cluster: FakeCluster) -> None:
     give_keys(cluster[1], 6000, 3)
     cluster[1].slots -= SlotSet.of((5461, 7000))
-    share(cluster)
+    gossip(cluster)
 
 
 def take_all_slots_from_an_owner(cluster: FakeCluster) -> None:
     cluster[1].keys = 0
     give_keys(cluster[1], 6000, 14)
     cluster[1].slots = SlotSet()
-    share(cluster)
+    gossip(cluster)
 
 
 def hang_a_link(cluster: FakeCluster) -> None:
@@ -280,14 +290,14 @@ class Unreliable(FakeCluster):
         cluster.moves_left = cluster.random.choice([0, 0, 2])
         return cluster
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         writes = list(writes)
         lost = [write for write in writes if self.random.random() < self.command_loss]
         if self.moves_left and self.random.random() < 0.2:
             self.moves_left -= 1
             move(self, self.random.randrange(6))
         heard = [write for write in writes if write not in lost]
-        return [*super().tell(heard, view), *(Rejected(write, "no answer in time", answered=False) for write in lost)]
+        return [*super().send(heard, view), *(Rejected(write, "no answer in time", answered=False) for write in lost)]
 
 
 def test_the_majority_elects_and_nobody_is_told_to() -> None:
@@ -308,7 +318,7 @@ def test_without_a_majority_the_best_replica_takes_over() -> None:
     lose_a_majority(cluster)
     run_on(cluster).converge()
     takeovers = [step for step in cluster.written if isinstance(step, Failover)]
-    assert {step.heir for step in takeovers} == {cluster[3].node_id, cluster[4].node_id}
+    assert {step.candidate for step in takeovers} == {cluster[3].node_id, cluster[4].node_id}
     assert all(step.takeover for step in takeovers)
 
 
@@ -348,7 +358,7 @@ def test_homes_are_known_also_after_another_phase() -> None:
     give_keys(cluster[0], 100, 3)
     cluster[0].slots -= SlotSet.of((100, 109))
     cluster[1].slots -= SlotSet.of((5461, 7999))
-    share(cluster)
+    gossip(cluster)
     cluster[2].timeout_ms = 1000
     run_on(cluster).converge()
     assert 100 in cluster[0].slots
@@ -357,12 +367,12 @@ def test_homes_are_known_also_after_another_phase() -> None:
 class Writing(FakeCluster):
     """A client writes a new key just before the marks are taken away: the owner sends it to the other side."""
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         writes = list(writes)
         both = 93 in self[0].migrating and 93 in self[1].importing
         if both and any(isinstance(write, CloseSlot) for write in writes):
             give_keys(self[1], 93, self[1].in_slot.get(93, 0) + 1)
-        return super().tell(writes, view)
+        return super().send(writes, view)
 
 
 def test_a_key_that_a_client_writes_while_a_move_is_taken_back_is_found() -> None:
@@ -382,12 +392,12 @@ def test_who_imports_a_slot_is_told_of_its_new_owner(arrived: int) -> None:
     cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
     give_keys(cluster[0], 93, 5)
     give_keys(cluster[1], 93, arrived)
-    cluster.tell([HandOver(heir=cluster[3].node_id, master=cluster[0].node_id)], cluster.look())
+    cluster.send([ManualFailover(candidate=cluster[3].node_id, master=cluster[0].node_id)], cluster.look())
     cluster.sleep(5.0)
     assert 93 not in cluster[1].known[cluster[3].node_id].slots
     run_on(cluster).converge()
     assert [node.in_slot.get(93, 0) for node in cluster.nodes if 93 in node.slots] == [5 + arrived]
-    assert not cluster.look().half_moved()
+    assert not cluster.look().open_slots()
 
 
 def test_a_master_without_slots_gets_none_for_a_part_of_its_keys() -> None:
@@ -396,7 +406,7 @@ def test_a_master_without_slots_gets_none_for_a_part_of_its_keys() -> None:
     cluster[5].master, cluster[5].keys = None, 49
     give_keys(cluster[5], 50, 1)
     cluster[0].slots -= SlotSet.of((50, 50))
-    share(cluster)
+    gossip(cluster)
     with pytest.raises(Refused) as caught:
         run_on(cluster).converge()
     assert {reason.code for reason in caught.value.reasons} == {"keys-outside"}

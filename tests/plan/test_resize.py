@@ -16,12 +16,12 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import Memory, Node
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import ALL_SLOTS, SLOT_COUNT, SlotSet
-from bootstrap.model.steps import HandOver, Leave, MoveKeys
+from bootstrap.model.steps import Leave, ManualFailover, MoveKeys
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
-from bootstrap.plan.rebalance import drained, flows, shares, skew
+from bootstrap.plan.rebalance import shares, skew, slot_moves, to_drain
 from bootstrap.verify import violations
-from tests.builders import formed, shape, share, with_node
+from tests.builders import formed, gossip, shape, with_node
 from tests.fake_cluster import FakeCluster, Killed
 from tests.plan.test_repair import wipe
 from tests.run.test_reconcile import run_on, run_on_without_goodbye
@@ -161,7 +161,7 @@ def test_a_shard_whose_master_leaves_is_handed_to_its_replica() -> None:
     cluster.sleep(3)
     view = run_on(cluster, shape(3, 1)).converge()
     assert_good(cluster, view, shape(3, 1))
-    assert [step.heir for step in cluster.written if isinstance(step, HandOver)]
+    assert [step.candidate for step in cluster.written if isinstance(step, ManualFailover)]
     assert not [step for step in cluster.written if isinstance(step, MoveKeys)]
 
 
@@ -287,14 +287,16 @@ def uneven(*sizes: int) -> FakeCluster:
     for node, size in zip(cluster.nodes, sizes, strict=False):
         node.slots = free.lowest(size)
         free -= node.slots
-    share(cluster)
+    gossip(cluster)
     return cluster
 
 
 def planned(cluster: FakeCluster, desired: Desired) -> int:
     """How many slots are to move."""
     view = cluster.look()
-    return sum(len(move.slots) for move in flows(view, desired, [node.node_id for node in view.nodes if node.slots]))
+    return sum(
+        len(move.slots) for move in slot_moves(view, desired, [node.node_id for node in view.nodes if node.slots])
+    )
 
 
 def test_a_cluster_that_is_even_enough_is_left_alone() -> None:
@@ -343,19 +345,19 @@ def test_shares_are_whole_and_moves_are_few(given_: tuple[list[int], list[float]
         weights={node.pod: weight for node, weight in zip(masters, weights, strict=True)},
     )
     owned = {node.node_id: node.slots for node in masters}
-    stay = [node.node_id for node in masters if node.node_id not in drained(view, desired)]
+    stay = [node.node_id for node in masters if node.node_id not in to_drain(view, desired)]
     share_ = shares(view, desired, stay, owned)
     assert sum(share_.values()) == SLOT_COUNT
     assert min(share_.values()) >= 1
     after = dict(owned)
-    for move in flows(view, desired, list(owned)):
+    for move in slot_moves(view, desired, list(owned)):
         assert move.slots
         assert not move.slots - after[move.source]
         after[move.source] -= move.slots
         after[move.target] |= move.slots
     assert SlotSet.union_of(after.values()) == ALL_SLOTS
     assert all(abs(len(after[node]) - share_.get(node, 0)) <= 1 for node in after)
-    moved = sum(len(move.slots) for move in flows(view, desired, list(owned)))
+    moved = sum(len(move.slots) for move in slot_moves(view, desired, list(owned)))
     assert moved <= sum(max(0, len(owned[node]) - share_.get(node, 0)) for node in owned)
 
 
@@ -384,4 +386,4 @@ def test_who_joins_is_given_functions_and_users_first() -> None:
     view = run_on(cluster, desired).converge()
     assert [node.libraries for node in newcomers(view)] == [{"counting"}] * 2
     assert [node.users for node in newcomers(view)] == [{"default", "alice"}] * 2
-    assert [type(write).__name__ for write in cluster.written[:2]] == ["CarryOver"] * 2
+    assert [type(write).__name__ for write in cluster.written[:2]] == ["Provision"] * 2

@@ -9,7 +9,7 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import lost_for_good
+from bootstrap.plan.lost_members import unrecoverable_slots
 from bootstrap.plan.topology import Shard, layout
 from tests.builders import formed, half_formed, shape
 from tests.fake_cluster import FakeCluster
@@ -104,6 +104,6 @@ def test_a_layout_keeps_what_is_owned(state: tuple[FakeCluster, Desired]) -> Non
     target = {shard.master: shard.slots for shard in found}
     assert all(node.slots - target[node.node_id] == SlotSet() for node in view.nodes if node.slots)
     assert sum(map(len, target.values())) == len(SlotSet.union_of(target.values()))
-    assert SlotSet.union_of(target.values()) == ALL_SLOTS - lost_for_good(view)
+    assert SlotSet.union_of(target.values()) == ALL_SLOTS - unrecoverable_slots(view)
     places = [node_id for shard in found for node_id in (shard.master, *shard.replicas)]
     assert len(set(places)) == len(places)

@@ -39,8 +39,8 @@ class Found:
 class Checker:
     """Within the `with` block each of some threads counts its own keys up and reads every one back at once."""
 
-    def __init__(self, doors: Iterable[Address], *, threads: int = 2) -> None:
-        self._doors = [ClusterNode(door.host, door.port) for door in doors]
+    def __init__(self, endpoints: Iterable[Address], *, threads: int = 2) -> None:
+        self._doors = [ClusterNode(door.host, door.port) for door in endpoints]
         self._stop = threading.Event()
         self.found = [Found() for _ in range(threads)]
         self._threads = [

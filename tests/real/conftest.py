@@ -21,7 +21,7 @@ from bootstrap.model.node import Node
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
-from tests.at_hand import SERVERS
+from tests.available_servers import SERVERS
 
 
 def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
@@ -33,7 +33,7 @@ def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
 
 
 @dataclass
-class Said:
+class RunResult:
     """What one run of the program said."""
 
     exit_code: int
@@ -53,7 +53,7 @@ class Said:
 
 
 @dataclass
-class Lab:
+class Testbed:
     """A local cluster and the ways to run the program on it."""
 
     cluster: LocalCluster
@@ -71,10 +71,10 @@ class Lab:
         told = settings(nameserver=self.cluster.nameserver.address, shards=self.shards, replicas=self.replicas)
         return {**told, "BOOTSTRAP_DEADLINE_S": "60", "BOOTSTRAP_LOG": "json", **self.environment}
 
-    def run(self, *words: str, **variables: str) -> Said:
+    def run(self, *words: str, **variables: str) -> RunResult:
         """The program in this process: `run("apply", BOOTSTRAP_DEADLINE_S="5")`."""
         out = io.StringIO()
-        return Said(main(list(words), {**self.variables, **variables}, out), out.getvalue())
+        return RunResult(main(list(words), {**self.variables, **variables}, out), out.getvalue())
 
     def view(self, *servers: Server) -> ClusterView:
         """What these servers, or all, say now. One that hangs is waited for: ask the others, where one does."""
@@ -90,19 +90,19 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+def lab(tmp_path: Path) -> Iterator[Callable[..., Testbed]]:
     """Starts labs; all of them are gone after the test."""
     clusters: list[LocalCluster] = []
 
     def start(
         program: Program, shards: int = 3, replicas: int = 1, *, config: Sequence[str] = (), servers: int | None = None
-    ) -> Lab:
+    ) -> Testbed:
         count = shards * (1 + replicas) if servers is None else servers
         directory = tmp_path / f"lab{len(clusters)}"
         cluster = LocalCluster(program, directory, nodes=count, config=config)
         clusters.append(cluster)
         cluster.start()
-        return Lab(cluster, shards, replicas)
+        return Testbed(cluster, shards, replicas)
 
     yield start
     for cluster in clusters:

@@ -21,13 +21,13 @@ from bootstrap.local.servers import Server
 from bootstrap.model.slots import SlotSet
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials, ask
-from bootstrap.nodes.migration.atomic import AtomicMove
-from bootstrap.nodes.migration.tasks import How, detect, tasks
-from tests.at_hand import SERVERS
-from tests.real.conftest import Lab, until
+from bootstrap.nodes.migration.atomic import MigrationTask
+from bootstrap.nodes.migration.tasks import MigrationMode, detect, tasks
+from tests.available_servers import SERVERS
+from tests.real.conftest import Testbed, until
 from tests.real.test_repair import client
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 SLOTS = SlotSet.of((0, 1200), (1500, 1500), (2000, 2400))
 KEYS = 600
 LIMIT_S = 20.0
@@ -40,9 +40,9 @@ ATOMIC = ("redis-8.10", "valkey-9.1")
 class Three:
     """Three masters, the first of which gives slots away, and what the test knows of their keys."""
 
-    lab: Lab
+    lab: Testbed
     nodes: Nodes
-    how: How
+    how: MigrationMode
     keys: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, ordinal: int) -> Callable[..., Any]:
@@ -51,9 +51,11 @@ class Three:
     def node_id(self, ordinal: int) -> str:
         return str(self.ask(ordinal)("CLUSTER", "MYID"))
 
-    def move(self, slots: SlotSet = SLOTS, source: int = 0, target: int = 1, busy_limit_s: float = 5.0) -> AtomicMove:
+    def move(
+        self, slots: SlotSet = SLOTS, source: int = 0, target: int = 1, busy_limit_s: float = 5.0
+    ) -> MigrationTask:
         ids = self.node_id(source), self.node_id(target)
-        return AtomicMove(self.how, *ids, slots, self.ask(source), self.ask(target), busy_limit_s=busy_limit_s)
+        return MigrationTask(self.how, *ids, slots, self.ask(source), self.ask(target), busy_limit_s=busy_limit_s)
 
     def slow_down(self, ordinal: int = 0) -> None:
         assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", SLOWLY_US) == "OK"
@@ -79,7 +81,7 @@ def three(request: pytest.FixtureRequest, lab: Labs) -> Iterator[Three]:
     )
     assert formed.run("apply").exit_code == 0
     nodes = Nodes(Credentials())
-    found = Three(formed, nodes, How.EXPORT if databases else How.IMPORT)
+    found = Three(formed, nodes, MigrationMode.EXPORT if databases else MigrationMode.IMPORT)
     with client(formed) as writer:
         filled(writer)
         found.keys = read(writer)
@@ -137,7 +139,7 @@ def _value(reader: Any, name: str, kind: int) -> Any:
             return reader.xrange(name)
 
 
-def ended(*moves: AtomicMove, meanwhile: Callable[[], object] = lambda: None) -> None:
+def ended(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Polls until every move has ended in one way or the other."""
     end = time.monotonic() + LIMIT_S
     while any(not move.done and not move.error for move in moves):
@@ -147,7 +149,7 @@ def ended(*moves: AtomicMove, meanwhile: Callable[[], object] = lambda: None) ->
         assert time.monotonic() < end, [(move.done, move.error) for move in moves]
 
 
-def midway(three: Three) -> AtomicMove:
+def midway(three: Three) -> MigrationTask:
     """A move that both sides are at, and will be for a second."""
     move = three.move()
     move.poll()
@@ -170,7 +172,9 @@ def test_each_server_says_what_it_can(program: Program, lab: Labs) -> None:
     one = lab(program, 1, 0)
     version = tuple(int(part) for part in program.version.split(".")[:2])
     new = version >= ((9, 0) if program.name == "Valkey" else (8, 4))
-    expected = (How.EXPORT if program.name == "Valkey" else How.IMPORT) if new else How.KEYS
+    expected = (
+        (MigrationMode.EXPORT if program.name == "Valkey" else MigrationMode.IMPORT) if new else MigrationMode.KEYS
+    )
     nodes = Nodes(Credentials())
     assert detect(partial(ask, nodes._connection(one.cluster.servers[0].address))) is expected
     nodes.close()
@@ -206,7 +210,7 @@ def test_it_goes_straight_back(three: Three) -> None:
 
 def test_keys_of_every_database_move(three: Three) -> None:
     """Valkey 9 has several in a cluster."""
-    if three.how is How.IMPORT:
+    if three.how is MigrationMode.IMPORT:
         pytest.skip("Redis has one database in a cluster")
     here, there = (s.address for s in three.lab.cluster.servers[:2])
     inside = NAMES[:20]
@@ -312,7 +316,7 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
     one.poll()
     other.poll()
     assert len([task for task in tasks(three.ask(0), three.how) if not task.over]) == (
-        1 if three.how is How.IMPORT else 2
+        1 if three.how is MigrationMode.IMPORT else 2
     )
     ended(one, other)
     assert (one.error, other.error) == ("", "")
@@ -322,7 +326,7 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
 
 def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
     """What is in the way is named."""
-    if three.how is How.EXPORT:
+    if three.how is MigrationMode.EXPORT:
         pytest.skip("Valkey is never too busy for one more task")
     three.slow_down()
     one = three.move(SlotSet.of((0, 600)))

@@ -21,21 +21,21 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     CancelMigration,
-    CarryOver,
     CloseSlot,
     Failover,
     Forget,
-    HandOver,
     Leave,
-    MarkSlot,
+    ManualFailover,
     Meet,
     MoveKeys,
     MoveSlots,
-    NameOwner,
+    Provision,
     Reattach,
     Replicate,
     SetConfig,
     SetEpoch,
+    SetSlotOwner,
+    SetSlotState,
     SetTimeout,
     TakeSlot,
     Wipe,
@@ -44,12 +44,12 @@ from bootstrap.model.steps import (
 from bootstrap.nodes.commands import Command, commands_for
 from bootstrap.nodes.connection import Credentials, ask
 from bootstrap.nodes.look import _LOOK
-from bootstrap.nodes.migration.tasks import How, detect
-from tests.real.conftest import Lab
+from bootstrap.nodes.migration.tasks import MigrationMode, detect
+from tests.real.conftest import Testbed
 from tests.real.test_repair import replace_pods
 from tests.secrets import KEYS, Secret
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 PLACE = Address("127.0.0.1", 6379)
 WRITES: tuple[Write, ...] = (
     SetTimeout(node="a", timeout_ms=1000),
@@ -57,20 +57,20 @@ WRITES: tuple[Write, ...] = (
     Meet(introducer="a", newcomer="b", address=PLACE, bus_port=16379),
     AddSlots(node="a", slots=SlotSet.of((0, 9))),
     Replicate(replica="a", master="b"),
-    Failover(heir="a", lost="b", slots=SlotSet(), takeover=True),
+    Failover(candidate="a", lost="b", slots=SlotSet(), takeover=True),
     Forget(node="a", lost="b"),
     Announce(node="a", others=((PLACE, 16379),)),
     SetConfig(node="a", name="cluster-require-full-coverage", value="yes"),
     Reattach(replica="a", master="b"),
-    MarkSlot(node="a", slot=93, other="b", importing=True),
+    SetSlotState(node="a", slot=93, other="b", importing=True),
     MoveKeys(source="a", target="b", slot=93, address=PLACE, databases=(0, 1)),
-    NameOwner(node="a", owner="b", slots=SlotSet.of((93, 93))),
+    SetSlotOwner(node="a", owner="b", slots=SlotSet.of((93, 93))),
     TakeSlot(node="a", slot=93),
     CloseSlot(node="a", slot=93),
     MoveSlots(source="a", target="b", slots=SlotSet.of((93, 93))),
     CancelMigration(node="a", task_id="1"),
-    HandOver(heir="a", master="b"),
-    CarryOver(node="a", origin="b", address=PLACE, libraries=("l",), users=()),
+    ManualFailover(candidate="a", master="b"),
+    Provision(node="a", origin="b", address=PLACE, libraries=("l",), users=()),
     Leave(node="a"),
 )
 """One of each kind, so that a new kind of write has to bring its right along. Wiping is nobody's right by default."""
@@ -95,7 +95,7 @@ CONVERSATIONS: Mapping[type[Write], tuple[Command, ...]] = {
         ("CLUSTER", "GETSLOTMIGRATIONS"),
     ),
     CancelMigration: (("CLUSTER", "MIGRATION", "CANCEL", "ID", "1"), ("CLUSTER", "CANCELSLOTMIGRATIONS")),
-    CarryOver: (("FUNCTION", "LIST"), ("FUNCTION", "LOAD", "REPLACE", "x")),
+    Provision: (("FUNCTION", "LIST"), ("FUNCTION", "LOAD", "REPLACE", "x")),
     Leave: (("CLUSTER", "RESET", "HARD"), ("INFO", "persistence"), ("SAVE",), ("BGSAVE",), ("BGREWRITEAOF",)),
 }
 """What the writes that are conversations send, to either side; not every server has every way to move slots."""
@@ -123,12 +123,12 @@ def for_server(secret: Secret, program: Program) -> Secret:
     return secret
 
 
-def client(lab: Lab, ordinal: int, user: str = "default", password: str = KEYS["password"]) -> Redis:
+def client(lab: Testbed, ordinal: int, user: str = "default", password: str = KEYS["password"]) -> Redis:
     address = lab.cluster.servers[ordinal].address
     return Redis(address.host, address.port, username=user, password=password, protocol=2, decode_responses=True)
 
 
-def denied(lab: Lab) -> list[Any]:
+def denied(lab: Testbed) -> list[Any]:
     """What the servers' ACL logs hold."""
     return [entry for ordinal in range(len(lab.cluster.servers)) for entry in client(lab, ordinal).acl_log()]
 
@@ -154,8 +154,8 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, lab: Labs, secret: 
     zone = eight.cluster.nameserver.zone
     eight.cluster.nameserver.publish(replace(zone, pods=zone.pods[:6]))
     assert eight.run("apply", **secret.variables).exit_code == 0
-    doors = [ClusterNode(server.address.host, server.address.port) for server in eight.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=doors, password=KEYS["password"]) as writer:
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in eight.cluster.servers[:3]]
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as writer:
         for number in range(200):
             writer.set(f"key:{number}", number)
     eight.cluster.nameserver.publish(zone)
@@ -163,7 +163,7 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, lab: Labs, secret: 
         said = replace(eight, shards=shards).run("apply", **secret.variables)
         assert (said.exit_code, said.outcome["outcome"]) == (0, "scaled"), said.text
         assert not [line for line in said.lines if line["event"] == "step_rejected"]
-    with RedisCluster(startup_nodes=doors, password=KEYS["password"]) as reader:
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as reader:
         assert [reader.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
     assert denied(eight) == []
 
@@ -240,15 +240,15 @@ def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
     four = lab(any_program, 3, 0, servers=4, config=config)
     with client(four, 0, password="opensesame") as told:
-        if detect(partial(ask, told.connection_pool.get_connection())) is not How.KEYS:
+        if detect(partial(ask, told.connection_pool.get_connection())) is not MigrationMode.KEYS:
             pytest.skip("this server moves slots without MIGRATE")
     (tmp_path / "password").write_text("opensesame")
     secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}
     zone = four.cluster.nameserver.zone
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert four.run("apply", **secret).exit_code == 0
-    doors = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=doors, password="opensesame") as writer:
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
+    with RedisCluster(startup_nodes=endpoints, password="opensesame") as writer:
         for number in range(50):
             writer.set(f"key:{number}", number)
     four.cluster.nameserver.publish(zone)
@@ -260,12 +260,12 @@ def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
 
 def test_a_password_that_was_cut_is_not_shown_either() -> None:
     """Servers quote so many characters of a command and no more, wherever that is."""
-    hide = Credentials(password="correct horse battery staple").hide
-    assert hide("unknown command 'MIGRATE', with args: '::1' '6379' 'AUTH' 'correct hor' ") == (
+    redact = Credentials(password="correct horse battery staple").redact
+    assert redact("unknown command 'MIGRATE', with args: '::1' '6379' 'AUTH' 'correct hor' ") == (
         "unknown command 'MIGRATE', with args: '::1' '6379' 'AUTH' '…' "
     )
-    assert hide("with args: 'AUTH' 'correct horse batt") == "with args: 'AUTH' '"
-    assert hide("the word 'cor'rect is no secret") == "the word 'cor'rect is no secret"
+    assert redact("with args: 'AUTH' 'correct horse batt") == "with args: 'AUTH' '"
+    assert redact("the word 'cor'rect is no secret") == "the word 'cor'rect is no secret"
 
 
 @pytest.mark.parametrize(
@@ -342,7 +342,7 @@ def rights_of(write: Write) -> Iterable[str]:
     return (right for command in commands for right in ("|".join(command), command[0]))
 
 
-def dry_run(lab: Lab, commands: Iterable[Command]) -> list[tuple[Command, str]]:
+def dry_run(lab: Testbed, commands: Iterable[Command]) -> list[tuple[Command, str]]:
     """What the server says to each, for the Job's user."""
     asked = client(lab, 0)
     if "server_name" not in asked.info("server") and asked.info("server")["redis_version"] < "7":
@@ -357,7 +357,7 @@ def dry_run(lab: Lab, commands: Iterable[Command]) -> list[tuple[Command, str]]:
     return answers
 
 
-def assert_locked(lab: Lab) -> None:
+def assert_locked(lab: Testbed) -> None:
     """Without a name and a password the server does nothing."""
     address = lab.cluster.servers[0].address
     with pytest.raises(AuthenticationError):

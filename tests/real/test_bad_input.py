@@ -16,9 +16,9 @@ import pytest
 from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
 from bootstrap.local.zone import Pod, Zone
-from tests.real.conftest import Lab
+from tests.real.conftest import Testbed
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 
 
 def run_apart(variables: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -119,21 +119,21 @@ def test_a_pod_without_a_record_is_waited_for_by_name(any_program: Program, lab:
     assert_untouched(six)
 
 
-def assert_untouched(six: Lab) -> None:
+def assert_untouched(six: Testbed) -> None:
     """No server was written to: all that answer are blank, with the timeout that they had."""
     view = six.view()
     assert view.nodes
     assert all(node.blank and node.timeout_ms == 5000 and node.myself.config_epoch == 0 for node in view.nodes)
 
 
-def replace_last_peer(six: Lab, host: str, port: int) -> None:
+def replace_last_peer(six: Testbed, host: str, port: int) -> None:
     """DNS says that redis-app-5 is somebody else."""
     six.cluster.servers[5].kill()
     pods = [*six.cluster.nameserver.zone.pods[:5], Pod(name="redis-app-5", addresses=(host,), port=port)]
     six.cluster.nameserver.publish(Zone(pods=tuple(pods)))
 
 
-def assert_told(six: Lab, words: str, exit_code: int, **variables: str) -> None:
+def assert_told(six: Testbed, words: str, exit_code: int, **variables: str) -> None:
     """The run ends with that exit code, says that of redis-app-5, and has touched nobody."""
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="4", **variables)
     (reason,) = said.outcome["reasons"]

@@ -16,12 +16,12 @@ from bootstrap.local.servers import Server
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
-from tests.real.conftest import Lab, Said, until
+from tests.real.conftest import RunResult, Testbed, until
 from tests.real.network import Network, send_from_own_address, why_not
-from tests.real.test_repair import client, elsewhere, replace_pods
+from tests.real.test_repair import alive_elsewhere, client, replace_pods
 from tests.real.writer import Writer
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 TIMEOUT_MS = 1000
 """The servers notice within a second or two: that is most of the time that these tests take."""
 ON_DISK = "appendfsync always"
@@ -29,7 +29,7 @@ WRITES = 30
 """Keys in two places that make sure that a client was at work."""
 
 
-def formed(program: Program, lab: Labs, *config: str) -> Lab:
+def formed(program: Program, lab: Labs, *config: str) -> Testbed:
     """Six servers that serve."""
     six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
@@ -39,7 +39,7 @@ def formed(program: Program, lab: Labs, *config: str) -> Lab:
 
 
 @contextmanager
-def kept_promises(six: Lab, *, disk_lost: bool = False) -> Iterator[Writer]:
+def kept_promises(six: Testbed, *, disk_lost: bool = False) -> Iterator[Writer]:
     """A client writes as long as the block lasts. At its end the cluster serves it, and all that it was promised is
     there.
     """
@@ -65,7 +65,7 @@ def owners(view: ClusterView) -> Mapping[NodeId, tuple[SlotSet, int]]:
     return {node.node_id: (node.slots, node.myself.config_epoch) for node in view.nodes if node.slots}
 
 
-def assert_waits(six: Lab, said: Said, pod: str, why: str) -> None:
+def assert_waits(six: Testbed, said: RunResult, pod: str, why: str) -> None:
     """It names the pod and the reason, and has written nothing: nobody is promoted, nobody forgotten."""
     assert (said.exit_code, said.outcome["steps"]) == (1, 0), said.text
     assert [(reason["node"], why in reason["message"]) for reason in said.outcome["reasons"]] == [(pod, True)]
@@ -75,7 +75,7 @@ DONE = ("phase_done", "phase_not_settled", "slots_moved")
 """Lines of a log that say what a run has done, or tried."""
 
 
-def assert_good_again(six: Lab, *, deadline_s: int = 60) -> None:
+def assert_good_again(six: Testbed, *, deadline_s: int = 60) -> None:
     """A run ends well, every invariant holds, and the next one has nothing to do but, at most, to introduce nodes: a
     busy machine breaks a link now and then, where the node timeout is one second.
     """
@@ -94,7 +94,7 @@ def members(view: ClusterView) -> set[frozenset[NodeId]]:
     return {frozenset({node.node_id, *node.others}) for node in view.nodes}
 
 
-def owns_slots(six: Lab, server: Server) -> bool:
+def owns_slots(six: Testbed, server: Server) -> bool:
     return any(node.slots for node in six.view(server).nodes)
 
 
@@ -112,14 +112,14 @@ def test_a_killed_master_is_waited_for(program: Program, lab: Labs) -> None:
 def test_a_hung_master_is_waited_for(program: Program, lab: Labs) -> None:
     """SIGSTOP: the servers elect its replica, the run does nothing but say whom it waits for; awake, it follows."""
     six = formed(program, lab)
-    _, hung, _, _, heir, _ = six.cluster.servers
+    _, hung, _, _, candidate, _ = six.cluster.servers
     awake = [server for server in six.cluster.servers if server is not hung]
     with kept_promises(six):
         before = members(six.view())
         hung.pause()
         try:
             assert_waits(six, six.run("apply", BOOTSTRAP_DEADLINE_S="1"), hung.name, "no answer in time")
-            until(lambda: owns_slots(six, heir))
+            until(lambda: owns_slots(six, candidate))
             assert members(six.view(*awake)) == before
         finally:
             hung.resume()
@@ -154,7 +154,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
-def apart(program: Program, lab: Labs) -> Lab:
+def apart(program: Program, lab: Labs) -> Testbed:
     """Six servers that serve, and that a network can tell from one another."""
     six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
     for server in six.cluster.servers:
@@ -167,11 +167,11 @@ def test_a_cut_bus_is_named(network: Network, program: Program, lab: Labs) -> No
     """A master answers clients, and no other server: its replica is elected, and the run waits for the links."""
     six = apart(program, lab)
     assert six.run("apply").exit_code == 0
-    _, alone, _, _, heir, _ = six.cluster.servers
+    _, alone, _, _, candidate, _ = six.cluster.servers
     with kept_promises(six):
         before = members(six.view())
         network.cut_bus(alone)
-        until(lambda: owns_slots(six, heir))
+        until(lambda: owns_slots(six, candidate))
         said = six.run("apply", BOOTSTRAP_DEADLINE_S="1")
         assert said.exit_code == 1, said.text
         assert any(alone.name in reason["message"] for reason in said.outcome["reasons"]), said.text
@@ -221,7 +221,7 @@ def test_a_replica_that_knows_its_moved_master_by_hearsay_follows_it_again(
     (before,) = six.view(master).nodes
     with kept_promises(six):
         master.kill()
-        master.address = elsewhere(master.address)
+        master.address = alive_elsewhere(master.address)
         send_from_own_address(master)
         network.cut(master, replica)
         master.start()

@@ -16,12 +16,12 @@ from bootstrap.local.programs import Program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import even_split
 from bootstrap.verify import violations
-from tests.real.conftest import Lab, until
+from tests.real.conftest import Testbed, until
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 
 
-def redis_of(lab: Lab, ordinal: int) -> Redis:
+def redis_of(lab: Testbed, ordinal: int) -> Redis:
     address = lab.cluster.servers[ordinal].address
     return Redis(address.host, address.port, socket_timeout=5, decode_responses=True)
 
@@ -95,7 +95,7 @@ def test_ports_come_from_srv_where_all_share_one_address(any_program: Program, t
 
     with LocalCluster(any_program, tmp_path, nodes=6, one_address=True) as cluster:
         assert {server.address.host for server in cluster.servers} == {"127.0.0.1"}
-        shared = Lab(cluster)
+        shared = Testbed(cluster)
         said = shared.run("apply")
         assert said.exit_code == 0, said.text
         assert len({node.address.port for node in shared.view().nodes}) == 6
@@ -148,7 +148,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         program.communicate()
 
 
-def apply_apart(six: Lab, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
+def apply_apart(six: Testbed, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
     program = subprocess.Popen(
         [sys.executable, "-m", "bootstrap", "apply"],
         env={**os.environ, **six.variables, **variables},

@@ -17,7 +17,7 @@ from bootstrap.local.programs import Program
 from bootstrap.local.servers import Pause, Server, start_all
 from bootstrap.model.node import Address, Role
 from bootstrap.verify import violations
-from tests.real.conftest import Lab
+from tests.real.conftest import Testbed
 
 LOOPBACK = "::1"
 NODES = 6
@@ -60,12 +60,12 @@ def free_ports(count: int) -> Iterator[int]:
 
 
 @pytest.fixture
-def six(program: Program, tmp_path: Path) -> Iterator[Lab]:
+def six(program: Program, tmp_path: Path) -> Iterator[Testbed]:
     with Ipv6Cluster(program, tmp_path, nodes=NODES) as cluster:
-        yield Lab(cluster)
+        yield Testbed(cluster)
 
 
-def test_a_cluster_forms_over_ipv6(six: Lab) -> None:
+def test_a_cluster_forms_over_ipv6(six: Testbed) -> None:
     """Introduced, replicating and probed by IPv6 addresses; a second run changes nothing."""
     said = six.run("apply")
     assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
@@ -80,7 +80,7 @@ def test_a_cluster_forms_over_ipv6(six: Lab) -> None:
     assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0)
 
 
-def test_moved_nodes_are_found_again_over_ipv6(six: Lab) -> None:
+def test_moved_nodes_are_found_again_over_ipv6(six: Testbed) -> None:
     """All come back at other ports: every nodes.conf holds dead addresses, and a run introduces everybody anew."""
     assert six.run("apply").exit_code == 0
     for server in six.cluster.servers:

@@ -17,44 +17,44 @@ from redis.crc import key_slot
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model.slots import even_split
 from bootstrap.model.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout
-from tests.at_hand import SERVERS
-from tests.real.conftest import Lab
-from tests.real.mortal import Moment, apply_and_die
+from tests.available_servers import SERVERS
+from tests.real.conftest import Testbed
+from tests.real.killed_run import Moment, apply_and_die
 from tests.real.test_repair import TIMEOUT_MS, client, formed, replace_pods
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 Keys = Mapping[str, str]
 EVERY_KILL = os.environ.get("EVERY_KILL") == "1"
 
 
-def fresh(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def fresh(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return lab(program), {}
 
 
-def all_moved(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def all_moved(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return hurt(program, lab, *range(6), wiped=False)
 
 
-def replica_lost(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def replica_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return hurt(program, lab, 4, wiped=True)
 
 
-def master_lost(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def master_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return hurt(program, lab, 1, wiped=True)
 
 
-def majority_lost(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def majority_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return hurt(program, lab, 0, 2, wiped=True)
 
 
-def timeouts_left_alone(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def timeouts_left_alone(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     """Where no timeout is declared, nodes announce what they became."""
     six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = ""
     return six, {}
 
 
-def shard_given_up(program: Program, lab: Labs) -> tuple[Lab, Keys]:
+def shard_given_up(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     """No copy is left of the second shard, and a person has accepted that."""
     six, keys = hurt(program, lab, 1, 4, wiped=True)
     refused = six.run("apply")
@@ -64,13 +64,13 @@ def shard_given_up(program: Program, lab: Labs) -> tuple[Lab, Keys]:
     return six, {name: value for name, value in keys.items() if key_slot(name.encode()) not in gone}
 
 
-def hurt(program: Program, lab: Labs, *ordinals: int, wiped: bool) -> tuple[Lab, Keys]:
+def hurt(program: Program, lab: Labs, *ordinals: int, wiped: bool) -> tuple[Testbed, Keys]:
     six, keys = formed(program, lab)
     replace_pods(six, *ordinals, wiped=wiped)
     return six, keys
 
 
-State = Callable[[Program, Labs], tuple[Lab, Keys]]
+State = Callable[[Program, Labs], tuple[Testbed, Keys]]
 WRITES: Mapping[State, int] = {
     fresh: 39,
     timeouts_left_alone: 33,
@@ -122,9 +122,9 @@ def kill(state: State, moment: Moment, name: str) -> object:
 def test_a_killed_run_is_finished_by_the_next(state: State, moment: Moment, name: str, lab: Labs) -> None:
     """kill -9 at that write; the next run ends verified with every acknowledged key, the one after it does nothing."""
     six, keys = state(find_program(str(SERVERS[name])), lab)
-    mortal = apply_and_die(six, moment)
+    killed_run = apply_and_die(six, moment)
     # Of every write, the last may not come: now and then two nodes find each other before they are introduced.
-    assert mortal.dead or EVERY_KILL, f"the run ended after {len(mortal.told)} writes"
+    assert killed_run.dead or EVERY_KILL, f"the run ended after {len(killed_run.told)} writes"
     said = six.run("apply")
     assert said.exit_code == 0, said.text
     verified = six.run("verify")

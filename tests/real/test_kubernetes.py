@@ -17,10 +17,10 @@ from bootstrap.local.programs import Program
 from bootstrap.local.zone import Zone
 from tests.kube.api import Asked, KubeApi, kube_api, pod
 from tests.manifests.kustomize import BASE, build
-from tests.real.conftest import Lab, until
+from tests.real.conftest import Testbed, until
 from tests.real.test_forming import MEASURE
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
 
 
@@ -177,7 +177,7 @@ sys.exit(_entry())
 """The program as a process of its own, whose service account is not where a pod's would be."""
 
 
-def start(six: Lab, api: KubeApi, **variables: str) -> subprocess.Popen[str]:
+def start(six: Testbed, api: KubeApi, **variables: str) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BOOTSTRAP_")}
     return subprocess.Popen(
         [sys.executable, "-c", INSIDE, api.folder, "apply"],

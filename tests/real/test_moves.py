@@ -13,26 +13,26 @@ from redis.crc import key_slot
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import SlotSet
-from tests.at_hand import SERVERS
-from tests.real.conftest import Lab, until
+from tests.available_servers import SERVERS
+from tests.real.conftest import Testbed, until
 from tests.real.test_repair import assert_healed, client, formed, written
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 SLOT = 93
 KEYS = 40
 
 
 @contextmanager
-def servers(lab: Lab, *, database: int = 0) -> Iterator[list[Redis]]:
+def servers(lab: Testbed, *, database: int = 0) -> Iterator[list[Redis]]:
     """A plain connection to each server."""
-    doors = [Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in lab.cluster.servers]
-    yield doors
-    for door in doors:
+    endpoints = [Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in lab.cluster.servers]
+    yield endpoints
+    for door in endpoints:
         door.close()
 
 
-def ids(doors: list[Redis]) -> list[str]:
-    return [str(door.execute_command("CLUSTER MYID")) for door in doors]
+def ids(endpoints: list[Redis]) -> list[str]:
+    return [str(door.execute_command("CLUSTER MYID")) for door in endpoints]
 
 
 def keys_of(slot: int, number: int) -> list[str]:
@@ -41,19 +41,19 @@ def keys_of(slot: int, number: int) -> list[str]:
     return [f"{{{tag}}}:{i}" for i in range(number)]
 
 
-def half_move(lab: Lab, *, moved: int) -> dict[str, str]:
+def half_move(lab: Testbed, *, moved: int) -> dict[str, str]:
     """Slot 93 is open between redis-app-0 and redis-app-1, and some of its keys have gone over."""
     values = {name: f"v{name}" for name in keys_of(SLOT, KEYS)}
     with client(lab) as writer:
         for name, value in values.items():
             writer.set(name, value)
-    with servers(lab) as doors:
-        source, target, *_ = ids(doors)
-        doors[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
-        doors[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
+    with servers(lab) as endpoints:
+        source, target, *_ = ids(endpoints)
+        endpoints[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
+        endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
         there = lab.cluster.servers[1].address
         for name in list(values)[:moved]:
-            doors[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000)
+            endpoints[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000)
     return values
 
 
@@ -76,10 +76,10 @@ def test_the_owner_of_a_half_moved_slot_fails_over(program: Program, lab: Labs, 
     if crash:
         six.cluster.servers[0].kill()
     else:
-        with servers(six) as doors:
-            doors[3].execute_command("CLUSTER FAILOVER")
-    heir = six.cluster.servers[3]
-    until(lambda: six.view(heir).nodes[0].role is Role.MASTER)
+        with servers(six) as endpoints:
+            endpoints[3].execute_command("CLUSTER FAILOVER")
+    candidate = six.cluster.servers[3]
+    until(lambda: six.view(candidate).nodes[0].role is Role.MASTER)
     if crash:
         six.cluster.servers[0].start()
     until(lambda: six.view(six.cluster.servers[0]).nodes[0].role is Role.REPLICA)
@@ -90,8 +90,8 @@ def test_a_move_that_one_side_forgot_is_finished(program: Program, lab: Labs) ->
     """The owner does not know any more that it was handing the slot over: the moved keys were lost to clients."""
     six, keys = formed(program, lab)
     values = half_move(six, moved=15)
-    with servers(six) as doors:
-        doors[0].execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
+    with servers(six) as endpoints:
+        endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
@@ -100,10 +100,10 @@ def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, 
     six, keys = formed(program, lab)
     values = half_move(six, moved=0)
     name = next(iter(values))
-    with servers(six) as doors:
+    with servers(six) as endpoints:
         there = six.cluster.servers[1].address
-        doors[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000, "COPY")
-        doors[0].set(name, "newer")
+        endpoints[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000, "COPY")
+        endpoints[0].set(name, "newer")
     assert_healed(six, six.run("apply"), {**keys, **values, name: "newer"})
 
 
@@ -130,8 +130,8 @@ def test_keys_of_every_database_move(lab: Labs) -> None:
 def test_slots_without_an_owner_go_home_to_their_keys(program: Program, lab: Labs) -> None:
     """Somebody took them from their owners; all pods are there, so no disk can come back with them."""
     six, keys = formed(program, lab)
-    with servers(six) as doors:
-        for door in doors:
+    with servers(six) as endpoints:
+        for door in endpoints:
             door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
         until(lambda: all(len(node.others) == 5 for node in six.view().nodes))
     refused_or_healed = six.run("apply")
@@ -142,18 +142,18 @@ def test_slots_without_an_owner_go_home_to_their_keys(program: Program, lab: Lab
 def test_declared_settings_that_drifted_are_set(program: Program, lab: Labs) -> None:
     """And what is declared nowhere is told where nodes differ, and left alone."""
     six, keys = formed(program, lab)
-    with servers(six) as doors:
-        doors[2].config_set("cluster-require-full-coverage", "no")
-        doors[4].config_set("cluster-allow-replica-migration", "no")
+    with servers(six) as endpoints:
+        endpoints[2].config_set("cluster-require-full-coverage", "no")
+        endpoints[4].config_set("cluster-allow-replica-migration", "no")
     told = six.run("plan")
     assert (told.exit_code, told.outcome["outcome"]) == (0, "unchanged")
     assert "cluster-require-full-coverage is not the same on all nodes: no, yes" in told.text
     six.environment["BOOTSTRAP_REQUIRE_FULL_COVERAGE"] = "yes"
     assert six.run("verify").exit_code == 1
     assert_healed(six, six.run("apply"), keys)
-    with servers(six) as doors:
-        assert doors[2].config_get("cluster-require-full-coverage")["cluster-require-full-coverage"] == "yes"
-        assert doors[4].config_get("cluster-allow-replica-migration")["cluster-allow-replica-migration"] == "no"
+    with servers(six) as endpoints:
+        assert endpoints[2].config_get("cluster-require-full-coverage")["cluster-require-full-coverage"] == "yes"
+        assert endpoints[4].config_get("cluster-allow-replica-migration")["cluster-allow-replica-migration"] == "no"
 
 
 def test_slots_go_home_also_where_something_else_comes_first(any_program: Program, lab: Labs) -> None:
@@ -163,10 +163,10 @@ def test_slots_go_home_also_where_something_else_comes_first(any_program: Progra
     with client(six) as writer:
         for name, value in values.items():
             writer.set(name, value)
-    with servers(six) as doors:
-        for door in doors:
+    with servers(six) as endpoints:
+        for door in endpoints:
             door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
-        doors[2].config_set("cluster-node-timeout", 3000)
+        endpoints[2].config_set("cluster-node-timeout", 3000)
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
@@ -174,17 +174,17 @@ def test_slots_go_home_also_where_something_else_comes_first(any_program: Progra
 def test_a_mark_that_only_a_replica_kept_is_taken_away(lab: Labs) -> None:
     """It was away while the move ended, and came back with a whole new copy, which has no marks in it."""
     six, keys = formed(find_program(str(SERVERS["valkey-9.1"])), lab, "repl-backlog-size 16384")
-    with servers(six) as doors:
-        source, target, *_ = ids(doors)
-        doors[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
-        doors[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
-        until(lambda: bool(six.view().nodes[3].half_moved))
+    with servers(six) as endpoints:
+        source, target, *_ = ids(endpoints)
+        endpoints[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
+        endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
+        until(lambda: bool(six.view().nodes[3].open_slots))
         six.cluster.servers[3].kill()
-        for door in doors[:2]:
+        for door in endpoints[:2]:
             door.execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
         for name in keys_of(50, 100):
-            doors[0].set(name, "x" * 5000)
+            endpoints[0].set(name, "x" * 5000)
     six.cluster.servers[3].start()
     until(lambda: len(six.view().nodes) == 6 and six.view().nodes[3].replication.link_up)
-    assert six.view().nodes[3].half_moved
+    assert six.view().nodes[3].open_slots
     assert_healed(six, six.run("apply"), keys)

@@ -13,10 +13,10 @@ from bootstrap.model.node import Address
 from bootstrap.nodes import probe as probing
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.probe import ProbeFailed, probe
-from tests.real.conftest import Lab
+from tests.real.conftest import Testbed
 from tests.real.test_bad_input import free_port, stranger
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 
 
 def test_a_door_that_is_closed_is_a_failed_probe(any_program: Program, lab: Labs) -> None:

@@ -15,13 +15,13 @@ from bootstrap.model.steps import Wipe
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.verify import violations
-from tests.real.conftest import Lab, until
+from tests.real.conftest import Testbed, until
 from tests.real.test_repair import TIMEOUT_MS, client, formed
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 
 
-def assert_formed_anew(six: Lab) -> None:
+def assert_formed_anew(six: Testbed) -> None:
     assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
     assert sum(node.keys for node in six.view().nodes) == 0
 
@@ -58,7 +58,7 @@ def test_interrupted_half_way_the_same_value_finishes_it(
     try:
         doomed = [view.nodes[ordinal] for ordinal in wiped]
         writes = {node.address: [Wipe(node=node.node_id, flush=node.ordinal < 3)] for node in doomed}
-        assert nodes.tell(writes) == []
+        assert nodes.send(writes) == []
     finally:
         nodes.close()
     for server in six.cluster.servers:

@@ -14,14 +14,14 @@ from bootstrap.local.programs import Program
 from bootstrap.local.servers import start_all
 from bootstrap.model.node import Address
 from bootstrap.verify import violations
-from tests.real.conftest import Lab, Said, until
+from tests.real.conftest import RunResult, Testbed, until
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 TIMEOUT_MS = 2000
 """Elections take the node timeout and some seconds: a short one keeps the tests short."""
 
 
-def formed(program: Program, lab: Labs, *config: str) -> tuple[Lab, Mapping[str, str]]:
+def formed(program: Program, lab: Labs, *config: str) -> tuple[Testbed, Mapping[str, str]]:
     """Six servers, formed, with keys on every shard; and what was acknowledged, copied and written to files."""
     six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
@@ -49,13 +49,13 @@ def written(address: Address) -> bool:
     )
 
 
-def client(six: Lab) -> RedisCluster:
+def client(six: Testbed) -> RedisCluster:
     """A cluster client that knows where the servers are now."""
-    doors = [ClusterNode(server.address.host, server.address.port) for server in six.cluster.servers]
-    return RedisCluster(startup_nodes=doors, decode_responses=True, socket_timeout=5)
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in six.cluster.servers]
+    return RedisCluster(startup_nodes=endpoints, decode_responses=True, socket_timeout=5)
 
 
-def assert_healed(six: Lab, said: Said, keys: Mapping[str, str]) -> None:
+def assert_healed(six: Testbed, said: RunResult, keys: Mapping[str, str]) -> None:
     """Repaired and verified, every key is there, and a second run changes nothing."""
     assert (said.exit_code, said.outcome["outcome"]) == (0, "repaired"), said.text
     assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
@@ -65,13 +65,13 @@ def assert_healed(six: Lab, said: Said, keys: Mapping[str, str]) -> None:
     assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0)
 
 
-def elsewhere(address: Address) -> Address:
+def alive_elsewhere(address: Address) -> Address:
     """Another address, as a pod gets one each time it is made anew."""
     *block, last = address.host.split(".")
     return Address(".".join([*block, str((int(last) + 100) % 250 + 1)]), address.port)
 
 
-def replace_pods(six: Lab, *ordinals: int, wiped: bool) -> None:
+def replace_pods(six: Testbed, *ordinals: int, wiped: bool) -> None:
     """The pods are killed and come back at other addresses, with or without their disks; then DNS knows it."""
     servers = [six.cluster.servers[ordinal] for ordinal in ordinals]
     for server in servers:
@@ -79,7 +79,7 @@ def replace_pods(six: Lab, *ordinals: int, wiped: bool) -> None:
         if wiped:
             shutil.rmtree(server.directory)
             server.directory.mkdir()
-        server.address = elsewhere(server.address)
+        server.address = alive_elsewhere(server.address)
     start_all(servers)
     six.cluster.publish()
 
@@ -176,7 +176,7 @@ def test_a_listed_pod_beyond_the_shape_that_hangs_is_not_taken_for_lost(any_prog
     """Seven pods for a shape of six, the seventh hung: nothing is forgotten, nobody is promoted."""
     six, _ = formed(any_program, lab)
     zone = six.cluster.nameserver.zone
-    extra = replace(zone.pods[5], name="redis-app-6", addresses=(elsewhere(six.cluster.servers[5].address).host,))
+    extra = replace(zone.pods[5], name="redis-app-6", addresses=(alive_elsewhere(six.cluster.servers[5].address).host,))
     six.cluster.nameserver.publish(replace(zone, pods=(*zone.pods, extra)))
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
     assert (said.exit_code, said.outcome["steps"]) == (1, 0)

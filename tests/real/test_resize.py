@@ -19,14 +19,16 @@ from bootstrap.nodes.connection import ask_all
 from bootstrap.nodes.membership import Command, leave
 from bootstrap.verify import violations
 from tests.real.checker import Checker
-from tests.real.conftest import Lab, Said, until
+from tests.real.conftest import RunResult, Testbed, until
 from tests.real.test_repair import TIMEOUT_MS, client, replace_pods, written
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 KEYS = 400
 
 
-def started(program: Program, labs: Labs, shards: int, replicas: int, *, servers: int) -> tuple[Lab, dict[str, str]]:
+def started(
+    program: Program, labs: Labs, shards: int, replicas: int, *, servers: int
+) -> tuple[Testbed, dict[str, str]]:
     """A formed cluster with keys on every shard; servers beyond its shape run, and the DNS does not know them yet."""
     lab = labs(program, shards, replicas, servers=servers, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
     lab.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
@@ -40,19 +42,19 @@ def started(program: Program, labs: Labs, shards: int, replicas: int, *, servers
     return lab, keys
 
 
-def listed(lab: Lab, pods: int) -> None:
+def listed(lab: Testbed, pods: int) -> None:
     """From now on the headless Service lists that many pods, as with the StatefulSet's replicas set to it."""
     lab.cluster.publish()
     zone = lab.cluster.nameserver.zone
     lab.cluster.nameserver.publish(replace(zone, pods=zone.pods[:pods]))
 
 
-def declared(lab: Lab, shards: int, replicas: int) -> Lab:
+def declared(lab: Testbed, shards: int, replicas: int) -> Testbed:
     """The same servers, with another shape declared."""
     return replace(lab, shards=shards, replicas=replicas)
 
 
-def assert_sized(lab: Lab, said: Said, keys: Mapping[str, str]) -> None:
+def assert_sized(lab: Testbed, said: RunResult, keys: Mapping[str, str]) -> None:
     """Scaled and verified, the shards even, every key there, and a second run changes nothing."""
     assert (said.exit_code, said.outcome["outcome"]) == (0, "scaled"), said.text
     assert_good(lab, keys)
@@ -61,7 +63,7 @@ def assert_sized(lab: Lab, said: Said, keys: Mapping[str, str]) -> None:
     assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0), again.text
 
 
-def assert_good(lab: Lab, keys: Mapping[str, str]) -> None:
+def assert_good(lab: Testbed, keys: Mapping[str, str]) -> None:
     assert violations(lab.view(), replace(lab.desired, timeout_ms=TIMEOUT_MS)) == ()
     with client(lab) as reader:
         assert {name: reader.get(name) for name in keys} == keys
@@ -114,12 +116,12 @@ def test_a_replica_more_for_every_shard_and_back(any_program: Program, lab: Labs
     wide = declared(nine, 3, 2)
     assert_sized(wide, wide.run("apply"), keys)
     view = wide.view()
-    heir = next(node for node in view.nodes[6:] if node.replication.link_up)
+    candidate = next(node for node in view.nodes[6:] if node.replication.link_up)
     with client(nine) as telling:
-        telling.get_redis_connection(telling.get_node(heir.address.host, heir.address.port)).execute_command(
+        telling.get_redis_connection(telling.get_node(candidate.address.host, candidate.address.port)).execute_command(
             "CLUSTER", "FAILOVER"
         )
-    until(lambda: bool(wide.view().by_id[heir.node_id].slots))
+    until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
     narrow = declared(nine, 3, 1)
     said = narrow.run("apply")
     assert_sized(narrow, said, keys)
@@ -166,7 +168,7 @@ def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, l
                 assert not _lacks(eight, old.ordinal, slot)
 
 
-def _lacks(lab: Lab, ordinal: int, slot: int) -> bool:
+def _lacks(lab: Testbed, ordinal: int, slot: int) -> bool:
     (node,) = lab.view(lab.cluster.servers[ordinal]).nodes
     return slot not in node.slots
 
@@ -322,9 +324,9 @@ def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(any_prog
         said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
         assert said.exit_code == 1, said.text
         assert "no-room" in {reason["code"] for reason in said.outcome["reasons"]}, said.text
-        half_moved = grown.view().half_moved()
-        assert key_slot(b"{2}") in half_moved
-        assert all(full.execute_command("CLUSTER COUNTKEYSINSLOT", slot) for slot in half_moved)
+        open_slots = grown.view().open_slots()
+        assert key_slot(b"{2}") in open_slots
+        assert all(full.execute_command("CLUSTER COUNTKEYSINSLOT", slot) for slot in open_slots)
         full.config_set("maxmemory", 0)
     again = grown.run("apply")
     assert again.exit_code == 0, again.text
@@ -341,29 +343,31 @@ def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(any_program:
     with client(eight) as writer:
         for name in names:
             writer.set(name, "v")
-    doors = [Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers]
-    ids = [door.execute_command("CLUSTER", "MYID") for door in doors]
+    endpoints = [
+        Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers
+    ]
+    ids = [door.execute_command("CLUSTER", "MYID") for door in endpoints]
     for newcomer in eight.cluster.servers[6:]:
-        doors[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
+        endpoints[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
     until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
-    doors[7].execute_command("CLUSTER", "REPLICATE", ids[6])
+    endpoints[7].execute_command("CLUSTER", "REPLICATE", ids[6])
     until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
-    doors[6].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
-    doors[1].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[6])
+    endpoints[6].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    endpoints[1].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[6])
     target = eight.cluster.servers[6].address
-    doors[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:5])
-    until(lambda: doors[7].dbsize() == 5)
+    endpoints[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:5])
+    until(lambda: endpoints[7].dbsize() == 5)
     replace_pods(eight, 6, wiped=True)
     grown = declared(eight, 4, 1)
     refused = grown.run("apply")
     (reason,) = refused.outcome["reasons"]
     assert (refused.exit_code, refused.outcome["steps"], reason["code"]) == (3, 0, "moved-to-the-lost"), refused.text
-    assert doors[7].dbsize() == 5
-    doors[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
+    assert endpoints[7].dbsize() == 5
+    endpoints[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
     until(lambda: grown.view().nodes[7].role is Role.MASTER)
-    doors[7].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    endpoints[7].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
     said = grown.run("apply")
     assert said.exit_code == 0, said.text
-    for door in doors:
+    for door in endpoints:
         door.close()
     assert_good(grown, keys | dict.fromkeys(names, "v"))

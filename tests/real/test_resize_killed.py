@@ -18,12 +18,12 @@ from redis import Redis
 
 from bootstrap.local.programs import Program
 from tests.real.checker import Checker
-from tests.real.conftest import Lab, until
+from tests.real.conftest import Testbed, until
 from tests.real.test_forming import apply_apart
 from tests.real.test_repair import client
 from tests.real.test_resize import assert_good, declared, listed, started
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 KILLS = int(os.environ.get("RESIZE_KILLS", "2"))
 FILLING = 150_000
 """Keys of 100 bytes: moving a quarter of them takes some tenths of a second at least."""
@@ -40,7 +40,7 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
             program.wait()
 
 
-def fill(lab: Lab, keys: int = FILLING) -> int:
+def fill(lab: Testbed, keys: int = FILLING) -> int:
     """Further keys on every shard, written by the servers themselves; returns how many keys there are in all."""
     masters = [Redis(node.address.host, node.address.port) for node in lab.view().nodes if node.slots]
     for door in masters:
@@ -60,11 +60,11 @@ end
 """A script without declared keys is let through by a node for the slots that it owns, and refused for all others."""
 
 
-def seen_moving(program: subprocess.Popen[str], lab: Lab) -> bool:
+def seen_moving(program: subprocess.Popen[str], lab: Testbed) -> bool:
     """Whether slots are on their way, or the program has ended."""
     view = lab.view()
     moved = sum(1 for node in view.nodes if node.slots) > 3
-    return program.poll() is not None or moved or any(node.tasks or node.half_moved for node in view.nodes)
+    return program.poll() is not None or moved or any(node.tasks or node.open_slots for node in view.nodes)
 
 
 @pytest.mark.timeout(60 + 30 * KILLS)
@@ -116,7 +116,7 @@ def test_a_signal_ends_it_cleanly(program: Program, lab: Labs, programs: list[su
         pytest.skip("the move was over before the signal came")
     assert (running.returncode, '"interrupted"' in text) == (1, True), text
     view = eight.view()
-    assert not view.half_moved()
+    assert not view.open_slots()
     told = json.loads(text.splitlines()[-1])
     assert told["steps"] >= 3
     assert told["shards"] == sum(1 for node in view.nodes if node.slots)

@@ -18,12 +18,12 @@ from redis import RedisCluster
 from bootstrap.local.programs import Program, find_program
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
-from bootstrap.nodes.failures import Silence
-from tests.at_hand import ON_CI, SERVERS
+from bootstrap.nodes.failures import Failure
+from tests.available_servers import ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
-from tests.real.conftest import Lab, Said
+from tests.real.conftest import RunResult, Testbed
 
-Labs = Callable[..., Lab]
+Labs = Callable[..., Testbed]
 WITH_TLS = {name: path for name, path in SERVERS.items() if b"libssl" in path.resolve().read_bytes()}
 """Debian's servers are built with TLS; those from Python packages are not."""
 pytestmark = [
@@ -54,7 +54,7 @@ def tls_program() -> Program:
 
 
 @pytest.fixture
-def six(tls_program: Program, lab: Labs, good: Certificate) -> Lab:
+def six(tls_program: Program, lab: Labs, good: Certificate) -> Testbed:
     """Six servers that do everything over mutual TLS."""
     return lab(tls_program, config=good.server_config())
 
@@ -105,27 +105,27 @@ def test_where_servers_ask_for_no_certificate_none_is_needed(
     assert said.exit_code == 0, said.text
 
 
-def test_a_server_of_another_authority_is_not_trusted(six: Lab, stranger: Certificate) -> None:
+def test_a_server_of_another_authority_is_not_trusted(six: Testbed, stranger: Certificate) -> None:
     """Exit 4, with OpenSSL's words for what is wrong with the certificate."""
     assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "its certificate is not accepted: ")
 
 
 def test_authorities_that_the_machine_trusts_are_not_ours(
-    six: Lab, stranger: Certificate, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    six: Testbed, stranger: Certificate, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are not compared, so whoever has any certificate of a public authority could else pass for a node."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
     assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "its certificate is not accepted: ")
 
 
-def test_a_missing_certificate_of_ours_is_asked_for(six: Lab, good: Certificate) -> None:
+def test_a_missing_certificate_of_ours_is_asked_for(six: Testbed, good: Certificate) -> None:
     """In TLS 1.3 the server says so only after our part of the handshake; it is heard all the same, at every node."""
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", BOOTSTRAP_TLS_CA_FILE=str(good.ca))
     assert_told(said, "it wants a certificate of the client, and none is set")
 
 
 def test_a_certificate_that_the_servers_do_not_know_is_said_to_be_ours(
-    six: Lab, good: Certificate, stranger: Certificate
+    six: Testbed, good: Certificate, stranger: Certificate
 ) -> None:
     """It is the client's that is wrong here, not theirs."""
     wrong = Certificate(stranger.cert, stranger.key, good.ca)
@@ -134,7 +134,7 @@ def test_a_certificate_that_the_servers_do_not_know_is_said_to_be_ours(
 
 
 def test_an_expired_certificate_is_called_expired(
-    six: Lab, tls_program: Program, lab: Labs, authority: Authority, good: Certificate
+    six: Testbed, tls_program: Program, lab: Labs, authority: Authority, good: Certificate
 ) -> None:
     """The servers', and the program's own."""
     old = authority.issue("old", days=-1)
@@ -145,7 +145,7 @@ def test_an_expired_certificate_is_called_expired(
     assert_told(said, "its certificate is not accepted: certificate has expired")
 
 
-def test_a_program_without_tls_is_told_that_the_servers_want_it(six: Lab) -> None:
+def test_a_program_without_tls_is_told_that_the_servers_want_it(six: Testbed) -> None:
     """What it sees is a connection that is reset; what it says is why."""
     assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="2"), "it speaks TLS, and BOOTSTRAP_TLS_CA_FILE is not set")
 
@@ -156,7 +156,7 @@ def test_a_plain_port_is_found_out(any_program: Program, lab: Labs, good: Certif
     assert_told(said, "it answers without TLS")
 
 
-def test_a_server_that_hangs_is_no_fault_of_tls(six: Lab, good: Certificate) -> None:
+def test_a_server_that_hangs_is_no_fault_of_tls(six: Testbed, good: Certificate) -> None:
     """It may come back: exit 1, and the look at it ends in time."""
     six.cluster.servers[5].pause()
     try:
@@ -166,13 +166,13 @@ def test_a_server_that_hangs_is_no_fault_of_tls(six: Lab, good: Certificate) -> 
     assert (said.exit_code, [reason["code"] for reason in said.outcome["reasons"]]) == (1, ["timeout"])
 
 
-def test_a_server_that_goes_in_the_middle_is_no_fault_of_tls(six: Lab, good: Certificate) -> None:
+def test_a_server_that_goes_in_the_middle_is_no_fault_of_tls(six: Testbed, good: Certificate) -> None:
     """Between two looks its process ends: refused connections, as without TLS."""
     server = six.cluster.servers[5]
     nodes = Nodes(Credentials(ca_file=good.ca, cert_file=good.cert, key_file=good.key))
     place = (server.name, 5, server.address)
     try:
-        assert not isinstance(nodes.look([place])[server.name, server.address], Silence)
+        assert not isinstance(nodes.look([place])[server.name, server.address], Failure)
         server.kill()
         gone = {str(nodes.look([place])[server.name, server.address]) for _ in range(3)}
     finally:
@@ -245,7 +245,7 @@ def shaken_hands(host: str, port: int, certificate: Certificate) -> bool:
         return bool(secured.getpeercert())
 
 
-def assert_told(said: Said, words: str) -> None:
+def assert_told(said: RunResult, words: str) -> None:
     """Exit 4, and every one of the six nodes is said to be kept away by that."""
     assert said.exit_code == 4, said.text
     messages = [reason["message"] for reason in said.outcome["reasons"]]

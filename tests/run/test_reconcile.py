@@ -13,7 +13,7 @@ from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, Replicate, SetTimeout
 from bootstrap.model.view import ClusterView
-from bootstrap.run.reconcile import Run
+from bootstrap.run.reconcile import Reconciler
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed
 
@@ -35,8 +35,8 @@ class Notes:
         return [fields for name, fields in self.lines if name == event]
 
 
-def run_on(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float = 300.0) -> Run:
-    return Run(
+def run_on(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float = 300.0) -> Reconciler:
+    return Reconciler(
         world=cluster,
         desired=desired,
         deadline=Deadline.after(deadline_s, cluster),

@@ -12,7 +12,7 @@ from bootstrap.errors import Reason
 from bootstrap.model.node import Address
 from bootstrap.model.outcome import TERMINATION_MESSAGE_MAX, Outcome
 from bootstrap.model.plan import Plan
-from bootstrap.model.unreachable import Absence, Absent
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, table
@@ -94,8 +94,10 @@ def test_a_table_shows_a_half_there_cluster() -> None:
     cluster[3].link_up, cluster[2].serving, cluster[1].keys = False, False, 42
     cluster[5].master = None
     view = cluster.look()
-    late = Absent(pod="redis-app-6", ordinal=6, why=Absence.LOADING, address=Address("10.0.0.7", 6379))
-    lines = table(replace(view, absent=(late,))).splitlines()
+    late = UnreachablePeer(
+        pod="redis-app-6", ordinal=6, why=UnreachableReason.LOADING, address=Address("10.0.0.7", 6379)
+    )
+    lines = table(replace(view, unreachable=(late,))).splitlines()
     cells = [line.split() for line in lines]
     assert cells[0] == ["POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION"]
     assert [row[0][-1] for row in cells[1:]] == ["0", "3", "1", "4", "2", "5", "6"]

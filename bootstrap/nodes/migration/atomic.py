@@ -18,18 +18,18 @@ from typing import Any
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots
-from bootstrap.nodes.migration.tasks import Ask, How, Task, as_text, cancel, one_line, tasks
+from bootstrap.nodes.migration.tasks import Ask, MigrationMode, Task, as_text, cancel, one_line, tasks
 
 TASK_BYTES = 1 << 30
 """About how much data goes in one migration of a server: what is cut off there has to begin anew."""
 
 
 @dataclass(slots=True, kw_only=True)
-class TaskMove:
+class AtomicMigration:
     """One `MoveSlots` by the servers' own migrations, piece after piece."""
 
     step: MoveSlots
-    how: How
+    how: MigrationMode
     bytes_total: int
     ask_source: Callable[..., Any]
     ask_target: Callable[..., Any]
@@ -38,7 +38,7 @@ class TaskMove:
     error: str = ""
     left: SlotSet = field(init=False)
     """Slots that have not arrived."""
-    _task: AtomicMove | None = None
+    _task: MigrationTask | None = None
     _piece: SlotSet = field(default_factory=SlotSet)
 
     def __post_init__(self) -> None:
@@ -49,13 +49,13 @@ class TaskMove:
         """The part of all data that belongs to the slots which have arrived."""
         return self.bytes_total * self.slots_done // len(self.step.slots)
 
-    def go_on(self, ends: float) -> None:  # noqa: ARG002 - a poll waits for nothing but replies
+    def advance(self, ends: float) -> None:  # noqa: ARG002 - a poll waits for nothing but replies
         """Begins the next migration, or asks how it is."""
         if self._task is None:
             pieces = max(1, -(-self.bytes_total // TASK_BYTES))
             self._piece = self.left.lowest(-(-len(self.step.slots) // pieces))
             where = (self.step.source, self.step.target, self._piece, self.ask_source, self.ask_target)
-            self._task = AtomicMove(self.how, *where)
+            self._task = MigrationTask(self.how, *where)
         try:
             self._task.poll()
         except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
@@ -85,7 +85,7 @@ _BUSY = (
 """Words of a server that may take the same task a moment later."""
 
 
-class AtomicMove:
+class MigrationTask:
     """One task from its start to its end, a few questions at a time. A dead connection raises what `ask` raises; the
     next poll goes on from there.
 
@@ -95,7 +95,7 @@ class AtomicMove:
 
     def __init__(  # noqa: PLR0917 - the two nodes come in the order of the move
         self,
-        how: How,
+        how: MigrationMode,
         source_id: NodeId,
         target_id: NodeId,
         slots: SlotSet,
@@ -105,7 +105,7 @@ class AtomicMove:
         busy_limit_s: float = BUSY_LIMIT_S,
     ) -> None:
         """Nothing is asked yet. Raises ValueError where there is nothing to move, or no way to."""
-        if how is How.KEYS or not slots or source_id == target_id:
+        if how is MigrationMode.KEYS or not slots or source_id == target_id:
             raise ValueError(f"no task moves {slots or 'no slots'} from {source_id} to {target_id} by {how}")
         self.done = False
         """It is completed on both sides. That every node knows the new owner is seen by looking at them."""
@@ -145,7 +145,7 @@ class AtomicMove:
         self._task_id = self._running(before)
         if self._task_id:
             return
-        answer = self._import(before) if self._how is How.IMPORT else self._export(before)
+        answer = self._import(before) if self._how is MigrationMode.IMPORT else self._export(before)
         if not isinstance(answer, Exception):
             self._task_id = answer
         elif not self._may_wait(one_line(answer)):
@@ -191,7 +191,7 @@ class AtomicMove:
 
     def _follow_to_the_end(self) -> None:
         """The leader is content; the other side follows within moments."""
-        other = self._find(self._ask_source if self._how is How.IMPORT else self._ask_target)
+        other = self._find(self._ask_source if self._how is MigrationMode.IMPORT else self._ask_target)
         if other is None or other.completed:
             # It may know nothing of it any more, having been restarted since.
             self.done = True
@@ -217,7 +217,7 @@ class AtomicMove:
     @property
     def _ask_leader(self) -> Ask:
         """The one who is told."""
-        return self._ask_target if self._how is How.IMPORT else self._ask_source
+        return self._ask_target if self._how is MigrationMode.IMPORT else self._ask_source
 
     def _told_by_leader(self) -> tuple[Task, ...]:
         return tasks(self._ask_leader, self._how)
@@ -230,7 +230,7 @@ class AtomicMove:
         return next((task.task_id for task in told if self._is_ours(task) and not task.over and not task.failed), "")
 
     def _is_ours(self, task: Task) -> bool:
-        leads = task.importing == (self._how is How.IMPORT)
+        leads = task.importing == (self._how is MigrationMode.IMPORT)
         return leads and (task.source, task.target, task.slots) == (self._source_id, self._target_id, self._slots)
 
     def _words_of_slots(self) -> tuple[int, ...]:

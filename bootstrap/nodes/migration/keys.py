@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveKeys, MoveSlots
-from bootstrap.nodes.migration.route import FAST_S, SLOW_S, Command, Failed, Route, Talk, accepted
+from bootstrap.nodes.migration.route import FAST_S, SLOW_S, Command, CommandRejected, MigrateRoute, Talk, accepted
 
 MOMENT_S = 1.0
 """How long one conversation with a server goes on; what is left then is found by the next look."""
@@ -31,7 +31,7 @@ _NO_MASTER = "setslot only with"
 """Words of a source that has heard of the target's claim first: drained, it has become a replica by itself."""
 
 
-def move_keys(route: Route, step: MoveKeys, *, ends: float) -> Exception | None:
+def move_keys(route: MigrateRoute, step: MoveKeys, *, ends: float) -> Exception | None:
     """Moves the keys of one open slot for a moment, or until none is left; returns the error where there was one.
     `ends` is the moment after which nothing more is begun, on the monotonic clock.
     """
@@ -42,7 +42,7 @@ def move_keys(route: Route, step: MoveKeys, *, ends: float) -> Exception | None:
                     if time.monotonic() >= ends:
                         return None
                     route.move(database, (batch,))
-    except Failed as error:
+    except CommandRejected as error:
         return error
     else:
         return None
@@ -51,11 +51,11 @@ def move_keys(route: Route, step: MoveKeys, *, ends: float) -> Exception | None:
 
 
 @dataclass(slots=True, kw_only=True)
-class KeyMove:
+class KeyMigration:
     """One `MoveSlots` by MIGRATE: some slots are opened, emptied and handed over, then the next ones."""
 
     step: MoveSlots
-    route: Route
+    route: MigrateRoute
     target: Talk
     slots_done: int = 0
     done: bool = False
@@ -71,7 +71,7 @@ class KeyMove:
         """About how much has been moved."""
         return self.route.bytes_done
 
-    def go_on(self, ends: float) -> None:
+    def advance(self, ends: float) -> None:
         """Goes on until that moment of the monotonic clock, or to the end. What lasts longest is one MIGRATE."""
         self._work = self._work or self._all()
         try:
@@ -79,7 +79,7 @@ class KeyMove:
                 if time.monotonic() >= ends:
                     return
             self.done = True
-        except Failed as error:
+        except CommandRejected as error:
             self.error, self.done = str(error), True
         except Exception as error:  # noqa: BLE001 - a lost connection, in any of the ways in which it shows
             self.error, self.done = f"no answer: {error}", True
@@ -87,7 +87,7 @@ class KeyMove:
     def close(self, ends: float) -> None:
         """Goes on with the slots that are open, big keys aside, so that none is left half moved if time allows."""
         while not self.done and set(self._open) - set(self._late) and time.monotonic() < ends:
-            self.go_on(min(ends, time.monotonic() + 0.001))
+            self.advance(min(ends, time.monotonic() + 0.001))
 
     def _all(self) -> Iterator[None]:
         left, width = self.step.slots, SLOTS_MIN * 2
@@ -129,7 +129,7 @@ class KeyMove:
                     b for found in batches.values() for b in found if not spare_big_keys or b.size <= BIG_KEY_BYTES
                 ]
                 while small:
-                    now, small = small[: self.route.together], small[self.route.together :]
+                    now, small = small[: self.route.pipeline_depth], small[self.route.pipeline_depth :]
                     self.route.move(database, now)
                     yield
                 busy = [slot for slot in batches if slot not in self._late or not spare_big_keys]

@@ -47,7 +47,7 @@ class Talk(Protocol):
         ...
 
 
-class Failed(Exception):
+class CommandRejected(Exception):
     """A server did not take a command that the move needs; the text is its answer."""
 
 
@@ -59,7 +59,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class Route:
+class MigrateRoute:
     """The way from one server to another, as the source is told it."""
 
     source: Talk
@@ -71,7 +71,7 @@ class Route:
     """How long a key may keep the two servers busy, milliseconds: its size is limited by that."""
     sizes_known: bool = True
     """False once a server has said that this user may not ask for the size of a key."""
-    together: int = 4
+    pipeline_depth: int = 4
     """MIGRATEs in one go, at present."""
     bytes_done: int = 0
     _database: int = 0
@@ -91,13 +91,13 @@ class Route:
         replies = self.source(commands)
         for batch, reply in zip(batches, replies, strict=True):
             if isinstance(reply, Exception):
-                raise Failed(str(reply))
+                raise CommandRejected(str(reply))
             self.bytes_done += batch.size
         took_s = time.monotonic() - began
         if took_s < FAST_S:
-            self.together = min(ROUND_MAX, self.together * 2)
+            self.pipeline_depth = min(ROUND_MAX, self.pipeline_depth * 2)
         elif took_s > SLOW_S:
-            self.together = max(ROUND_MIN, self.together // 2)
+            self.pipeline_depth = max(ROUND_MIN, self.pipeline_depth // 2)
 
     def databases_now(self) -> tuple[int, ...]:
         """The databases that hold keys, now that clients may have begun to use another one."""
@@ -116,7 +116,7 @@ class Route:
         limit_ms = common_ms + batch.size * 1000 // BIG_BYTES_PER_S
         if len(batch.keys) == 1 and limit_ms > self.silence_max_ms:
             name = batch.keys[0][:NAME_MAX].decode(errors="backslashreplace")
-            raise Failed(
+            raise CommandRejected(
                 f"the key {name!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
                 "for longer than cluster-node-timeout, and a replica would be elected; declare a longer one meanwhile"
             )
@@ -159,5 +159,5 @@ def _batches(keys: Sequence[bytes], sizes: Iterator[int]) -> Iterator[Batch]:
 def accepted(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, Exception):
-            raise Failed(str(reply))
+            raise CommandRejected(str(reply))
     return replies

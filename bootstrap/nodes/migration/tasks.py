@@ -22,7 +22,7 @@ _COMPLETED = frozenset({"completed", "success"})
 _CANCELLED = frozenset({"canceled", "cancelled"})
 
 
-class How(StrEnum):
+class MigrationMode(StrEnum):
     """How slots are moved between two nodes: whom a task is told to, or that there is none."""
 
     IMPORT = "import"
@@ -33,21 +33,21 @@ class How(StrEnum):
     """Neither: slot by slot and key by key, with MIGRATE."""
 
 
-def detect(ask: Ask) -> How:
+def detect(ask: Ask) -> MigrationMode:
     """What a node can do and this user may, in its own words: versions are not asked. All can do KEYS."""
     reply = ask("COMMAND", "INFO", "cluster|migration", "cluster|migrateslots")
     if not isinstance(reply, list) or len(reply) != 2:
-        return How.KEYS
+        return MigrationMode.KEYS
     imports, exports = (bool(found) and not isinstance(found, Exception) for found in reply)
-    how = How.IMPORT if imports else How.EXPORT if exports else How.KEYS
-    return How.KEYS if isinstance(_status(ask, how), Exception) else how
+    how = MigrationMode.IMPORT if imports else MigrationMode.EXPORT if exports else MigrationMode.KEYS
+    return MigrationMode.KEYS if isinstance(_status(ask, how), Exception) else how
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One migration as one of its two nodes tells it, whoever began it. Both know it by the same id."""
 
-    how: How
+    how: MigrationMode
     task_id: str
     slots: SlotSet
     source: NodeId
@@ -73,11 +73,11 @@ class Task:
     @property
     def over(self) -> bool:
         """Whether this node does nothing more for it."""
-        tries_again = self.failed and self.importing and self.how is How.IMPORT
+        tries_again = self.failed and self.importing and self.how is MigrationMode.IMPORT
         return self.state in _COMPLETED | _CANCELLED or (self.failed and not tries_again)
 
 
-def tasks(ask: Ask, how: How) -> tuple[Task, ...]:
+def tasks(ask: Ask, how: MigrationMode) -> tuple[Task, ...]:
     """All tasks that a node tells of, newest first: those that run and the last that are over (32 on Redis).
 
     An error reply means none. Raises WireError for a reply that is not what it should be.
@@ -85,24 +85,24 @@ def tasks(ask: Ask, how: How) -> tuple[Task, ...]:
     return _told(_status(ask, how), how)
 
 
-def _status(ask: Ask, how: How) -> Any:
+def _status(ask: Ask, how: MigrationMode) -> Any:
     match how:
-        case How.IMPORT:
+        case MigrationMode.IMPORT:
             return ask("CLUSTER", "MIGRATION", "STATUS", "ALL")
-        case How.EXPORT:
+        case MigrationMode.EXPORT:
             return ask("CLUSTER", "GETSLOTMIGRATIONS")
-        case How.KEYS:
+        case MigrationMode.KEYS:
             return []
 
 
-def cancel(ask: Ask, how: How, task_id: str) -> Exception | None:
+def cancel(ask: Ask, how: MigrationMode, task_id: str) -> Exception | None:
     """Ends a task, told to the one who was told to begin it; returns the error where there was one."""
     words = ("CLUSTER", "MIGRATION", "CANCEL", "ID", task_id)
-    reply = ask(*words) if how is How.IMPORT else ask("CLUSTER", "CANCELSLOTMIGRATIONS")
+    reply = ask(*words) if how is MigrationMode.IMPORT else ask("CLUSTER", "CANCELSLOTMIGRATIONS")
     return reply if isinstance(reply, Exception) else None
 
 
-def _told(reply: object, how: How) -> tuple[Task, ...]:
+def _told(reply: object, how: MigrationMode) -> tuple[Task, ...]:
     if isinstance(reply, Exception):
         return ()
     if not isinstance(reply, list | tuple):
@@ -110,9 +110,9 @@ def _told(reply: object, how: How) -> tuple[Task, ...]:
     return tuple(_task(_fields(each), how) for each in reply)
 
 
-def _task(fields: Mapping[str, str], how: How) -> Task:
+def _task(fields: Mapping[str, str], how: MigrationMode) -> Task:
     names = ("id", "slots", "source", "dest", "last_error")
-    if how is How.EXPORT:
+    if how is MigrationMode.EXPORT:
         names = ("name", "slot_ranges", "source_node", "target_node", "message")
     if missing := {*names[:2], "operation", "state"} - fields.keys():
         raise WireError(f"slot migrations: a task without {', '.join(sorted(missing))}")

@@ -18,11 +18,11 @@ from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Address, Node, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import ask
-from bootstrap.nodes.migration.atomic import TaskMove
-from bootstrap.nodes.migration.keys import MOMENT_S, KeyMove
-from bootstrap.nodes.migration.route import Route, Talk
-from bootstrap.nodes.migration.tasks import How, detect
-from bootstrap.nodes.pipeline import Bulk
+from bootstrap.nodes.migration.atomic import AtomicMigration
+from bootstrap.nodes.migration.keys import MOMENT_S, KeyMigration
+from bootstrap.nodes.migration.route import MigrateRoute, Talk
+from bootstrap.nodes.migration.tasks import MigrationMode, detect
+from bootstrap.nodes.pipeline import Pipeline
 
 POLL_MIN_S, POLL_MAX_S = 0.002, 0.02
 """Between two questions how far servers are with what they do by themselves: at first often, since a task of few keys
@@ -36,7 +36,7 @@ Connect = Callable[[Address], Connection]
 """A new connection to a server, on which texts that are no UTF-8 come and go as they are."""
 
 
-class Mover(Protocol):
+class Migration(Protocol):
     """One move of slots, by whatever means."""
 
     @property
@@ -59,7 +59,7 @@ class Mover(Protocol):
         """About how much data has arrived."""
         ...
 
-    def go_on(self, ends: float) -> None:
+    def advance(self, ends: float) -> None:
         """Goes on, until that moment of the monotonic clock at most."""
         ...
 
@@ -68,7 +68,7 @@ class Mover(Protocol):
         ...
 
 
-class Moving:
+class SlotTransfer:
     """All moves of a phase; see `execute.Transfer`."""
 
     def __init__(
@@ -78,19 +78,19 @@ class Moving:
         *,
         connect: Connect,
         login: tuple[str, ...],
-        hide: Callable[[str], str],
+        redact: Callable[[str], str],
     ) -> None:
         """Nothing is told before the first `advance`. `login`: with which words MIGRATE lets itself in; `hide` takes
         them out of what servers say, who quote what they were sent.
         """
         self.rejected: list[Rejected] = []
-        self._view, self._connect, self._login, self._hide = view, connect, login, hide
+        self._view, self._connect, self._login, self._hide = view, connect, login, redact
         self._waiting = list(moves)
-        self._running: dict[MoveSlots, tuple[Mover, tuple[NodeId, ...]]] = {}
-        self._over: list[Mover] = []
+        self._running: dict[MoveSlots, tuple[Migration, tuple[NodeId, ...]]] = {}
+        self._over: list[Migration] = []
         self._connections: list[Connection] = []
-        self._talks: list[Bulk] = []
-        self._how: dict[NodeId, How] = {}
+        self._talks: list[Pipeline] = []
+        self._how: dict[NodeId, MigrationMode] = {}
         self._pause_s = POLL_MIN_S
         self._pool = ThreadPoolExecutor(max_workers=THREADS_MAX, thread_name_prefix="move")
 
@@ -112,22 +112,22 @@ class Moving:
     @property
     def pause_s(self) -> float:
         """How long there is nothing to do after `advance`: servers that move slots by themselves are only asked."""
-        return self._pause_s if any(isinstance(mover, TaskMove) for mover, _ in self._running.values()) else 0.0
+        return self._pause_s if any(isinstance(mover, AtomicMigration) for mover, _ in self._running.values()) else 0.0
 
     def advance(self) -> None:
         """See `execute.Transfer`."""
         self._pause_s = min(POLL_MAX_S, 1.5 * self._pause_s)
         self._begin()
         ends = time.monotonic() + MOMENT_S
-        list(self._pool.map(lambda mover: mover.go_on(ends), [mover for mover, _ in self._running.values()]))
+        list(self._pool.map(lambda mover: mover.advance(ends), [mover for mover, _ in self._running.values()]))
         for move, (mover, _) in list(self._running.items()):
             if mover.done:
                 del self._running[move]
                 self._over.append(mover)
                 self._pause_s = POLL_MIN_S
-                if isinstance(mover, TaskMove) and any(word in mover.error for word in _NOT_PERMITTED):
+                if isinstance(mover, AtomicMigration) and any(word in mover.error for word in _NOT_PERMITTED):
                     # Servers log in to each other for a task as replicas do. Who may not do that can still MIGRATE.
-                    self._how = dict.fromkeys(self._view.by_id, How.KEYS)
+                    self._how = dict.fromkeys(self._view.by_id, MigrationMode.KEYS)
                     self._waiting.append(replace(move, slots=mover.left))
                 elif mover.error:
                     self._reject(move, mover.error, answered=True)
@@ -146,7 +146,7 @@ class Moving:
     def _reject(self, move: MoveSlots, why: str, *, answered: bool) -> None:
         self.rejected.append(Rejected(move, self._hide(why), answered=answered))
 
-    def _movers(self) -> Iterator[Mover]:
+    def _movers(self) -> Iterator[Migration]:
         yield from self._over
         yield from (mover for mover, _ in self._running.values())
 
@@ -169,20 +169,20 @@ class Moving:
             self._running[move] = (mover, nodes)
             self._pause_s = POLL_MIN_S
 
-    def _mover(self, move: MoveSlots, busy: set[NodeId]) -> tuple[Mover | None, tuple[NodeId, ...]]:
+    def _mover(self, move: MoveSlots, busy: set[NodeId]) -> tuple[Migration | None, tuple[NodeId, ...]]:
         """What moves it, and the nodes that can do nothing else meanwhile; None where one of them is busy."""
         source, target = self._view.by_id[move.source], self._view.by_id[move.target]
-        how = self._how_of(source) if self._how_of(source) is self._how_of(target) else How.KEYS
-        nodes: Mapping[How, tuple[NodeId, ...]] = {
-            How.IMPORT: (move.source, move.target),
-            How.EXPORT: (move.source,),
-            How.KEYS: (),
+        how = self._how_of(source) if self._how_of(source) is self._how_of(target) else MigrationMode.KEYS
+        nodes: Mapping[MigrationMode, tuple[NodeId, ...]] = {
+            MigrationMode.IMPORT: (move.source, move.target),
+            MigrationMode.EXPORT: (move.source,),
+            MigrationMode.KEYS: (),
         }
         if busy & set(nodes[how]):
             return None, ()
-        if how is How.KEYS:
+        if how is MigrationMode.KEYS:
             return self._key_move(move, source, target), ()
-        task = TaskMove(
+        task = AtomicMigration(
             step=move,
             how=how,
             bytes_total=self._view.bytes_of(move.source, move.slots),
@@ -191,23 +191,23 @@ class Moving:
         )
         return task, nodes[how]
 
-    def _key_move(self, move: MoveSlots, source: Node, target: Node) -> KeyMove:
-        route = Route(
+    def _key_move(self, move: MoveSlots, source: Node, target: Node) -> KeyMigration:
+        route = MigrateRoute(
             source=self._talk(source),
             address=target.address,
             databases=source.databases or (0,),
             login=self._login,
             silence_max_ms=source.timeout_ms or DEFAULT_TIMEOUT_MS,
         )
-        return KeyMove(step=move, route=route, target=self._talk(target))
+        return KeyMigration(step=move, route=route, target=self._talk(target))
 
-    def _how_of(self, node: Node) -> How:
+    def _how_of(self, node: Node) -> MigrationMode:
         if node.node_id not in self._how:
             self._how[node.node_id] = detect(partial(ask, self._connection(node)))
         return self._how[node.node_id]
 
     def _talk(self, node: Node) -> Talk:
-        talk = Bulk(self._connection(node))
+        talk = Pipeline(self._connection(node))
         self._talks.append(talk)
         return talk
 

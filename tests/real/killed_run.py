@@ -12,11 +12,11 @@ from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
 from bootstrap.log import logger
 from bootstrap.model.node import Address, NodeId
-from bootstrap.model.steps import MoveSlots, Rejected, Write, told_to
+from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.run.ports import Transfer, World
 from bootstrap.run.verbs import session
-from tests.real.conftest import Lab
+from tests.real.conftest import Testbed
 
 
 class Killed(BaseException):
@@ -41,7 +41,7 @@ class Moment:
 
 
 @dataclass(slots=True)
-class Mortal:
+class KilledRun:
     """The real world, until the moment comes. A dead run does not say goodbye: no write of its clearing up arrives."""
 
     world: World
@@ -54,23 +54,23 @@ class Mortal:
     def look(self) -> ClusterView:
         return self.world.look()
 
-    def glance(self) -> ClusterView:
-        return self.world.glance()
+    def refresh(self) -> ClusterView:
+        return self.world.refresh()
 
-    def knock(self, doors: Sequence[Address]) -> list[str]:
-        return self.world.knock(doors)
+    def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
+        return self.world.check_endpoints(endpoints)
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:
         if self.dead:
             raise Killed
         return self.world.move(moves, view)
 
-    def tell(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+    def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         if self.dead:
             raise Killed
         through = self._through(interleaved(writes, random.Random(str(self.moment))))
         self.told += through
-        rejected = self.world.tell(through, view)
+        rejected = self.world.send(through, view)
         if self.dead:
             raise Killed
         return rejected
@@ -94,7 +94,7 @@ def interleaved(writes: Iterable[Write], chance: random.Random) -> Iterable[Writ
     """The writes as they may arrive when all nodes are told at once: in order at each node, in any order among them."""
     queues: dict[NodeId, list[Write]] = {}
     for write in writes:
-        queues.setdefault(told_to(write), []).append(write)
+        queues.setdefault(recipient(write), []).append(write)
     while queues:
         node = chance.choice(list(queues))
         yield queues[node].pop(0)
@@ -102,14 +102,14 @@ def interleaved(writes: Iterable[Write], chance: random.Random) -> Iterable[Writ
             del queues[node]
 
 
-def apply_and_die(lab: Lab, moment: Moment) -> Mortal:
+def apply_and_die(lab: Testbed, moment: Moment) -> KilledRun:
     """`apply` as the program runs it, killed at that moment. Where the moment never comes, `dead` stays False."""
     settings = Settings.from_env(lab.variables, {})
     out = io.StringIO()
     log = logger(console=False, out=out)
     with session(settings, clock=SystemClock(), log=log, out=out, console=False) as running:
-        mortal = Mortal(running.run.world, moment)
-        running.run.world = mortal
+        killed_run = KilledRun(running.run.world, moment)
+        running.run.world = killed_run
         with suppress(Killed):
             running.apply()
-    return mortal
+    return killed_run

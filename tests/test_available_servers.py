@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bootstrap.local.programs import identify
-from tests.at_hand import CLIENTS, ON_CI, PROMISED, SERVERS
+from tests.available_servers import CLIENTS, ON_CI, PROMISED, SERVERS
 
 
 def test_there_is_a_server_and_a_client_to_test_with() -> None:
