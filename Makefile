@@ -9,7 +9,7 @@ WORKERS ?= 4
 # Each has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
-.PHONY: help demo test e2e lint bench lock clean
+.PHONY: help demo test e2e lint docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -42,6 +42,9 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+docs: $(VENV)/ready  ## write the table of settings in docs/configuration.md again
+	$(BIN)/python -m tests.docs_configuration
 
 bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
 bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios
