@@ -32,7 +32,7 @@ demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show
 test: $(VENV)/ready  ## all tests; those that need what this machine lacks are skipped, and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see README)
+e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see docs/development.md)
 	@test -n "$(E2E_CONTEXT)" || { echo "E2E_CONTEXT names no context of your kubeconfig; the current one is never taken" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/e2e -n $(E2E_WORKERS) --dist worksteal $(ARGS)
 
