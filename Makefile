@@ -9,7 +9,7 @@ WORKERS ?= 4
 # Each has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
-.PHONY: help demo test e2e lint bench lock clean
+.PHONY: help demo test e2e lint docs bench lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -32,7 +32,7 @@ demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show
 test: $(VENV)/ready  ## all tests; those that need what this machine lacks are skipped, and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see README)
+e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see docs/development.md)
 	@test -n "$(E2E_CONTEXT)" || { echo "E2E_CONTEXT names no context of your kubeconfig; the current one is never taken" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/e2e -n $(E2E_WORKERS) --dist worksteal $(ARGS)
 
@@ -42,6 +42,9 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+docs: $(VENV)/ready  ## write the table of settings in docs/configuration.md again
+	$(BIN)/python -m tests.docs_configuration
 
 bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
 bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios

@@ -27,7 +27,13 @@ from .kustomize import (
     name_of,
 )
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMPONENTS_PAGE = (ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OVERLAYS_SHOWN = [
+    pytest.param(text, id=f"{page.stem} {number}")
+    for page in PAGES
+    for number, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL), 1)
+]
 SERVERS = {"app.kubernetes.io/name": "redis-app"}
 
 
@@ -86,15 +92,14 @@ def test_nfs_includes_persistence() -> None:
     assert by_name(combine(persistence, nfs)) == by_name(combine(nfs))
 
 
-def test_every_component_has_its_row_in_the_readme() -> None:
-    """Under `## Components`, one row each and none for what is not there."""
-    (section,) = re.findall(r"^## Components$(.*?)^## ", README, re.MULTILINE | re.DOTALL)
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", section, re.MULTILINE)
+def test_every_component_has_its_row_in_the_documents() -> None:
+    """In docs/components.md, one row each and none for what is not there."""
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", COMPONENTS_PAGE, re.MULTILINE)
     assert sorted(rows) == sorted(each.name for each in components())
 
 
-@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
-def test_every_overlay_that_the_readme_shows_builds(text: str) -> None:
+@pytest.mark.parametrize("text", OVERLAYS_SHOWN)
+def test_every_overlay_that_the_documents_show_builds(text: str) -> None:
     """With this working copy in the place of the repository that it names."""
     shown = yaml.safe_load(text)
     for key in ("resources", "components"):
