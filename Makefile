@@ -44,10 +44,10 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/hadolint Dockerfile
 
 bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
-bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios
-	$(BIN)/python -m tests.bench.forming $(ARGS)
-	$(BIN)/python -m tests.bench.healing
-	$(BIN)/python -m tests.bench.moving
+bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios; results go to docs/benchmarks
+	$(BIN)/python -m tests.bench.forming --json docs/benchmarks/forming.json $(ARGS)
+	$(BIN)/python -m tests.bench.healing --json docs/benchmarks/healing.json
+	$(BIN)/python -m tests.bench.moving --json docs/benchmarks/moving.json
 
 lock:  ## resolve the requirements anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml
