@@ -4,12 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # What the image has and no more, for what is measured: structlog, for one, loads more where it finds more.
 LEAN   ?= .venv-lean
+# What draws the pictures, which nothing else needs.
+PICTURES ?= .venv-pictures
 # Tests wait for servers more than they compute, so more of them than cores run at once.
 WORKERS ?= 4
 # Each has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
-.PHONY: help demo test e2e lint docs bench lock clean
+.PHONY: help demo test e2e lint docs bench pictures lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -24,6 +26,11 @@ $(VENV)/ready: requirements-dev.txt
 $(LEAN)/ready: requirements.txt
 	$(PYTHON) -m venv $(LEAN)
 	$(LEAN)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+$(PICTURES)/ready: requirements-pictures.txt
+	$(PYTHON) -m venv $(PICTURES)
+	$(PICTURES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-pictures.txt
 	@touch $@
 
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
@@ -47,14 +54,18 @@ docs: $(VENV)/ready  ## write the table of settings in docs/configuration.md aga
 	$(BIN)/python -m tests.docs_configuration
 
 bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
-bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios
-	$(BIN)/python -m tests.bench.forming $(ARGS)
-	$(BIN)/python -m tests.bench.healing
-	$(BIN)/python -m tests.bench.moving
+bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios; results go to docs/benchmarks
+	$(BIN)/python -m tests.bench.forming --json docs/benchmarks/forming.json $(ARGS)
+	$(BIN)/python -m tests.bench.healing --json docs/benchmarks/healing.json
+	$(BIN)/python -m tests.bench.moving --json docs/benchmarks/moving.json
+
+pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a run of the demo, and docs/benchmarks
+	PYTHONPATH=docs $(PICTURES)/bin/python -m pictures $(ARGS)
 
 lock:  ## resolve the requirements anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra pictures -c requirements-dev.txt -o requirements-pictures.txt pyproject.toml
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) $(LEAN) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LEAN) $(PICTURES) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
