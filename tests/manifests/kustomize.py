@@ -21,8 +21,10 @@ Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Five times as fast where PyYAML was built with its C half."""
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
-ALONE = (ROOT / "k8s" / "job", ROOT / "k8s" / "reinit")
-"""Kustomizations that bring a Job without the servers it is for."""
+BASE_SERVERS = BASE / "servers"
+TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
+PARTS = {BASE_SERVERS, BASE / "bootstrap", ROOT / "k8s" / "job", ROOT / "k8s" / "reinit", TRANSFORMER}
+"""Kustomizations that do not make a whole cluster."""
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 LAST = ("metrics", "tls-plain-port", "valkey")
@@ -67,7 +69,7 @@ def name_of(manifest: Manifest) -> str:
 def kustomizations() -> tuple[Path, ...]:
     """Every directory of the repository that makes a cluster: the root, and whatever is found under k8s."""
     found = sorted(file.parent for file in (ROOT / "k8s").rglob("kustomization.yaml"))
-    return (ROOT, *(directory for directory in found if directory not in ALONE))
+    return (ROOT, *(directory for directory in found if directory not in PARTS))
 
 
 def kustomization(directory: Path) -> Manifest:

@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .kustomize import BASE
+from .kustomize import BASE_SERVERS
 
 DEADLINE_S = 15
 _counter = itertools.count(1)
@@ -36,7 +36,7 @@ class Server:
 def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
     """The server, started with the base's redis.conf; killed at the end, since there is nothing of it to keep."""
     address = own_address()
-    configuration = (BASE / "redis.conf").read_text(encoding="utf-8")
+    configuration = (BASE_SERVERS / "redis.conf").read_text(encoding="utf-8")
     # The server changes into `dir` as soon as it reads that line, so no later option can spare it a missing /data.
     assert configuration.count("dir /data\n") == 1
     directory.mkdir(exist_ok=True)

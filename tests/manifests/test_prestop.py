@@ -16,7 +16,7 @@ import pytest
 
 from tests.at_hand import CLIENTS, SERVERS
 
-from .kustomize import BASE, build
+from .kustomize import BASE, BASE_SERVERS, build
 from .servers import Server, eventually, running
 
 pytestmark = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
@@ -119,7 +119,7 @@ def test_the_kubelet_leaves_the_hook_its_time() -> None:
     pod = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sh", "/etc/redis/prestop.sh"]
-    assert "${PRESTOP_LIMIT_S:-12}" in (BASE / "prestop.sh").read_text(encoding="utf-8")
+    assert "${PRESTOP_LIMIT_S:-12}" in (BASE_SERVERS / "prestop.sh").read_text(encoding="utf-8")
     assert pod["terminationGracePeriodSeconds"] >= 12 + 2 * 3 + 10
 
 
@@ -171,7 +171,7 @@ def role_of(server: Server) -> str:
 def start(server: Server, directory: Path, **environment: str) -> subprocess.Popen[str]:
     """The hook of that server, as the kubelet would run it."""
     return subprocess.Popen(
-        ["sh", str(BASE / "prestop.sh")],
+        ["sh", str(BASE_SERVERS / "prestop.sh")],
         env={
             "PATH": f"{a_cli.parent}:{os.defpath}",
             "REDIS_CLI_OPTIONS": f"-h {server.address}",

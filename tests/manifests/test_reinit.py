@@ -11,7 +11,7 @@ import pytest
 
 from bootstrap.__main__ import main
 
-from .kustomize import ALONE, BASE, ROOT, Build, Manifest, build, name_of
+from .kustomize import BASE, ROOT, Build, Manifest, build, name_of
 from .pod_security import violations
 
 REINIT = ROOT / "k8s" / "reinit"
@@ -24,7 +24,7 @@ def job_of(built: Build) -> Manifest:
 
 def edited(directory: Path, fingerprint: str) -> Manifest:
     """The Job, after a person has put the fingerprint in its one place."""
-    for source in ALONE:
+    for source in (REINIT, ROOT / "k8s" / "job"):
         shutil.copytree(source, directory / source.name)
     file = directory / "reinit" / "kustomization.yaml"
     text = file.read_text(encoding="utf-8")

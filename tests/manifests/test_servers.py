@@ -13,7 +13,7 @@ import pytest
 
 from tests.at_hand import CLIENTS, SERVERS
 
-from .kustomize import BASE, build
+from .kustomize import BASE, BASE_SERVERS, build
 from .servers import Server, eventually, running
 
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
@@ -132,7 +132,7 @@ def test_a_replica_is_ready_only_while_its_link_is_up(tmp_path: Path) -> None:
 def test_the_kubelet_waits_longer_than_the_probe_takes() -> None:
     """The probe gives up by itself and says why; cut off by the kubelet, it would leave no word."""
     (container,) = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
-    assert "timeout 3 " in (BASE / "ask.sh").read_text(encoding="utf-8")
+    assert "timeout 3 " in (BASE_SERVERS / "ask.sh").read_text(encoding="utf-8")
     for name, question in {"startupProbe": "alive", "livenessProbe": "alive", "readinessProbe": "ready"}.items():
         assert container[name]["exec"]["command"] == ["sh", "/etc/redis/probe.sh", question]
         assert container[name]["timeoutSeconds"] > 3
@@ -140,7 +140,7 @@ def test_the_kubelet_waits_longer_than_the_probe_takes() -> None:
 
 def directives() -> dict[str, str]:
     """The base's redis.conf, as names and values."""
-    lines = (BASE / "redis.conf").read_text(encoding="utf-8").splitlines()
+    lines = (BASE_SERVERS / "redis.conf").read_text(encoding="utf-8").splitlines()
     return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
 
 
@@ -162,7 +162,7 @@ def probe(server: Server, question: str, cli: Path = a_cli, **environment: str) 
 def start_probe(server: Server, question: str, cli: Path, **environment: str) -> subprocess.Popen[str]:
     """The probe script, with nothing but this server and this redis-cli in its world."""
     return subprocess.Popen(
-        ["sh", str(BASE / "probe.sh"), question],
+        ["sh", str(BASE_SERVERS / "probe.sh"), question],
         env={"PATH": f"{cli.parent}:{os.defpath}", "REDIS_CLI_OPTIONS": f"-h {server.address}", **environment},
         stdout=subprocess.PIPE,
         text=True,

@@ -6,7 +6,7 @@
 secret=${REDIS_SECRET_DIR:-/etc/redis-auth} now=${REDIS_AUTH_DIR:-/run/redis}
 # shellcheck disable=SC3013 # dash and busybox know -ef, too
 [ "$secret/..data" -ef "$now/seen" ] && exit
-# shellcheck source=SCRIPTDIR/../../base/ask.sh
+# shellcheck source=SCRIPTDIR/../../base/servers/ask.sh
 . "${0%/*}/ask.sh"
 
 umask 077

@@ -5,7 +5,7 @@
 secret=${REDIS_TLS_DIR:-/etc/redis-tls} seen=${REDIS_TLS_SEEN:-/run/redis/tls}
 # shellcheck disable=SC3013 # dash and busybox know -ef, too
 [ "$secret/..data" -ef "$seen" ] && exit
-# shellcheck source=SCRIPTDIR/../../base/ask.sh
+# shellcheck source=SCRIPTDIR/../../base/servers/ask.sh
 . "${0%/*}/ask.sh"
 version=$(readlink "$secret/..data")
 
