@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import yaml
 from .kustomize import (
     BASE,
     COMPONENTS,
-    LAST,
+    NEEDS,
     OVERLAYS,
     ROOT,
     Build,
     Manifest,
     build,
+    build_error,
     build_text,
     combine,
     components,
@@ -47,19 +49,33 @@ def by_name(built: Build) -> dict[tuple[str, str], Manifest]:
     return {(manifest["kind"], name_of(manifest)): manifest for manifest in built.manifests}
 
 
-def set_of(built: Build) -> Any:
-    """The same for two builds that differ only in the order of what is in them, arguments and rules included."""
+def unordered(built: Build) -> Any:
+    """The same value for two builds that differ only in the order of list items.
 
-    def sorted_through(part: Any) -> Any:
+    The arguments of a container are compared as options, each with its values.
+    """
+
+    def sort_all(part: Any, key: str = "") -> Any:
         match part:
             case dict():
-                return {key: sorted_through(value) for key, value in part.items()}
+                return {key: sort_all(value, key) for key, value in part.items()}
             case list():
-                return sorted(map(sorted_through, part), key=json.dumps)
+                items = options(part) if key == "args" else [sort_all(each) for each in part]
+                return sorted(items, key=json.dumps)
             case _:
                 return part
 
-    return sorted_through(json.loads(json.dumps([*by_name(built).values()], sort_keys=True)))
+    return sort_all(json.loads(json.dumps([*by_name(built).values()], sort_keys=True)))
+
+
+def options(arguments: list[str]) -> list[list[str]]:
+    """The arguments in groups: each option with the values that follow it."""
+    groups: list[list[str]] = [[]]
+    for argument in arguments:
+        if argument.startswith("--"):
+            groups.append([])
+        groups[-1].append(argument)
+    return groups
 
 
 def quantity(text: str) -> int:
@@ -68,21 +84,64 @@ def quantity(text: str) -> int:
     return int(number) << {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40}[unit]
 
 
+def with_needs(directory: Path) -> tuple[Path, ...]:
+    """The component, after those that it needs before it."""
+    return (*(COMPONENTS / each for each in NEEDS.get(directory.name, ())), directory)
+
+
+@pytest.mark.parametrize("first", components(), ids=lambda directory: directory.name)
+def test_two_components_compose_in_either_order(first: Path) -> None:
+    """Every pair is built in both orders, but for the two pairs of which one order fails the build."""
+    for second in components():
+        one, other = with_needs(first), with_needs(second)
+        if first < second and first not in other and {first.name, second.name} != {"nfs", "persistence"}:
+            assert unordered(combine(*one, *other)) == unordered(combine(*other, *one)), second.name
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_components_compose_in_any_order(seed: int) -> None:
+    """The arguments of the server too: redis.conf is the first, and the plain port comes after tls.conf."""
+    order = list(menu())
+    random.Random(seed).shuffle(order)
+    tls, plain_port = sorted(order.index(COMPONENTS / name) for name in ("tls", "tls-plain-port"))
+    order[tls], order[plain_port] = COMPONENTS / "tls", COMPONENTS / "tls-plain-port"
+    built = combine(*order)
+    assert unordered(built) == unordered(combine(*menu()))
+    arguments = servers(built)["template"]["spec"]["containers"][0]["args"]
+    assert arguments[0] == "/etc/redis/redis.conf"
+    assert arguments.index("--port") > arguments.index("/etc/redis/tls.conf")
+
+
 @pytest.mark.parametrize(
-    "moved", [each for each in menu() if each.name not in LAST], ids=lambda directory: directory.name
+    ("order", "message"),
+    [
+        (["nfs", "persistence"], "the component persistence is listed after nfs, which includes it"),
+        (["tls-plain-port", "tls"], "components/tls-plain-port': fieldPath `spec.template.spec.volumes.[name=tls]"),
+        (["tls-plain-port"], "components/tls-plain-port': fieldPath `spec.template.spec.volumes.[name=tls]"),
+    ],
+    ids=["persistence after nfs", "plain port before tls", "plain port without tls"],
 )
-def test_it_goes_with_every_other_wherever_it_is_listed(moved: Path) -> None:
-    """A menu is a set: what one component brings, no other that comes later takes away."""
-    others = [directory for directory in menu() if directory != moved]
-    last = [directory for directory in others if directory.name in LAST]
-    first = others[: len(others) - len(last)]
-    assert set_of(combine(moved, *others)) == set_of(combine(*first, moved, *last))
+def test_an_order_that_would_not_work_fails_the_build(order: list[str], message: str) -> None:
+    """The message names the component that is listed too early or too late."""
+    assert message in build_error(*(COMPONENTS / name for name in order))
+
+
+@pytest.mark.parametrize("opener", ["metrics", "tls-plain-port"])
+def test_a_port_is_opened_wherever_its_component_is_listed(opener: str) -> None:
+    """Before and after network-policy; without network-policy there is no policy at all."""
+    opened, policy = with_needs(COMPONENTS / opener), COMPONENTS / "network-policy"
+    assert combine(*opened).of_kind("NetworkPolicy") == ()
+    before, after = (
+        combine(*order).one("NetworkPolicy", "redis-app") for order in ((*opened, policy), (policy, *opened))
+    )
+    assert before == after
+    assert {"metrics": "metrics", "tls-plain-port": "redis-plain"}[opener] in json.dumps(after["spec"]["ingress"])
 
 
 def test_nfs_includes_persistence() -> None:
-    """Whoever lists both loses nothing, as long as nfs comes last."""
+    """To list both changes nothing, as long as nfs is the last."""
     nfs, persistence = COMPONENTS / "nfs", COMPONENTS / "persistence"
-    assert kustomization(nfs)["components"] == ["../persistence"]
+    assert kustomization(nfs)["components"] == ["../persistence", "volumes"]
     assert by_name(combine(persistence, nfs)) == by_name(combine(nfs))
 
 
@@ -97,7 +156,7 @@ def test_every_component_has_its_row_in_the_readme() -> None:
 def test_every_overlay_that_the_readme_shows_builds(text: str) -> None:
     """With this working copy in the place of the repository that it names."""
     shown = yaml.safe_load(text)
-    for key in ("resources", "components"):
+    for key in ("resources", "components", "transformers"):
         places = [re.fullmatch(r"github\.com/OWNER/REPO(?://([^?]+))?\?ref=TAG", each) for each in shown.get(key, [])]
         shown[key] = [ROOT / (place[1] or "") for place in places if place]
     built = build_text(**shown)

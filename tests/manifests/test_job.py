@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
 import pytest
 import yaml
 
 from bootstrap.config import Settings, unknown_variables
 from bootstrap.errors import Misconfigured, NotYet, Refused, WrongUsage
 
-from .kustomize import BASE, ROOT, Build, Manifest, build, build_text
+from .kustomize import BASE, OVERLAYS, ROOT, TRANSFORMER, Build, Manifest, build, build_text
 
 FIRST_BACKOFF_S = 10
 """Kubernetes waits 10 s before the second try and twice as long before each further one."""
@@ -108,6 +113,75 @@ def test_the_cron_job_makes_the_very_same_job(built: Build, job: Manifest) -> No
     cron = built.one("CronJob", "redis-bootstrap")["spec"]
     assert cron["jobTemplate"]["spec"] == job
     assert cron["concurrencyPolicy"] == "Forbid"
+
+
+PATCHED = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "nodeSelector": {"pool": "tools"},
+}
+LIMITS = {"cpu": "2", "memory": "1Gi"}
+OVERLAY: dict[str, Any] = {
+    "namePrefix": "blue-",
+    "namespace": "elsewhere",
+    "images": [{"name": "redis-bootstrap", "newName": "registry.example.org/redis-bootstrap", "newTag": "1"}],
+    "patches": [
+        {
+            "patch": yaml.safe_dump(
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "metadata": {"name": "redis-bootstrap"},
+                    "spec": {"template": {"spec": PATCHED}},
+                }
+            )
+        },
+        {
+            "target": {"kind": "Job", "name": "redis-bootstrap"},
+            "patch": yaml.safe_dump(
+                [{"op": "replace", "path": "/spec/template/spec/containers/0/resources/limits", "value": LIMITS}]
+            ),
+        },
+    ],
+}
+"""An overlay of somebody else, which patches the Job."""
+
+
+def check_patched(built: Build) -> None:
+    job = built.one("Job", "blue-redis-bootstrap")["spec"]
+    pod = job["template"]["spec"]
+    assert {key: pod[key] for key in PATCHED} == PATCHED
+    assert pod["containers"][0]["resources"]["limits"] == LIMITS
+    assert pod["containers"][0]["image"] == "registry.example.org/redis-bootstrap:1"
+    assert built.one("CronJob", "blue-redis-bootstrap")["spec"]["jobTemplate"]["spec"] == job
+
+
+@pytest.mark.parametrize(
+    "below", [ROOT, OVERLAYS / "minikube", OVERLAYS / "production"], ids=["root", "minikube", "production"]
+)
+def test_a_patch_of_the_job_reaches_the_cron_job(below: Path) -> None:
+    """One line in an overlay copies the patched Job, however the patch is written."""
+    check_patched(build_text(resources=[below], transformers=[TRANSFORMER], **OVERLAY))
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git on this machine")
+def test_a_patch_of_the_job_reaches_the_cron_job_of_a_remote_base(tmp_path: Path) -> None:
+    """The overlay names a repository and a tag, as the README shows. Kustomize clones it with git."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    shutil.copy(ROOT / "kustomization.yaml", tmp_path)
+    for command in (
+        "init --quiet",
+        "add .",
+        "-c user.name=a -c user.email=a@example.org commit --quiet -m a",
+        "tag v1",
+    ):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, timeout=30)
+    built = build_text(
+        resources=[f"file://{tmp_path}//k8s/overlays/production?ref=v1"],
+        transformers=[f"file://{tmp_path}//k8s/transformers/cronjob-from-job?ref=v1"],
+        **OVERLAY,
+    )
+    check_patched(built)
 
 
 def test_no_run_starts_by_itself_without_self_heal() -> None:
