@@ -80,7 +80,7 @@ def test_a_replica_that_hangs_holds_the_master_up_for_a_while_only(tmp_path: Pat
         replica.process.send_signal(signal.SIGSTOP)
         took_s, words = stop(master, tmp_path, PRESTOP_LIMIT_S="2")
         assert took_s < 2 + 3 + SOON_S, "the limit, and the question that was on its way"
-        assert words == ["prestop.sh: nobody has taken over in time"]
+        assert words == ["prestop.sh: no replica has taken over in time"]
         assert role_of(master) == "master"
 
 

@@ -219,7 +219,7 @@ def test_a_changed_secret_is_taken_over_without_a_restart(
         assert (pod.alive(server), pod.log) == ("", [])
         secret.change(password="new", also_password=KEYS["password"], server_password="new of the servers")
         assert pod.alive(server) == ""
-        assert pod.log == ["renew-auth.sh: the changed Secret redis-auth was taken over"]
+        assert pod.log == ["renew-auth.sh: the changed Secret redis-auth is applied"]
         for password in ("new", KEYS["password"]):
             assert login(server, "default", password)
         assert not login(server, "server", KEYS["server-password"])
@@ -243,14 +243,14 @@ def test_a_changed_secret_that_will_not_do_changes_nothing(pod: Pod, tmp_path: P
         assert [pod.alive(server) for _ in range(3)] == [""] * 3
         assert login(server, "default", KEYS["password"])
         first, second = pod.log
-        assert first == f"{NOT_TAKEN}: Secret redis-auth: the key password is missing"
-        assert second.startswith(f"{NOT_TAKEN}: ERR ")
+        assert first == f"{NOT_APPLIED}: Secret redis-auth: the key password is missing"
+        assert second.startswith(f"{NOT_APPLIED}: ERR ")
         secret.change(users_acl=None)
         assert pod.alive(server) == ""
         assert login(server, "default", "new")
 
 
-NOT_TAKEN = "renew-auth.sh: the changed Secret redis-auth was not taken over"
+NOT_APPLIED = "renew-auth.sh: the changed Secret redis-auth is not applied"
 
 
 @with_a_client
@@ -316,7 +316,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(pod: Pod, tmp_path: P
         pod.mount(second)
         assert (pod.alive(server), subject(server, mounted)) == ("", "second")
         assert pod.alive(server) == ""
-        assert pod.log == ["renew-tls.sh: the changed Secret redis-tls was taken over"]
+        assert pod.log == ["renew-tls.sh: the changed Secret redis-tls is applied"]
 
 
 def rendered(directory: Path) -> Secret:

@@ -1,10 +1,10 @@
 # shellcheck shell=sh
-# How the other scripts ask a server; they source this file. It needs no more than what Debian and Alpine both have, and
-# starts no process but the question itself: on a machine without a free core each of them takes its time.
+# Functions for the other scripts, which source this file. They use only programs that Debian and Alpine both have. They
+# start no process other than redis-cli, because on a busy machine each process takes time.
 #   REDIS_CLI_OPTIONS, REDIS_TLS_OPTIONS   options of redis-cli
-#   REDIS_USER, REDIS_PASSWORD_FILE        whom to be; redis-cli takes the password from its environment, since
-#                                          everybody on the machine can read its arguments
-#   REDIS_SCRIPT_LOG                       where words for the container's log go
+#   REDIS_USER, REDIS_PASSWORD_FILE        the user, and the file with its password. redis-cli reads it from its
+#                                          environment, because its arguments are visible to everybody on the machine
+#   REDIS_SCRIPT_LOG                       the file for log messages, by default the log of the container
 
 if command -v redis-cli >/dev/null; then cli=redis-cli; else cli=valkey-cli; fi
 
@@ -14,7 +14,7 @@ read_password() {
 }
 [ -z "${REDIS_PASSWORD_FILE-}" ] || read_password
 
-# A hung server takes the connection and stays silent: without a limit the question would hang with it.
+# A server that hangs accepts the connection and never answers, so each request has a time limit.
 ask() {
   # shellcheck disable=SC2086 # one variable, several options
   timeout 3 "$cli" ${REDIS_CLI_OPTIONS-} ${REDIS_TLS_OPTIONS-} ${REDIS_USER:+--user "$REDIS_USER"} "$@"

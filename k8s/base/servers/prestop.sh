@@ -1,16 +1,17 @@
 #!/bin/sh
-# Before this pod's server ends: has a replica take over, and waits until that is done. Writes then pause for a moment,
-# not for the node timeout and an election. A replica, or a master without a linked replica, ends at once.
-# Where all end at once (scaled to 0, a drained machine) there is soon nobody left to hand over to, and that is the end.
+# Runs before the server of this pod stops. On a master it starts a manual failover to a replica and waits until the
+# replica has taken over. Writes then pause for a moment, instead of for the node timeout and an election. On a replica,
+# or on a master without linked replicas, it exits immediately. When all pods stop at the same time (scaled to 0, a
+# drained machine), soon no linked replica is left, and it exits.
 
 # shellcheck source=SCRIPTDIR/ask.sh
 . "${0%/*}/ask.sh"
-# Seconds. With two more questions in flight it stays well below terminationGracePeriodSeconds.
+# In seconds. Even with two more requests of 3 s each, this stays well below terminationGracePeriodSeconds.
 end=$(($(date +%s) + ${PRESTOP_LIMIT_S:-12}))
-heir='' again=0
+candidate='' again=0
 
-# Of the replicas whose own link is up the one that has read the most, as `ip port`. Their addresses are those of the
-# cluster: the one that a connection comes from may be a proxy's.
+# Prints `ip port` of the replica with the highest replication offset among those whose link to this master is up. The
+# addresses come from CLUSTER NODES, because the source address of a replication connection may be that of a proxy.
 best_replica() {
   nodes=$(ask CLUSTER NODES 2>/dev/null)
   me=$(printf '%s\n' "$nodes" | sed -n 's/^\([0-9a-f]*\) .* myself,master .*/\1/p')
@@ -28,21 +29,21 @@ best_replica() {
 while now=$(date +%s) && [ "$now" -lt "$end" ]; do
   self=$(ask INFO replication 2>/dev/null)
   case $self in
-  *role:slave*) [ -z "$heir" ] || log "$heir has taken over"; exit 0 ;;
+  *role:slave*) [ -z "$candidate" ] || log "$candidate has taken over"; exit 0 ;;
   *role:master*connected_slaves:0*) exit 0 ;;
   *role:master*) ;;
   *) exit 0 ;;
   esac
-  # Told once: a second word would start it over. The servers themselves give up after 5 s.
+  # A second CLUSTER FAILOVER would restart a failover in progress. The servers abort a failover after 5 s.
   if [ "$now" -ge "$again" ]; then
-    heir=$(best_replica)
+    candidate=$(best_replica)
     again=$((now + 1))
-    if [ -n "$heir" ]; then
-      answer=$(ask -h "${heir% *}" -p "${heir#* }" CLUSTER FAILOVER 2>&1 </dev/null)
+    if [ -n "$candidate" ]; then
+      answer=$(ask -h "${candidate% *}" -p "${candidate#* }" CLUSTER FAILOVER 2>&1 </dev/null)
       [ "$answer" != OK ] || again=$((now + 6))
-      log "asked $heir to take over: $answer"
+      log "asked $candidate to take over: $answer"
     fi
   fi
   sleep 0.2
 done
-log 'nobody has taken over in time'
+log 'no replica has taken over in time'

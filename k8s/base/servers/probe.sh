@@ -1,5 +1,6 @@
 #!/bin/sh
-# Asks this pod's own server whether it is `alive` or `ready`. What is printed on failure stands in the pod's Events.
+# Checks whether the server of this pod is `alive` or `ready`. The message of a failed probe appears in the pod's
+# Events.
 
 here=${0%/*}
 # shellcheck source=SCRIPTDIR/ask.sh
@@ -14,31 +15,31 @@ fail() {
 
 case $1 in
 alive)
-  # Any answer will do, errors too: a node that loads its data or asks for a password must not be killed for it. Nor
-  # one that hangs up over a certificate (redis-cli: `Error: …`, or words about SSL): it would come back with the same.
+  # Any answer counts, also an error: a node that loads its data or requires a password must not be killed. Nor must a
+  # node that rejects a certificate (redis-cli prints `Error: …`, or a message about SSL): a restart would not help.
   case $(ask PING 2>&1) in
   [A-Z][A-Z]* | Error:* | *SSL* | *TLS*) ;;
   *) fail 'no answer to PING' ;;
   esac
-  # What components bring to take over a Secret that has changed. It says in the container's log what it did.
+  # Scripts of components, which apply a Secret that has changed. They report to the log of the container.
   for renew in "$here"/renew-*.sh; do
     [ ! -e "$renew" ] || sh "$renew" || :
   done
   ;;
 ready)
-  # The node sees the whole cluster served and, as a replica, holds its master's data. So a rolling update waits until
-  # a replaced node has caught up before it takes the next one away.
-  # Two questions: fed with both at once, redis-cli would first ask for the description of all commands, each time.
+  # The node reports that all slots are served and, as a replica, has the data of its master. So a rolling update waits
+  # until a replaced node has caught up before it deletes the next one. Two requests: given both commands on its input,
+  # redis-cli would first fetch the description of all commands each time.
   info=$(ask INFO 2>/dev/null)
-  says() {
+  reports() {
     case $info in *"$line$1"*) ;; *) return 1 ;; esac
   }
-  says loading:0 || fail 'no answer to INFO, or the data is still loading'
+  reports loading:0 || fail 'no answer to INFO, or the data is still loading'
   case $(ask CLUSTER INFO 2>/dev/null) in
   *cluster_state:ok*) ;;
   *) fail 'cluster_state is not ok' ;;
   esac
-  says role:master || says master_link_status:up || fail 'the link to the master is down'
+  reports role:master || reports master_link_status:up || fail 'the link to the master is down'
   ;;
 *)
   fail "usage: $0 alive|ready"
