@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tests.manifests.kustomize import KUBECTL, OVERLAYS, Manifest, written
 
-from .secrets import SECRETS
+from .redis_secrets import SECRETS
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
 
-from .asked import needs_disks
 from .harness import PODS_S, Namespace, until
+from .requirements import needs_disks
 
 NETWORK_POLICY = COMPONENTS / "network-policy"
 POLICY_S = 40

@@ -9,8 +9,8 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS
 
-from .asked import needs_disks
 from .harness import Namespace
+from .requirements import needs_disks
 
 KEYS = 200
 ZONE = "topology.kubernetes.io/zone"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .asked import needs_disks
 from .harness import Namespace, Run
+from .requirements import needs_disks
 
 KEYS = 300
 BY_HAND = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}

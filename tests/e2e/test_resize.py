@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .asked import needs_disks
 from .harness import Namespace
+from .requirements import needs_disks
 
 KEYS = 300
 

@@ -16,7 +16,7 @@ import redis
 
 from tests.at_hand import CLIENTS, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
-from tests.secrets import KEYS, Secret, mount
+from tests.secret_files import KEYS, Secret, mount
 
 from .kustomize import BASE, ROOT, Build, build_text
 from .servers import Server, running

@@ -45,7 +45,7 @@ from bootstrap.steps import (
     Write,
 )
 from bootstrap.talk import ask
-from tests.secrets import KEYS, Secret
+from tests.secret_files import KEYS, Secret
 from tests.servers.conftest import Lab
 from tests.servers.test_repair import replace_pods
 
