@@ -1,4 +1,4 @@
-"""Builds kustomizations with the real `kubectl kustomize`, and finds every one that this repository offers."""
+"""Builds kustomizations with the real `kubectl kustomize`, and lists those of this repository."""
 
 from __future__ import annotations
 
