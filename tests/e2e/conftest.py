@@ -15,7 +15,7 @@ from tests.manifests.kustomize import ROOT
 
 from .harness import Namespace, environment, load
 
-NO_CLUSTER = "needs a cluster: E2E_CONTEXT names a context of the kubeconfig, E2E_LOAD says how it gets the image"
+NO_CLUSTER = "needs a cluster: E2E_CONTEXT names a context of the kubeconfig, E2E_LOAD loads the image into it"
 HERE = Path(__file__).parent
 TEST_S = 900
 

@@ -44,9 +44,7 @@ def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
     assert reached_without_label(namespace, servers) == 6
     namespace.create_all([WALL])
     try:
-        until(
-            lambda: reached_without_label(namespace, servers) == 0, "a policy that lets nobody in is enforced", POLICY_S
-        )
+        until(lambda: reached_without_label(namespace, servers) == 0, "a policy that admits none is enforced", POLICY_S)
     except AssertionError:
         pytest.skip("this cluster's network does not enforce NetworkPolicies")
     namespace.kubectl("delete", "networkpolicy", "wall")

@@ -21,7 +21,7 @@ def test_all_pods_come_back_to_their_disks(namespace: Namespace) -> None:
     formed(namespace, "production", BY_HAND)
     before = addresses(namespace)
     lose_all_pods(namespace)
-    run = namespace.run("mend")
+    run = namespace.run("repair")
     assert (run.condition, run.outcome["outcome"]) == ("Complete", "repaired")
     assert addresses(namespace) != before
     namespace.wait_for_servers()
@@ -37,7 +37,7 @@ def test_a_master_comes_back_without_its_disk(namespace: Namespace) -> None:
     namespace.kubectl("delete", "pod", master)
     namespace.wait_for_servers(ready=False, but=frozenset({pod["metadata"]["uid"]}))
     assert namespace.get("pvc", f"data-{master}")["metadata"]["uid"] != disk["metadata"]["uid"]
-    run = namespace.run("mend")
+    run = namespace.run("repair")
     assert (run.condition, run.outcome["outcome"]) == ("Complete", "repaired")
     namespace.wait_for_servers()
     assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
@@ -48,7 +48,7 @@ def test_all_pods_come_back_with_nothing(namespace: Namespace) -> None:
     """If the data is lost with the pods, a new cluster is formed, and the outcome reports it."""
     first = formed(namespace, "minikube")
     lose_all_pods(namespace)
-    run = namespace.run("mend")
+    run = namespace.run("repair")
     assert (run.condition, run.outcome["outcome"]) == ("Complete", "formed")
     assert run.outcome["cluster"] != first.outcome["cluster"]
     namespace.wait_for_servers()
