@@ -1,14 +1,14 @@
-# Everything happens in a virtual environment of its own; a machine needs Python 3.11 or newer, and nothing else.
+# Every target uses a virtual environment of the repository. It needs Python 3.11 or newer, and nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# What the image has and no more, for what is measured: structlog, for one, loads more where it finds more.
+# For measurements: only the packages of the image. structlog, for example, imports further packages if it finds them.
 LEAN   ?= .venv-lean
-# What draws the pictures, which nothing else needs.
+# For `make pictures` only.
 PICTURES ?= .venv-pictures
-# Tests wait for servers more than they compute, so more of them than cores run at once.
+# Tests wait for servers more than they compute, so more tests than cores run in parallel.
 WORKERS ?= 4
-# Each has a cluster of six servers in a namespace of its own.
+# Each worker has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
 .PHONY: help demo test e2e lint docs bench pictures lock clean
@@ -36,10 +36,10 @@ $(PICTURES)/ready: requirements-pictures.txt
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
 	BOOTSTRAP_LOG=$${BOOTSTRAP_LOG:-console} $(BIN)/python -m bootstrap local --once
 
-test: $(VENV)/ready  ## all tests; those that need what this machine lacks are skipped, and listed
+test: $(VENV)/ready  ## all tests; tests that need a missing program are skipped and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see docs/development.md)
+e2e: $(VENV)/ready  ## end-to-end tests on a real cluster: E2E_CONTEXT names its context, E2E_LOAD loads the image (see docs/development.md)
 	@test -n "$(E2E_CONTEXT)" || { echo "E2E_CONTEXT names no context of your kubeconfig; the current one is never taken" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/e2e -n $(E2E_WORKERS) --dist worksteal $(ARGS)
 
@@ -54,7 +54,7 @@ docs: $(VENV)/ready  ## write the table of settings in docs/configuration.md aga
 	$(BIN)/python -m tests.docs_configuration
 
 bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
-bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios; results go to docs/benchmarks
+bench: $(VENV)/ready $(LEAN)/ready  ## compare this program with redis-cli on the same servers; results go to docs/benchmarks
 	$(BIN)/python -m tests.bench.forming --json docs/benchmarks/forming.json $(ARGS)
 	$(BIN)/python -m tests.bench.healing --json docs/benchmarks/healing.json
 	$(BIN)/python -m tests.bench.moving --json docs/benchmarks/moving.json
@@ -62,7 +62,7 @@ bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same se
 pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a run of the demo, and docs/benchmarks
 	PYTHONPATH=docs $(PICTURES)/bin/python -m pictures $(ARGS)
 
-lock:  ## resolve the requirements anew (needs uv)
+lock:  ## resolve and lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra pictures -c requirements-dev.txt -o requirements-pictures.txt pyproject.toml

@@ -47,7 +47,7 @@ from bootstrap.nodes.look import _LOOK
 from bootstrap.nodes.migration.tasks import MigrationMode, detect
 from tests.real.conftest import Testbed
 from tests.real.test_repair import replace_pods
-from tests.secrets import KEYS, Secret
+from tests.secret_files import KEYS, Secret
 
 Labs = Callable[..., Testbed]
 PLACE = Address("127.0.0.1", 6379)

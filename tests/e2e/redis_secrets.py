@@ -1,4 +1,4 @@
-"""The Secrets that components ask for and a user brings, each made anew for one namespace."""
+"""The Secrets that components need and a user creates, with new values for each namespace."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def _auth() -> dict[str, str]:
 
 
 def _tls() -> dict[str, str]:
-    """One certificate for all, which is its own authority."""
+    """One self-signed certificate for all pods."""
     with TemporaryDirectory() as temporary:
         key, certificate = Path(temporary, "tls.key"), Path(temporary, "tls.crt")
         files = ["-keyout", str(key), "-out", str(certificate)]
         curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        words = ["openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=gold-redis", *files]
-        subprocess.run(words, check=True, capture_output=True, timeout=OPENSSL_S)
+        command = ["openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=gold-redis", *files]
+        subprocess.run(command, check=True, capture_output=True, timeout=OPENSSL_S)
         own = certificate.read_text(encoding="ascii")
         return {"tls.crt": own, "ca.crt": own, "tls.key": key.read_text(encoding="ascii")}
 

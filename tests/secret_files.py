@@ -1,4 +1,4 @@
-"""The Secret of the component `auth`, and what its script makes of it for a server, without a cluster around them."""
+"""The Secret of the component `auth` as files, and the files that its script writes for a server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS: Mapping[str, str] = {
 
 
 def mount(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Puts files where a pod finds a Secret, as the kubelet does: in a new directory, to which one link goes over."""
+    """Writes the files of a Secret as the kubelet does: into a new directory, and then moves one link to it."""
     version = directory / f"..{uuid.uuid4().hex}"
     version.mkdir(parents=True)
     for name, content in files.items():
@@ -41,14 +41,14 @@ def mount(directory: Path, files: Mapping[str, bytes]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Its directory, as the kubelet mounts it, and the directory in memory where the script writes."""
+    """The directory that the kubelet mounts, and the directory in memory that the script writes to."""
 
     mounted: Path
     written: Path
 
     @classmethod
     def of(cls, directory: Path, **changed: str | None) -> Secret:
-        """The usual keys but for those that are changed, or left out with None: `of(tmp_path, also_password="old")`."""
+        """The default keys with changes. None leaves a key out. Example: `of(tmp_path, also_password="old")`."""
         secret = cls(directory / "secret", directory / "run")
         secret.written.mkdir(parents=True)
         secret.change(**{**{key.replace("-", "_"): value for key, value in KEYS.items()}, **changed})
@@ -66,7 +66,7 @@ class Secret:
         mount(self.mounted, files)
 
     def render(self, shell: str = "sh", path: str = "") -> subprocess.CompletedProcess[str]:
-        """What the init container does, with that shell, and programs from that PATH."""
+        """Runs the script as the init container does, with that shell and that PATH."""
         return subprocess.run(
             [*shell.split(), str(COMPONENT / "auth.sh"), str(self.mounted), str(self.written)],
             env={"PATH": path or os.environ.get("PATH", os.defpath)},
@@ -84,12 +84,12 @@ class Secret:
 
     @property
     def server_config(self) -> tuple[str, ...]:
-        """What the component adds to a server's arguments, as lines of redis.conf."""
+        """The arguments that the component adds for a server, as lines of redis.conf."""
         return (f"include {self.written}/auth.conf", f"aclfile {self.written}/users.acl", "masteruser server")
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the component tells the Job."""
+        """The variables that the component sets for the Job."""
         username = (self.mounted / "bootstrap-username").read_text(encoding="utf-8")
         return {
             "BOOTSTRAP_USERNAME": username,

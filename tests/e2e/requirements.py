@@ -1,4 +1,4 @@
-"""What a test needs of the cluster; where it is not there, the test is skipped, aloud."""
+"""Requirements of a test. If the cluster does not meet one, the test is skipped with that reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .harness import Namespace
 
 
 def needs_disks(namespace: Namespace, overlay: str) -> None:
-    """Skips what keeps data where no class of storage is the default one."""
+    """Skips a test of an overlay with disks if the cluster has no default StorageClass."""
     classes = namespace.get("storageclass")["items"]
     default = "storageclass.kubernetes.io/is-default-class"
     if overlay != "minikube" and not any(
