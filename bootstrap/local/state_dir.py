@@ -20,6 +20,7 @@ import re
 import select
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -32,7 +33,7 @@ from bootstrap.model.node import Address
 
 _FORMAT = 1
 _PROBED_TIMEOUT_S = 1.0
-_TRIES_MAX = 20
+_REMOVED_TIMEOUT_S = 10.0
 _POLL_S = 0.01
 _OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log"})
 
@@ -183,16 +184,29 @@ def started_at(pid: int) -> str | None:
 
 def _lock_directory(path: Path) -> int | None:
     """Create the directory, check that it may be used, and lock it; None when another process keeps the lock."""
-    for remaining in reversed(range(_TRIES_MAX)):
+    deadline = time.monotonic() + _REMOVED_TIMEOUT_S
+    while True:
+        _make_directory(path)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_content(path)
             return _lock(path)
-        except (FileNotFoundError, FileExistsError):
-            # Another process may be removing the directory between any two of these lines.
-            if not remaining:
+        except FileNotFoundError:
+            # Another process removed the directory after it was created here. That is over in a moment; a number of
+            # tries would not be: two processes in step can hit each other's removal any number of times in a row.
+            if time.monotonic() > deadline:
                 raise
-    return None
+        select.select((), (), (), _POLL_S)
+
+
+def _make_directory(path: Path) -> None:
+    """Create the directory unless it exists. Raises FileExistsError when `path` is something else."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        # `mkdir` raises it, too, when another process removes the directory during the call.
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                raise
 
 
 def _check_content(path: Path) -> None:

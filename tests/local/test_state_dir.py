@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap.errors import Misconfigured, WrongUsage
+from bootstrap.local import state_dir
 from bootstrap.local.state_dir import (
     ClusterDirectory,
     ClusterRecord,
@@ -88,6 +89,37 @@ def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_
     assert not (tmp_path / "data").exists()
 
 
+def test_directory_that_is_removed_many_times_in_a_row_can_be_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim waits for a removal to be over; it does not count how often one hits it."""
+    removals = 40
+    check = state_dir._check_content
+
+    def remove_first(path: Path) -> None:
+        nonlocal removals
+        if removals:
+            removals -= 1
+            path.rmdir()
+        check(path)
+
+    monkeypatch.setattr(state_dir, "_check_content", remove_first)
+    ClusterDirectory.claim(tmp_path / "data").leave(remove=True)
+    assert removals == 0
+
+
+def test_directory_that_is_removed_all_the_time_is_refused_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim does not wait without a limit."""
+    monkeypatch.setattr(state_dir, "_REMOVED_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(state_dir, "_check_content", lambda path: (path.rmdir(), path.stat()))
+    with pytest.raises(
+        Misconfigured, match="data cannot be used as the directory of a cluster: No such file or directory"
+    ):
+        ClusterDirectory.claim(tmp_path / "data")
+
+
 def test_saved_record_is_read_again(tmp_path: Path) -> None:
     """Shape and addresses, in their order."""
     directory = ClusterDirectory.claim(tmp_path)
@@ -119,10 +151,11 @@ def test_directory_with_other_files_is_refused_and_left_unchanged(tmp_path: Path
     assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
 
 
-@pytest.mark.parametrize("path", ["file", "file/below"])
+@pytest.mark.parametrize("path", ["file", "file/below", "file-link"])
 def test_path_that_is_not_a_directory_is_refused(tmp_path: Path, path: str) -> None:
-    """A file, and a path below a file."""
+    """A file, a path below a file, and a symbolic link to nothing."""
     (tmp_path / "file").write_text("")
+    (tmp_path / "file-link").symlink_to("missing/directory")
     with pytest.raises(Misconfigured, match=r"file.* cannot be used as the directory of a cluster: "):
         ClusterDirectory.claim(tmp_path / path)
 
