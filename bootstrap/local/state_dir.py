@@ -35,7 +35,8 @@ _FORMAT = 1
 _PROBED_TIMEOUT_S = 1.0
 _REMOVED_TIMEOUT_S = 10.0
 _POLL_S = 0.01
-_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log"})
+_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log", "keeper.log"})
+"""`keeper.log` is what earlier versions wrote in place of `daemon.log`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

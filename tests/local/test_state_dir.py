@@ -143,6 +143,12 @@ def test_temporary_leftovers_are_removed_and_kept_data_is_not(tmp_path: Path) ->
         again.leave(remove=False)
 
 
+def test_directory_of_an_earlier_version_can_be_claimed(tmp_path: Path) -> None:
+    """It may hold the log file under its former name."""
+    (tmp_path / "keeper.log").write_text("")
+    ClusterDirectory.claim(tmp_path).leave(remove=False)
+
+
 def test_directory_with_other_files_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     """A mistyped --dir must not put servers among a user's files."""
     (tmp_path / "letters").mkdir()
