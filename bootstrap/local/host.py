@@ -32,7 +32,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedCluster:
-    """A cluster whose servers answer: the facts that the command prints and that the background process sends it."""
+    """A cluster whose servers answer: the facts that the command prints. The daemon sends them to the command."""
 
     directory: str
     temporary: bool

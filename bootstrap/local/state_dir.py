@@ -6,7 +6,7 @@
     DIR/daemon.log      the output of a cluster in the background
     DIR/redis-app-0/…   one directory per server, like its persistent volume
 
-A cluster is running exactly while the file is locked. The process id only serves to send a signal. The process's start
+A cluster is running exactly while DIR/lock is locked. The process id only serves to send a signal. The process's start
 time is stored with it, so that another process that got the same id later is never signalled.
 """
 
@@ -192,8 +192,8 @@ def _lock_directory(path: Path) -> int | None:
             _check_content(path)
             return _lock(path)
         except FileNotFoundError:
-            # Another process removed the directory after it was created here. That is over in a moment; a number of
-            # tries would not be: two processes in step can hit each other's removal any number of times in a row.
+            # Another process removed the directory after it was created here. The limit is a time and not a number of
+            # tries: two processes in step can hit each other's removals many times in a row, but not for long.
             if time.monotonic() > deadline:
                 raise
         select.select((), (), (), _POLL_S)
