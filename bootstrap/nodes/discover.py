@@ -81,7 +81,7 @@ class Resolver:
             except dns.exception.Timeout:
                 errors.append(f"the name server {server} does not answer")
             except (dns.exception.DNSException, OSError, EOFError, ValueError) as error:
-                errors.append(f"the name server {server} cannot be asked: {str(error) or type(error).__name__}")
+                errors.append(f"the name server {server} cannot be queried: {str(error) or type(error).__name__}")
             else:
                 if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     return answer
@@ -111,7 +111,7 @@ def system_nameservers() -> tuple[Address, ...]:
         raise _no_nameserver(f"resolv.conf: {error}") from error
     servers = tuple(Address(host, resolver.port) for host in found)
     if not servers:
-        raise _no_nameserver("resolv.conf names none")
+        raise _no_nameserver("resolv.conf lists none")
     return servers
 
 
@@ -192,6 +192,6 @@ def _family_first(host: str) -> tuple[bool, str]:
 
 def _no_nameserver(why: str) -> Misconfigured:
     reason = Reason(
-        code="nameserver", message=f"no name server to ask: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
+        code="nameserver", message=f"no name server to query: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
     )
     return Misconfigured(reason.message, reasons=(reason,))

@@ -21,11 +21,12 @@ from bootstrap.errors import WireError
 from bootstrap.model.unreachable import UnreachableReason
 
 _TLS_REASONS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client, and none is set",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed the client's certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client's certificate has expired",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client's certificate",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server requires a client certificate, and none is set: set "
+    "BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE",
+    "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority that signed the client certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the server does not accept the client certificate",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",
 }
 """What OpenSSL's most frequent reasons mean here."""
 
@@ -98,7 +99,7 @@ def _chain_of(error: BaseException) -> list[BaseException]:
 def _tls_text(error: ssl.SSLError) -> str:
     """OpenSSL's reason, and what the frequent ones mean."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return f"the server's certificate is not accepted: {error.verify_message}"
     reason = error.reason or ""
     return f"{reason}: {_TLS_REASONS[reason]}" if reason in _TLS_REASONS else reason
 
@@ -113,7 +114,7 @@ def _classify_text(error: BaseException, detail: str) -> Failure:
         if detail.startswith("BUSY"):
             return Failure(UnreachableReason.BUSY)
         if "protected mode" in detail:
-            return Failure(UnreachableReason.DENIED, "it is in protected mode")
+            return Failure(UnreachableReason.DENIED, "protected mode is on")
         return Failure(UnreachableReason.NOT_REDIS, detail)
     if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
         return Failure(UnreachableReason.NOT_REDIS, detail)

@@ -84,4 +84,7 @@ def leave(ask_all: AskAll, *, clock: Clock) -> Exception | None:
         else:
             to_do = [in_background]
             clock.sleep(FILE_PAUSE_S)
-    return TimeoutError("its files could not be written anew: they may still hold what it had")
+    return TimeoutError(
+        "the server has not rewritten its files in time, and they may still hold its former slots and keys: "
+        "see its log and the free space on its disk, then run again"
+    )

@@ -85,7 +85,7 @@ class Observer:
             why, detail = UnreachableReason.DNS_SILENT, self._listing.error
         elif self._listing.unexpected_names:
             unexpected = ", ".join(self._listing.unexpected_names)
-            detail = f"{self._names.service} lists other names: {unexpected}"
+            detail = f"the Service {self._names.service} lists other names: {unexpected}"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
                 yield _unreachable(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))

@@ -73,7 +73,7 @@ class Pipeline:
             return text
         if kind == b"-":
             return ResponseError(text.removeprefix("ERR "))
-        raise ConnectionLost(f"no reply of a server: {line[:40]!r}")
+        raise ConnectionLost(f"not a reply in Redis's protocol: {line[:40]!r}")
 
     def _bytes(self, length: int) -> bytes | None:
         if length < 0:

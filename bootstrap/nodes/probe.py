@@ -64,9 +64,9 @@ def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credenti
             raise error
         case [Exception() as error]:
             message = credentials.redact(server_error_text(error))
-            raise ProbeFailed(f"no way in through {through}: {message}") from error
+            raise ProbeFailed(f"a client cannot connect through {through}: {message}") from error
         case _:
-            raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
+            raise ProbeFailed(f"a client cannot connect through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
 
 class _Client(RedisCluster):
@@ -125,4 +125,4 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
         message = credentials.redact(error_text(error))
         raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {message}") from error
     if found != key:
-        raise ProbeFailed(f"a client read another value than it wrote in the shard of {pod}")
+        raise ProbeFailed(f"a client read a different value than it wrote in the shard of {pod}")

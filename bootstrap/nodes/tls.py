@@ -57,9 +57,9 @@ def diagnose_tls(host: str, port: int, context: ssl.SSLContext | None, *, limit_
     cannot be found out. Raises ssl.SSLError where the server itself objects.
     """
     if context is None:
-        return f"it speaks TLS, and {_CA} is not set" if _speaks_tls(host, port, limit_s) else ""
+        return f"the server speaks TLS, and {_CA} is not set" if _speaks_tls(host, port, limit_s) else ""
     if _answers_plainly(host, port, limit_s):
-        return "it answers without TLS"
+        return f"the server answers without TLS on this port, and {_CA} is set"
     _handshake(host, port, context, limit_s)
     return ""
 
@@ -104,7 +104,7 @@ def _no_passphrase(path: Path) -> Callable[[], str]:
     """Without this, OpenSSL would ask for a passphrase at the terminal, once per connection."""
 
     def ask() -> str:
-        raise _fault(_KEY, path, "is encrypted, and nobody is there to give its passphrase")
+        raise _fault(_KEY, path, "is encrypted, and this program has no passphrase for it")
 
     return ask
 
@@ -115,5 +115,5 @@ def _unreadable(error: OSError) -> str:
 
 def _fault(variable: str, path: Path, what: str) -> Misconfigured:
     message = f"{variable} {str(path)!r} {what}"
-    remedy = f"set {variable} right; it names a file in PEM form"
+    remedy = f"set {variable} to the right file: PEM, not encrypted, readable by this program"
     return Misconfigured(message, reasons=(Reason(code="tls-files", message=message, remedy=remedy),))

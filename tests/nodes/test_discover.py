@@ -197,7 +197,7 @@ def test_the_next_server_is_queried_when_one_fails(nameserver: Nameserver) -> No
         found = discover(resolver_of(broken, address_of(nameserver), query_limit_s=SHORT_S), NAMES, 12)
         assert len(found.peers) == 12
         nameserver.behave(Behaviour.FAIL)
-        with pytest.raises(NoAnswer, match=r"cannot be asked.*; .*SERVFAIL"):
+        with pytest.raises(NoAnswer, match=r"cannot be queried.*; .*SERVFAIL"):
             resolver_of(broken, address_of(nameserver), query_limit_s=SHORT_S).ask("x.", "A")
 
 

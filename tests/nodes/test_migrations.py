@@ -235,7 +235,7 @@ def test_no_reply_causes_another_error(reply: object, mode: MigrationMode) -> No
 def test_a_migration_that_cannot_exist_is_refused(mode: MigrationMode, target: str, slots: SlotSet) -> None:
     """Before anything is sent."""
     ask = replying(None)
-    with pytest.raises(ValueError, match="no task moves"):
+    with pytest.raises(ValueError, match="no migration moves"):
         MigrationTask(
             mode=mode,
             source_id=SOURCE,

@@ -50,7 +50,7 @@ def test_a_link_is_up_once_the_first_copy_is_complete(change: dict[str, str], li
 @pytest.mark.parametrize("info", [{}, {"role": "sentinel"}])
 def test_a_role_that_no_cluster_node_has_is_an_error(info: dict[str, str]) -> None:
     """A Sentinel, or a program that is not Redis at all."""
-    with pytest.raises(WireError, match="no role"):
+    with pytest.raises(WireError, match="not a role"):
         parse_replication(info)
 
 

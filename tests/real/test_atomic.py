@@ -242,7 +242,7 @@ def test_a_cancelled_move_leaves_all_as_it_was(three: Three) -> None:
     held = three.ask(1)("DBSIZE")
     move = midway(three)
     move.cancel()
-    assert (move.done, move.error) == (False, "it was cancelled")
+    assert (move.done, move.error) == (False, "the migration was cancelled")
     until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
     assert_as_before(three, three.keys)
     three.hurry()
@@ -343,7 +343,7 @@ def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
     from_another = three.move(SlotSet.of((12000, 12100)), source=2, busy_limit_s=0.0)
     for move in (one, to_another, from_another):
         move.poll()
-    assert to_another.error == "another task of the source is already in progress"
+    assert to_another.error == "another migration of the source is already in progress"
     assert from_another.error == "another ASM task is already in progress"
     one.cancel()
 

@@ -110,7 +110,7 @@ class MigrationTask:
     ) -> None:
         """Sends nothing. Raises ValueError where there is nothing to move, or no such migration."""
         if mode is MigrationMode.KEYS or not slots or source_id == target_id:
-            raise ValueError(f"no task moves {slots or 'no slots'} from {source_id} to {target_id} by {mode}")
+            raise ValueError(f"no migration moves {slots or 'no slots'} from {source_id} to {target_id} by {mode}")
         self.done = False
         """It is completed on both sides. Whether every node knows the new owner is for the next look to find out."""
         self.error = ""
@@ -141,7 +141,7 @@ class MigrationTask:
         with suppress(Exception):
             if task_id := self._task_id or self._running_id(self._reported_by_leader()):
                 cancel(self._ask_leader, self._mode, task_id)
-        self.error = "it was cancelled"
+        self.error = "the migration was cancelled"
 
     def _start(self) -> None:
         """Sends the command to the leader, unless the migration already runs or the source is busy."""
@@ -159,7 +159,7 @@ class MigrationTask:
         """The id of the migration that the target has started, or why it did not."""
         # The target would accept the migration, find the source busy, and try again only a second later.
         if any(not each.over and not each.failed for each in reported_migrations(self._ask_source, self._mode)):
-            return RuntimeError("another task of the source is already in progress")
+            return RuntimeError("another migration of the source is already in progress")
         for each in before:
             # A failed one that is retried for ever blocks every other migration of its slots.
             if each.importing and each.failed and each.slots & self._slots:
@@ -176,20 +176,20 @@ class MigrationTask:
         known = {each.task_id for each in before}
         new = (each for each in self._reported_by_leader() if each.task_id not in known)
         started = next((each.task_id for each in new if self._is_ours(each)), None)
-        return started or RuntimeError("the source took the task, and tells nothing of it")
+        return started or RuntimeError("the source accepted the migration and does not list it")
 
     def _follow(self) -> None:
         reported = self._find(self._ask_leader)
         if reported is None:
-            self.error = "the node that was told knows the task no more; it may have been restarted"
+            self.error = "the node that led the migration does not list it any more: the node may have been restarted"
         elif reported.failed and not reported.over:
             self._failed_on_target(reported)
         elif reported.over and not reported.completed:
-            self.error = reported.why or f"it is {reported.state}"
+            self.error = reported.why or f"the migration is {reported.state}"
         elif reported.source != self._source_id:
             # Redis's command names no source: the target imports from the node that owns the slots in its view.
             self.cancel()
-            self.error = f"the target takes {reported.source} for the owner of the slots"
+            self.error = f"in the target's view {reported.source} owns the slots"
         elif reported.completed:
             self._follow_other_side()
 
@@ -207,7 +207,7 @@ class MigrationTask:
         if self._may_wait(reported.why):
             return
         self.cancel()
-        self.error = reported.why or "it failed"
+        self.error = reported.why or "the migration failed"
 
     def _may_wait(self, why: str) -> bool:
         """Whether a node is only busy, and not yet for too long."""

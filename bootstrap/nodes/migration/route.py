@@ -106,8 +106,9 @@ class MigrateRoute:
         if len(batch.keys) == 1 and limit_ms > self.blocked_max_ms:
             name = batch.keys[0][:NAME_MAX].decode(errors="backslashreplace")
             raise CommandRejected(
-                f"the key {name!r} takes about {batch.size >> 20} MiB: moving it could keep its server silent "
-                "for longer than cluster-node-timeout, and a replica would be elected; declare a longer one meanwhile"
+                f"the key {name!r} takes about {batch.size >> 20} MiB: moving it could block its master for longer "
+                "than cluster-node-timeout, and a replica would be elected; set BOOTSTRAP_NODE_TIMEOUT_MS higher "
+                "until it has moved"
             )
         return commands.migrate(self.address, database, batch.keys, timeout_ms=limit_ms, login=self.login)
 

@@ -91,7 +91,7 @@ def _slots(fields: list[str]) -> tuple[SlotSet, tuple[tuple[int, NodeId], ...], 
         elif pair := slot_range(text):
             ranges.append((_slot(pair[0]), _slot(pair[1])))
         else:
-            raise WireError(f"CLUSTER NODES: no slot: {quote(text)}")
+            raise WireError(f"CLUSTER NODES: not a slot: {quote(text)}")
     if any(first > last for first, last in ranges):
         raise WireError("CLUSTER NODES: a slot range is reversed")
     return SlotSet.of(*ranges), tuple(migrating), tuple(importing)
@@ -99,5 +99,5 @@ def _slots(fields: list[str]) -> tuple[SlotSet, tuple[tuple[int, NodeId], ...], 
 
 def _slot(slot: int) -> int:
     if slot >= SLOT_COUNT:
-        raise WireError(f"CLUSTER NODES: no slot: {slot}")
+        raise WireError(f"CLUSTER NODES: not a slot: {slot}")
     return slot

@@ -67,7 +67,7 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
             down_s=max(0, _signed(info.get("master_link_down_since_seconds", "0"))),
             offset=_signed(offset),
         )
-    raise WireError(f"INFO: no role that a cluster node can have: {quote(role or '')}")
+    raise WireError(f"INFO: not a role of a cluster node: {quote(role or '')}")
 
 
 def parse_memory(info: Mapping[str, str]) -> Memory:

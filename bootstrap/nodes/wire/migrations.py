@@ -56,11 +56,11 @@ def one_line(message: object) -> str:
 
 def _migration(fields: Mapping[str, str], names: _Fields, *, target_retries: bool) -> SlotMigration:
     if missing := {names.task_id, names.slots, "operation", "state"} - fields.keys():
-        raise WireError(f"slot migrations: a task without {', '.join(sorted(missing))}")
+        raise WireError(f"slot migrations: an entry without {', '.join(sorted(missing))}")
     task_id, slots, source, target, why = (fields.get(name, "") for name in names)
     operation = fields["operation"].lower()
     if operation not in ("import", "migrate", "export"):
-        raise WireError(f"slot migrations: no operation: {quote(operation)}")
+        raise WireError(f"slot migrations: not an operation: {quote(operation)}")
     importing = operation == "import"
     return SlotMigration(
         task_id=task_id,
@@ -92,7 +92,7 @@ def _slots(text: str) -> SlotSet:
     pairs = []
     for word in text.split():
         if not (pair := slot_range(word)):
-            raise WireError(f"slot migrations: no slot range: {quote(word)}")
+            raise WireError(f"slot migrations: not a slot range: {quote(word)}")
         pairs.append(pair)
     try:
         return SlotSet.of(*pairs)

@@ -23,14 +23,14 @@ def is_number(text: str) -> bool:
 def number(text: str, what: str) -> int:
     """A non-negative number. Raises WireError that names `what`."""
     if not is_number(text):
-        raise WireError(f"{what} is no number: {quote(text)}")
+        raise WireError(f"{what} is not a number: {quote(text)}")
     return int(text)
 
 
 def node_id(text: str, where: str) -> NodeId:
     """40 hexadecimal digits. Raises WireError that names the reply in which they were expected."""
     if not _NODE_ID.fullmatch(text):
-        raise WireError(f"{where}: no node id: {quote(text)}")
+        raise WireError(f"{where}: not a node id: {quote(text)}")
     return text
 
 
