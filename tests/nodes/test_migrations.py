@@ -9,38 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrap.clock import SystemClock
 from bootstrap.errors import WireError
 from bootstrap.model.node import SlotMigration
 from bootstrap.model.slots import SlotSet
 from bootstrap.nodes.connection import Ask
-from bootstrap.nodes.migration.atomic import MigrationTask
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
+from tests.nodes.migration_replies import (
+    REJECTED_BY_SOURCE,
+    REJECTED_BY_TARGET,
+    SOURCE,
+    TARGET,
+    TASK,
+    redis_entry,
+    valkey_entry,
+)
 
-SOURCE = "559f984779258156225b9e384017bfcb4e109397"
-TARGET = "907a76aaf90850c710ffc805237813a200e8f5c4"
-TASK = "30e84e0fd117b183ecd91dab462945fdf3810062"
 MIGRATION = ["cluster|migration", -4, ["admin", "stale", "no_async_loading"], 0, 0, 0, ["@admin"], [], [], []]
 MIGRATESLOTS = ["cluster|migrateslots", *MIGRATION[1:]]
-REJECTED_BY_SOURCE = (
-    "Main channel - Failed to sync with source node: Error reply to CLUSTER SYNCSLOTS SYNC from the source: -ERR "
-    "Another ASM task is already in progress (state: syncslots-reply, rdb_channel_state: none)"
-)
-REJECTED_BY_TARGET = "Received error during handshake to target: -ERR Slots are being manually imported\r\n"
-
-
-def redis_entry(state: str, *, operation: str = "import", error: str = "", slots: str = "100-1999") -> list[Any]:
-    """An entry of a reply to CLUSTER MIGRATION STATUS, as in RESP2."""
-    what = ["id", TASK, "slots", slots, "source", SOURCE, "dest", TARGET, "operation", operation, "state", state]
-    how_often = ["last_error", error, "retries", 0, "create_time", 1795385596137, "start_time", 1795385596137]
-    return [*what, *how_often, "end_time", -1, "write_pause_ms", 0]
-
-
-def valkey_entry(state: str, *, operation: str = "EXPORT", message: str = "", slots: str = "100-1999") -> list[Any]:
-    """An entry of a reply to CLUSTER GETSLOTMIGRATIONS, as in RESP2."""
-    what = ["name", TASK, "operation", operation, "slot_ranges", slots, "target_node", TARGET, "source_node", SOURCE]
-    when = ["create_time", 1795385602, "last_update_time", 1795385602, "last_ack_time", 1795385602]
-    return [*what, *when, "state", state, "message", message, "cow_size", 0, "remaining_repl_size", 0]
 
 
 def mapped(flat: list[Any]) -> dict[Any, Any]:
@@ -222,26 +207,3 @@ def test_no_reply_causes_another_error(reply: object, mode: MigrationMode) -> No
     detect_mode(replying(reply))
     with suppress(WireError):
         assert all(isinstance(each, SlotMigration) for each in reported_migrations(replying(reply), mode))
-
-
-@pytest.mark.parametrize(
-    ("mode", "target", "slots"),
-    [
-        (MigrationMode.KEYS, TARGET, SlotSet.of((1, 2))),
-        (MigrationMode.IMPORT, SOURCE, SlotSet.of((1, 2))),
-        (MigrationMode.EXPORT, TARGET, SlotSet()),
-    ],
-)
-def test_a_migration_that_cannot_exist_is_refused(mode: MigrationMode, target: str, slots: SlotSet) -> None:
-    """Before anything is sent."""
-    ask = replying(None)
-    with pytest.raises(ValueError, match="no migration moves"):
-        MigrationTask(
-            mode=mode,
-            source_id=SOURCE,
-            target_id=target,
-            slots=slots,
-            ask_source=ask,
-            ask_target=ask,
-            clock=SystemClock(),
-        )
