@@ -125,17 +125,42 @@ def mebibytes(count: int) -> str:
     return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"
 
 
+_COMPLETED = frozenset({"completed", "success"})
+_CANCELLED = frozenset({"canceled", "cancelled"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotTask:
-    """A migration of slots that a server does by itself, as one of its two nodes tells it."""
+class SlotMigration:
+    """A migration of slots that servers do by themselves, as one of its two nodes reports it. Both nodes use one id."""
 
     task_id: str
     slots: SlotSet
     source: NodeId
     target: NodeId
-    failed: bool = False
-    """It came to nothing; Redis tries it again each second for ever, until it is cancelled."""
+    """Both ids are empty where Valkey does not report them: on a target, or its replica, that was restarted since."""
+    importing: bool
+    """Reported by the target."""
+    state: str
+    """The server's own word, in lower case."""
+    retries: bool
+    """A failure is not final: a target on Redis tries again each second, until the migration is cancelled."""
     why: str = ""
+    """The server's last error or message; empty while the migration goes well."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether it succeeded, as far as this node knows."""
+        return self.state in _COMPLETED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it, or its latest try, failed."""
+        return self.state == "failed"
+
+    @property
+    def over(self) -> bool:
+        """Whether this node does nothing more for it."""
+        return self.state in _COMPLETED | _CANCELLED or (self.failed and not self.retries)
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: what is derived below is kept, since plans ask for it often
@@ -165,8 +190,8 @@ class Node:
     keys_in: Mapping[int, int] = field(default_factory=dict)
     """Keys in all of its databases by slot, for the slots that the view has in question; 0 for any other."""
     memory: Memory = field(default_factory=Memory)
-    tasks: tuple[SlotTask, ...] = ()
-    """Migrations of slots that it is at work on; those that are over are left out."""
+    migrations: tuple[SlotMigration, ...] = ()
+    """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
     libraries: frozenset[str] = frozenset()
     """Names of the function libraries it has; asked only where somebody new is to be given them."""
     users: frozenset[str] = frozenset()

@@ -102,7 +102,7 @@ def describe(step: Step, view: ClusterView) -> str:
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
             return "wait until every replica has a copy and its link is up" + (f" (down: {down})" if down else "")
         case AwaitMigrations():
-            moving = sorted({str(task.slots) for node in view.nodes for task in node.tasks})
+            moving = sorted({str(each.slots) for node in view.nodes for each in node.migrations})
             return f"wait until the servers have moved the slots {', '.join(moving) or 'they were told to'}"
         case AwaitServing():
             return "wait until every node says cluster_state:ok"

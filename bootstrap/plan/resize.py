@@ -32,9 +32,9 @@ def resize(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> It
     only when all before it is done and agreed upon.
     """
     steps: tuple[Step, ...]
-    if failed := [(node, task) for node in view.nodes for task in node.tasks if task.failed]:
+    if failed := [(node, each) for node in view.nodes for each in node.migrations if each.failed]:
         why = "the server would try it again for ever"
-        steps = tuple(CancelMigration(node=node.node_id, task_id=task.task_id) for node, task in failed)
+        steps = tuple(CancelMigration(node=node.node_id, task_id=each.task_id) for node, each in failed)
         yield Phase(name="cancel", why=why, steps=steps)
     elif not settled(AwaitMigrations(), view):
         yield Phase(name="await", why="a run that was killed has begun them", steps=(AwaitMigrations(),))
