@@ -179,10 +179,11 @@ def test_every_right_of_the_jobs_user_is_used(lab: Labs, any_program: Program, s
     assert rights - used == set()
 
 
-def test_every_write_and_every_look_is_permitted(lab: Labs, any_program: Program, secret: Secret) -> None:
+def test_every_write_and_every_look_is_permitted(program: Program, lab: Labs, secret: Secret) -> None:
     """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
-    one = lab(any_program, 1, 0, config=secret.server_config)
+    for_server(secret, program)
+    one = lab(program, 1, 0, config=secret.server_config)
     commands = [*LOOK, *(command for write in WRITES for command in words_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
