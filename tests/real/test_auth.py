@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,8 +41,7 @@ from bootstrap.model.steps import (
     Write,
 )
 from bootstrap.nodes.commands import LOOK, Command, commands_for
-from bootstrap.nodes.connection import Credentials, ask
-from bootstrap.nodes.migration.mode import MigrationMode, detect_mode
+from bootstrap.nodes.connection import Credentials
 from tests.real.conftest import Testbed
 from tests.real.test_repair import replace_pods
 from tests.secret_files import KEYS, Secret
@@ -233,15 +231,12 @@ def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: La
 
 
 def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
-    lab: Labs, any_program: Program, tmp_path: Path
+    lab: Labs, migrating_program: Program, tmp_path: Path
 ) -> None:
     """MIGRATE carries the password, and a server where it has another name sends its words back."""
     short = "cluster-node-timeout 1000"
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
-    four = lab(any_program, 3, 0, servers=4, config=config)
-    with client(four, 0, password="opensesame") as told:
-        if detect_mode(partial(ask, told.connection_pool.get_connection())) is not MigrationMode.KEYS:
-            pytest.skip("this server moves slots without MIGRATE")
+    four = lab(migrating_program, 3, 0, servers=4, config=config)
     (tmp_path / "password").write_text("opensesame")
     secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}
     zone = four.cluster.nameserver.zone

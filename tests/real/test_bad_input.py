@@ -188,16 +188,14 @@ def test_a_wrong_password(any_program: Program, lab: Labs, tmp_path: Path) -> No
     assert "rightone" not in said.text
 
 
-def test_a_peer_that_is_a_sentinel(lab: Labs, any_program: Program, tmp_path: Path) -> None:
+def test_a_peer_that_is_a_sentinel(lab: Labs, redis_program: Program, tmp_path: Path) -> None:
     """A Sentinel speaks the protocol and is no node: exit 4."""
-    if any_program.name != "Redis" or any_program.path.name != "redis-server":
-        pytest.skip("no server program here that runs as a Sentinel")
-    six = lab(any_program)
+    six = lab(redis_program)
     config = tmp_path / "sentinel.conf"
     port = free_port()
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
     sentinel = subprocess.Popen(
-        [any_program.path, config, "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [redis_program.path, config, "--sentinel"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         wait_for_port(port)
