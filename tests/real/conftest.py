@@ -31,7 +31,7 @@ def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 @dataclass
