@@ -58,6 +58,8 @@ class RunResult:
 class Testbed:
     """A local cluster and the ways to run the program on it."""
 
+    __test__ = False  # pytest collects classes whose names begin with Test
+
     cluster: LocalCluster
     shards: int = 3
     replicas: int = 1
