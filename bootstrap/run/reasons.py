@@ -12,8 +12,8 @@ from bootstrap.plan.describe import describe
 
 REASONS_SHOWN = 8
 """Reasons in one log line."""
-STEPS_SHOWN = 3
-"""Steps in one reason."""
+LISTED_MAX = 3
+"""Steps, pairs of nodes, or ports in one reason."""
 AGAIN = "run again, it continues from here: kubectl create job --from=cronjob/redis-bootstrap again-1"
 
 
@@ -42,7 +42,7 @@ def of_rejection(step: str, pod: str, why: str) -> Reason:
 
 def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
     """The reason for steps that were sent, or waited for, and did not settle before the deadline."""
-    listed = "; ".join(_first([describe(step, view) for step in steps], STEPS_SHOWN))
+    listed = "; ".join(_first([describe(step, view) for step in steps], LISTED_MAX))
     if not view.unreachable and any(isinstance(step, Meet | AwaitMesh) for step in steps):
         return _blocked_bus(listed, view)
     if any(isinstance(step, Replicate | Reattach | AwaitReplication) for step in steps):
@@ -55,12 +55,13 @@ def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
 
 
 def _blocked_bus(listed: str, view: ClusterView) -> Reason:
-    """Every node answers on its data port, and links between nodes do not come up."""
+    """The reason where all nodes answer on their data ports, but not all links between nodes come up."""
     pairs = list(view.unlinked())
     everywhere = len(pairs) == len(view.nodes) * (len(view.nodes) - 1) // 2
-    who = "no node can reach another" if everywhere else f"{len(pairs)} pairs of nodes cannot reach each other"
+    names = ", ".join(_first([f"{one.pod} and {other.pod}" for one, other in pairs], LISTED_MAX))
+    who = "no node can reach another" if everywhere else f"{names} cannot reach each other"
     numbers = sorted({str(node.bus_port) for pair in pairs for node in pair}, key=int)
-    ports = f"port{'s' if len(numbers) > 1 else ''} {', '.join(_first(numbers, STEPS_SHOWN))}"
+    ports = f"port{'s' if len(numbers) > 1 else ''} {', '.join(_first(numbers, LISTED_MAX))}"
     message = (
         f"{who} on the cluster bus ({ports}), data ports answer: a NetworkPolicy, firewall or mesh blocks the bus; "
         f"not done in time: {listed}"

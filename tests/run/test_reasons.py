@@ -31,13 +31,16 @@ def test_nodes_without_any_link_point_to_the_cluster_bus() -> None:
     assert "kubectl get networkpolicy" in reason.remedy
 
 
-def test_some_missing_links_are_counted() -> None:
-    """One node out of six is cut off from the bus: five pairs."""
+def test_missing_links_are_named() -> None:
+    """One node out of six is cut off from the bus: the first three of five pairs, and the number of the others."""
     cluster = formed(shape())
     for node in cluster.nodes:
         node.known = {k: v for k, v in node.known.items() if cluster[5].node_id not in (k, node.node_id)}
     view = cluster.look()
-    assert of_unsettled([AwaitMesh()], view).message.startswith("5 pairs of nodes cannot reach each other on the")
+    assert of_unsettled([AwaitMesh()], view).message.startswith(
+        "redis-app-0 and redis-app-5, redis-app-1 and redis-app-5, redis-app-2 and redis-app-5, and 2 more "
+        "cannot reach each other on the cluster bus (port 16379), data ports answer: "
+    )
 
 
 def test_an_unreachable_peer_is_not_blamed_on_the_bus() -> None:
