@@ -38,13 +38,13 @@ def run_apart(variables: Mapping[str, str], *words: str) -> subprocess.Completed
     ("variables", "told"),
     [
         ({"BOOTSTRAP_SHARDS": "2"}, "BOOTSTRAP_SHARDS '2' is not between 3 and 1000"),
-        ({"BOOTSTRAP_SHARDS": "many"}, "BOOTSTRAP_SHARDS 'many' is no whole number"),
+        ({"BOOTSTRAP_SHARDS": "many"}, "BOOTSTRAP_SHARDS 'many' is not a whole number"),
         ({"BOOTSTRAP_REPLICAS_PER_SHARD": "-1"}, "BOOTSTRAP_REPLICAS_PER_SHARD '-1' is not between 0"),
         ({"BOOTSTRAP_DEADLINE_S": "nan"}, "BOOTSTRAP_DEADLINE_S 'nan' is not a number of seconds"),
-        ({"BOOTSTRAP_NAMESERVER": "dns.example"}, "BOOTSTRAP_NAMESERVER 'dns.example' is no address"),
-        ({"BOOTSTRAP_NAMESERVER": "127.0.0.1:0"}, "BOOTSTRAP_NAMESERVER '127.0.0.1:0' is no address"),
+        ({"BOOTSTRAP_NAMESERVER": "dns.example"}, "BOOTSTRAP_NAMESERVER 'dns.example' is not an address"),
+        ({"BOOTSTRAP_NAMESERVER": "127.0.0.1:0"}, "BOOTSTRAP_NAMESERVER '127.0.0.1:0' is not an address"),
         ({"BOOTSTRAP_PASSWORD_FILE": "/no/such/file"}, "BOOTSTRAP_PASSWORD_FILE '/no/such/file' cannot be read"),
-        ({"BOOTSTRAP_SERVICE": "Redis_Service"}, "BOOTSTRAP_SERVICE 'Redis_Service' is no DNS label"),
+        ({"BOOTSTRAP_SERVICE": "Redis_Service"}, "BOOTSTRAP_SERVICE 'Redis_Service' is not a DNS label"),
         ({"BOOTSTRAP_KUBERNETES": "on", "BOOTSTRAP_NAMESERVER": "127.0.0.1:9"}, "BOOTSTRAP_KUBERNETES is on"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_peer_that_wants_a_password(any_program: Program, lab: Labs, tmp_path:
     six = lab(any_program)
     with serving(any_program, tmp_path / "locked", "requirepass secret") as (host, port):
         replace_last_peer(six, host, port)
-        assert_told(six, "wants a password", 4)
+        assert_told(six, "requires a password", 4)
 
 
 def test_a_wrong_password(any_program: Program, lab: Labs, tmp_path: Path) -> None:
