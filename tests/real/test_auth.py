@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -42,11 +42,10 @@ from bootstrap.model.steps import (
 )
 from bootstrap.nodes.commands import LOOK, Command, commands_for
 from bootstrap.nodes.connection import Credentials
-from tests.real.conftest import Testbed
-from tests.real.test_repair import replace_pods
+from tests.real.clusters import replace_pods
+from tests.real.testbed import StartTestbed, Testbed
 from tests.secret_files import KEYS, Secret
 
-Labs = Callable[..., Testbed]
 PLACE = Address("127.0.0.1", 6379)
 WRITES: tuple[Write, ...] = (
     SetTimeout(node="a", timeout_ms=1000),
@@ -120,20 +119,22 @@ def for_server(secret: Secret, program: Program) -> Secret:
     return secret
 
 
-def client(lab: Testbed, ordinal: int, user: str = "default", password: str = KEYS["password"]) -> Redis:
-    address = lab.cluster.servers[ordinal].address
+def client(testbed: Testbed, ordinal: int, user: str = "default", password: str = KEYS["password"]) -> Redis:
+    address = testbed.cluster.servers[ordinal].address
     return Redis(address.host, address.port, username=user, password=password, protocol=2, decode_responses=True)
 
 
-def denied(lab: Testbed) -> list[Any]:
+def denied(testbed: Testbed) -> list[Any]:
     """What the servers' ACL logs hold."""
-    return [entry for ordinal in range(len(lab.cluster.servers)) for entry in client(lab, ordinal).acl_log()]
+    return [entry for ordinal in range(len(testbed.cluster.servers)) for entry in client(testbed, ordinal).acl_log()]
 
 
-def test_the_jobs_user_may_do_all_that_forming_and_repair_take(program: Program, lab: Labs, secret: Secret) -> None:
+def test_the_jobs_user_may_do_all_that_forming_and_repair_take(
+    program: Program, start_testbed: StartTestbed, secret: Secret
+) -> None:
     """A cluster from nothing, a lost master with its disk, and a healthy run; no server denied anybody anything."""
     for_server(secret, program)
-    six = lab(program, config=secret.server_config)
+    six = start_testbed(program, config=secret.server_config)
     formed = six.run("apply", **secret.variables)
     assert (formed.exit_code, formed.outcome["outcome"]) == (0, "formed"), formed.text
     assert denied(six) == []
@@ -144,10 +145,10 @@ def test_the_jobs_user_may_do_all_that_forming_and_repair_take(program: Program,
     assert six.run("apply", **secret.variables).outcome["outcome"] == "unchanged"
 
 
-def test_the_jobs_user_may_grow_and_shrink(program: Program, lab: Labs, secret: Secret) -> None:
+def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
     """3 to 4 shards and back, with keys, by whatever way the servers have; nobody was denied anything."""
     for_server(secret, program)
-    eight = lab(program, 3, 1, servers=8, config=secret.server_config)
+    eight = start_testbed(program, 3, 1, servers=8, config=secret.server_config)
     zone = eight.cluster.nameserver.zone
     eight.cluster.nameserver.publish(replace(zone, pods=zone.pods[:6]))
     assert eight.run("apply", **secret.variables).exit_code == 0
@@ -165,9 +166,11 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, lab: Labs, secret: 
     assert denied(eight) == []
 
 
-def test_every_right_of_the_jobs_user_is_used(lab: Labs, any_program: Program, secret: Secret) -> None:
+def test_every_right_of_the_jobs_user_is_used(
+    start_testbed: StartTestbed, any_program: Program, secret: Secret
+) -> None:
     """Each is that of a command which a run was seen to send, or which one of the writes is."""
-    six = lab(any_program, config=secret.server_config)
+    six = start_testbed(any_program, config=secret.server_config)
     assert six.run("apply", **secret.variables).exit_code == 0
     seen = {name for ordinal in range(6) for name in client(six, ordinal).info("commandstats")}
     if "cmdstat_cluster|nodes" not in seen:
@@ -177,11 +180,11 @@ def test_every_right_of_the_jobs_user_is_used(lab: Labs, any_program: Program, s
     assert rights - used == set()
 
 
-def test_every_write_and_every_look_is_permitted(program: Program, lab: Labs, secret: Secret) -> None:
+def test_every_write_and_every_look_is_permitted(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
     """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
     for_server(secret, program)
-    one = lab(program, 1, 0, config=secret.server_config)
+    one = start_testbed(program, 1, 0, config=secret.server_config)
     commands = [*LOOK, *(command for write in WRITES for command in words_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
@@ -189,9 +192,9 @@ def test_every_write_and_every_look_is_permitted(program: Program, lab: Labs, se
     }
 
 
-def test_what_no_run_does_is_denied(lab: Labs, any_program: Program, secret: Secret) -> None:
+def test_what_no_run_does_is_denied(start_testbed: StartTestbed, any_program: Program, secret: Secret) -> None:
     """Neither the data, nor anything that takes it away, nor the users."""
-    one = lab(any_program, 1, 0, config=secret.server_config)
+    one = start_testbed(any_program, 1, 0, config=secret.server_config)
     commands: list[Command] = [
         ("HGETALL", "somebody's"),
         ("RENAME", "somebody's", "x"),
@@ -207,22 +210,24 @@ def test_what_no_run_does_is_denied(lab: Labs, any_program: Program, secret: Sec
     assert [command for command, verdict in dry_run(one, commands) if verdict == "OK"] == []
 
 
-def test_nobody_gets_in_without_a_name(program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_nobody_gets_in_without_a_name(program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
     """The user `default` has the clients' password or, where they have a user of their own, is off."""
     named = Secret.of(tmp_path / "named", username="app")
     for secret, user in ((named, "app"), (Secret.of(tmp_path / "default"), "default")):
         for_server(secret, program)
-        server = lab(program, 1, 0, config=secret.server_config)
+        server = start_testbed(program, 1, 0, config=secret.server_config)
         assert_locked(server)
         assert client(server, 0, user).acl_whoami() == user
     assert named.users["default"] == ["off"]
 
 
-def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_odd_passwords_open_the_door_and_are_not_shown(
+    program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
     """Quotes, blanks at both ends, a backslash, other alphabets: for the Job, and for the replicas at their master."""
     secret = Secret.of(tmp_path / "auth", bootstrap_password=f"{ODD}job\r\n", server_password=f"{ODD}servers\n")
     for_server(secret, program)
-    six = lab(program, config=secret.server_config)
+    six = start_testbed(program, config=secret.server_config)
     said = six.run("apply", **secret.variables)
     assert said.exit_code == 0, said.text
     assert "quoted" not in said.text
@@ -231,12 +236,12 @@ def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: La
 
 
 def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
-    lab: Labs, migrating_program: Program, tmp_path: Path
+    start_testbed: StartTestbed, migrating_program: Program, tmp_path: Path
 ) -> None:
     """MIGRATE carries the password, and a server where it has another name sends its words back."""
     short = "cluster-node-timeout 1000"
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
-    four = lab(migrating_program, 3, 0, servers=4, config=config)
+    four = start_testbed(migrating_program, 3, 0, servers=4, config=config)
     (tmp_path / "password").write_text("opensesame")
     secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}
     zone = four.cluster.nameserver.zone
@@ -274,13 +279,18 @@ def test_a_password_that_was_cut_is_not_shown_either() -> None:
     ids=["another user", "another password", "no user", "neither"],
 )
 def test_a_wrong_user_or_password_is_named(
-    any_program: Program, lab: Labs, secret: Secret, tmp_path: Path, changed: dict[str, str], code: str
+    any_program: Program,
+    start_testbed: StartTestbed,
+    secret: Secret,
+    tmp_path: Path,
+    changed: dict[str, str],
+    code: str,
 ) -> None:
     """Exit 4, for each of the nodes; neither the right password nor the wrong one is in what it says."""
     (tmp_path / "wrong").write_text(f"{ODD}wrongone")
     if changed.get("BOOTSTRAP_PASSWORD_FILE"):
         changed = {**changed, "BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "wrong")}
-    three = lab(any_program, 3, 0, config=secret.server_config)
+    three = start_testbed(any_program, 3, 0, config=secret.server_config)
     said = three.run("apply", **{**secret.variables, **changed}, BOOTSTRAP_DEADLINE_S="1")
     assert (said.exit_code, [reason["code"] for reason in said.outcome["reasons"]]) == (4, [code] * 3)
     assert all(reason["remedy"] for reason in said.outcome["reasons"])
@@ -306,12 +316,12 @@ def test_a_wrong_user_or_password_is_named(
     ],
 )
 def test_a_right_that_the_user_lacks_is_named(
-    any_program: Program, lab: Labs, secret: Secret, lacking: str, told: str
+    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str, told: str
 ) -> None:
     """In the server's own words, which name the command; and it is no success."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
-    six = lab(any_program, config=secret.server_config)
+    six = start_testbed(any_program, config=secret.server_config)
     said = six.run("apply", **secret.variables, BOOTSTRAP_DEADLINE_S="8")
     assert said.exit_code != 0
     assert "no permissions to run" in said.text
@@ -320,12 +330,12 @@ def test_a_right_that_the_user_lacks_is_named(
 
 @pytest.mark.parametrize("lacking", ["config|set", "config|get"])
 def test_without_a_right_over_timeouts_all_else_is_done(
-    any_program: Program, lab: Labs, secret: Secret, lacking: str
+    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str
 ) -> None:
     """Timeouts that cannot be seen or set are left alone: forming then takes the servers' own delay."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
-    six = lab(any_program, config=secret.server_config)
+    six = start_testbed(any_program, config=secret.server_config)
     said = six.run("apply", **secret.variables)
     assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
     assert client(six, 0).config_get("cluster-node-timeout") == {"cluster-node-timeout": "5000"}
@@ -337,9 +347,9 @@ def rights_of(write: Write) -> Iterable[str]:
     return (right for command in commands for right in ("|".join(command), command[0]))
 
 
-def dry_run(lab: Testbed, commands: Iterable[Command]) -> list[tuple[Command, str]]:
+def dry_run(testbed: Testbed, commands: Iterable[Command]) -> list[tuple[Command, str]]:
     """What the server says to each, for the Job's user."""
-    asked = client(lab, 0)
+    asked = client(testbed, 0)
     if "server_name" not in asked.info("server") and asked.info("server")["redis_version"] < "7":
         pytest.skip("this server has no ACL DRYRUN")
     answers = []
@@ -352,8 +362,8 @@ def dry_run(lab: Testbed, commands: Iterable[Command]) -> list[tuple[Command, st
     return answers
 
 
-def assert_locked(lab: Testbed) -> None:
+def assert_locked(testbed: Testbed) -> None:
     """Without a name and a password the server does nothing."""
-    address = lab.cluster.servers[0].address
+    address = testbed.cluster.servers[0].address
     with pytest.raises(AuthenticationError):
         Redis(address.host, address.port, protocol=2).ping()

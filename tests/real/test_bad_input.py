@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,9 +14,8 @@ import pytest
 from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
 from bootstrap.local.zone import Pod, Zone
-from tests.real.conftest import Testbed
-
-Labs = Callable[..., Testbed]
+from tests.real.strangers import free_port, stranger, wait_for_port
+from tests.real.testbed import StartTestbed, Testbed
 
 
 def run_apart(variables: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
@@ -73,25 +70,27 @@ def test_wrong_usage_exits_with_2(words: tuple[str, ...]) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_slip_of_the_pen_is_told(any_program: Program, lab: Labs) -> None:
+def test_a_slip_of_the_pen_is_told(any_program: Program, start_testbed: StartTestbed) -> None:
     """`BOOTSTRAP_SHARD` is no setting: a warning says so, and the run goes on."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     said = six.run("apply", BOOTSTRAP_SHARD="5")
     assert said.exit_code == 0
     assert [line["name"] for line in said.lines if line["event"] == "unknown_setting"] == ["BOOTSTRAP_SHARD"]
 
 
-def test_a_flag_wins_over_its_variable(any_program: Program, lab: Labs) -> None:
+def test_a_flag_wins_over_its_variable(any_program: Program, start_testbed: StartTestbed) -> None:
     """`--replicas-per-shard 0` over a variable that says 1."""
-    three = lab(any_program, 3, 0)
+    three = start_testbed(any_program, 3, 0)
     said = three.run("apply", "--replicas-per-shard", "0", BOOTSTRAP_REPLICAS_PER_SHARD="1")
     assert (said.exit_code, said.outcome["nodes"]) == (0, 3)
 
 
 @pytest.mark.parametrize("behaviour", [Behaviour.SILENT, Behaviour.FAIL], ids=["silent", "failing"])
-def test_a_name_server_that_does_not_answer_is_named(any_program: Program, lab: Labs, behaviour: Behaviour) -> None:
+def test_a_name_server_that_does_not_answer_is_named(
+    any_program: Program, start_testbed: StartTestbed, behaviour: Behaviour
+) -> None:
     """Exit 1 at the deadline, with the name server's address and what it does."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.cluster.nameserver.behave(behaviour)
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3")
     assert said.exit_code == 1
@@ -99,17 +98,17 @@ def test_a_name_server_that_does_not_answer_is_named(any_program: Program, lab: 
     assert_untouched(six)
 
 
-def test_a_name_server_that_is_not_there_is_named(any_program: Program, lab: Labs) -> None:
+def test_a_name_server_that_is_not_there_is_named(any_program: Program, start_testbed: StartTestbed) -> None:
     """Nobody listens on that port: exit 1, the address in the message."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_NAMESERVER="127.0.0.1:9")
     assert said.exit_code == 1
     assert "the name server 127.0.0.1:9" in said.text
 
 
-def test_a_pod_without_a_record_is_waited_for_by_name(any_program: Program, lab: Labs) -> None:
+def test_a_pod_without_a_record_is_waited_for_by_name(any_program: Program, start_testbed: StartTestbed) -> None:
     """DNS lists five of six: the sixth is named, and `no DNS record` is the reason."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     zone = six.cluster.nameserver.zone
     six.cluster.nameserver.publish(Zone(pods=zone.pods[:5]))
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3")
@@ -143,16 +142,16 @@ def assert_told(six: Testbed, words: str, exit_code: int, **variables: str) -> N
     assert_untouched(six)
 
 
-def test_a_peer_that_refuses_connections(any_program: Program, lab: Labs) -> None:
+def test_a_peer_that_refuses_connections(any_program: Program, start_testbed: StartTestbed) -> None:
     """Its process is gone: exit 1, try again."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.cluster.servers[5].kill()
     assert_told(six, "connection refused", 1)
 
 
-def test_a_peer_that_hangs(any_program: Program, lab: Labs) -> None:
+def test_a_peer_that_hangs(any_program: Program, start_testbed: StartTestbed) -> None:
     """Stopped by SIGSTOP, so that it accepts and never answers: exit 1."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.cluster.servers[5].pause()
     try:
         assert_told(six, "no answer in time", 1)
@@ -160,25 +159,25 @@ def test_a_peer_that_hangs(any_program: Program, lab: Labs) -> None:
         six.cluster.servers[5].resume()
 
 
-def test_a_peer_with_cluster_mode_off(any_program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_a_peer_with_cluster_mode_off(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
     """Exit 4: no retry can help."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     with serving(any_program, tmp_path / "alone", "cluster-enabled no") as (host, port):
         replace_last_peer(six, host, port)
         assert_told(six, "cluster mode is off", 4)
 
 
-def test_a_peer_that_wants_a_password(any_program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_a_peer_that_wants_a_password(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
     """None is set: exit 4, and the remedy names the setting."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     with serving(any_program, tmp_path / "locked", "requirepass secret") as (host, port):
         replace_last_peer(six, host, port)
         assert_told(six, "requires a password", 4)
 
 
-def test_a_wrong_password(any_program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_a_wrong_password(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
     """Exit 4; every peer is named, and neither password is shown."""
-    six = lab(any_program, config=("requirepass rightone", "masterauth rightone"))
+    six = start_testbed(any_program, config=("requirepass rightone", "masterauth rightone"))
     secret = tmp_path / "password"
     secret.write_text("wrongone")
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret))
@@ -188,9 +187,9 @@ def test_a_wrong_password(any_program: Program, lab: Labs, tmp_path: Path) -> No
     assert "rightone" not in said.text
 
 
-def test_a_peer_that_is_a_sentinel(lab: Labs, redis_program: Program, tmp_path: Path) -> None:
+def test_a_peer_that_is_a_sentinel(start_testbed: StartTestbed, redis_program: Program, tmp_path: Path) -> None:
     """A Sentinel speaks the protocol and is no node: exit 4."""
-    six = lab(redis_program)
+    six = start_testbed(redis_program)
     config = tmp_path / "sentinel.conf"
     port = free_port()
     config.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
@@ -219,9 +218,9 @@ STRANGERS: Mapping[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", sorted(STRANGERS))
-def test_a_peer_that_speaks_garbage(any_program: Program, lab: Labs, kind: str) -> None:
+def test_a_peer_that_speaks_garbage(any_program: Program, start_testbed: StartTestbed, kind: str) -> None:
     """Whatever comes over the wire: a reason with the pod's name, no traceback, nothing written."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     with stranger(STRANGERS[kind]) as (host, port):
         replace_last_peer(six, host, port)
         said = six.run("apply", BOOTSTRAP_DEADLINE_S="3")
@@ -231,44 +230,12 @@ def test_a_peer_that_speaks_garbage(any_program: Program, lab: Labs, kind: str) 
         assert_untouched(six)
 
 
-def test_a_peer_that_drips_bytes_cannot_hold_up_a_run(any_program: Program, lab: Labs) -> None:
+def test_a_peer_that_drips_bytes_cannot_hold_up_a_run(any_program: Program, start_testbed: StartTestbed) -> None:
     """One byte each half second never times a socket out: the whole answer has a limit."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     with stranger(b"$1000\r\n" + b"x" * 1000, drip_s=0.5) as (host, port):
         replace_last_peer(six, host, port)
         assert_told(six, "", 1)
-
-
-@contextlib.contextmanager
-def stranger(answer: bytes, drip_s: float = 0.0) -> Iterator[tuple[str, int]]:
-    """Somebody who answers every connection with the same bytes, at once or one by one, and then keeps it open."""
-    over = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def talk(connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            connection.recv(65536)
-            for piece in [answer] if not drip_s else [answer[i : i + 1] for i in range(len(answer))]:
-                connection.sendall(piece)
-                if over.wait(drip_s):
-                    return
-            over.wait(60)
-
-    def listen() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = listener.accept()
-                threading.Thread(target=talk, args=(connection,), daemon=True).start()
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield listener.getsockname()
-    finally:
-        over.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
 
 
 @contextlib.contextmanager
@@ -284,20 +251,3 @@ def serving(program: Program, directory: Path, *config: str) -> Iterator[tuple[s
             yield server.address.host, server.address.port
         finally:
             server.terminate()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def wait_for_port(port: int) -> None:
-    import time
-
-    end = time.monotonic() + 10
-    while True:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        assert time.monotonic() < end
-        time.sleep(0.02)

@@ -6,7 +6,7 @@ master has written to its disk (`appendfsync always`) outlives its process, as l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pytest
@@ -16,12 +16,11 @@ from bootstrap.local.servers import Server
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
-from tests.real.conftest import RunResult, Testbed, until
+from tests.real.clusters import another_address, client, replace_pods
 from tests.real.network import Network, send_from_own_address, why_not
-from tests.real.test_repair import alive_elsewhere, client, replace_pods
+from tests.real.testbed import RunResult, StartTestbed, Testbed, until
 from tests.real.writer import Writer
 
-Labs = Callable[..., Testbed]
 TIMEOUT_MS = 1000
 """The servers notice within a second or two: that is most of the time that these tests take."""
 ON_DISK = "appendfsync always"
@@ -29,9 +28,9 @@ WRITES = 30
 """Keys in two places that make sure that a client was at work."""
 
 
-def formed(program: Program, lab: Labs, *config: str) -> Testbed:
+def formed(program: Program, start_testbed: StartTestbed, *config: str) -> Testbed:
     """Six servers that serve."""
-    six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
+    six = start_testbed(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
     said = six.run("apply")
     assert said.exit_code == 0, said.text
@@ -98,9 +97,9 @@ def owns_slots(six: Testbed, server: Server) -> bool:
     return any(node.slots for node in six.view(server).nodes)
 
 
-def test_a_killed_master_is_waited_for(program: Program, lab: Labs) -> None:
+def test_a_killed_master_is_waited_for(program: Program, start_testbed: StartTestbed) -> None:
     """SIGKILL: the run waits for it by name; back at the same address it has all that it had written."""
-    six = formed(program, lab, ON_DISK)
+    six = formed(program, start_testbed, ON_DISK)
     master = six.cluster.servers[1]
     with kept_promises(six):
         master.kill()
@@ -109,9 +108,9 @@ def test_a_killed_master_is_waited_for(program: Program, lab: Labs) -> None:
         assert_good_again(six)
 
 
-def test_a_hung_master_is_waited_for(program: Program, lab: Labs) -> None:
+def test_a_hung_master_is_waited_for(program: Program, start_testbed: StartTestbed) -> None:
     """SIGSTOP: the servers elect its replica, the run does nothing but say whom it waits for; awake, it follows."""
-    six = formed(program, lab)
+    six = formed(program, start_testbed)
     _, hung, _, _, candidate, _ = six.cluster.servers
     awake = [server for server in six.cluster.servers if server is not hung]
     with kept_promises(six):
@@ -126,18 +125,18 @@ def test_a_hung_master_is_waited_for(program: Program, lab: Labs) -> None:
         assert_good_again(six)
 
 
-def test_a_master_without_its_disk_is_replaced(program: Program, lab: Labs) -> None:
+def test_a_master_without_its_disk_is_replaced(program: Program, start_testbed: StartTestbed) -> None:
     """Back elsewhere and blank, while a client writes: its replica takes over, and it follows that one."""
-    six = formed(program, lab)
+    six = formed(program, start_testbed)
     with kept_promises(six, disk_lost=True):
         replace_pods(six, 1, wiped=True)
         assert_good_again(six)
         assert owns_slots(six, six.cluster.servers[4])
 
 
-def test_pods_at_other_addresses_are_found_again(program: Program, lab: Labs) -> None:
+def test_pods_at_other_addresses_are_found_again(program: Program, start_testbed: StartTestbed) -> None:
     """One master, then all six at once, each with its disk."""
-    six = formed(program, lab, ON_DISK)
+    six = formed(program, start_testbed, ON_DISK)
     with kept_promises(six):
         replace_pods(six, 1, wiped=False)
         assert_good_again(six)
@@ -154,18 +153,18 @@ def network() -> Iterator[Network]:
         yield network
 
 
-def apart(program: Program, lab: Labs) -> Testbed:
+def apart(program: Program, start_testbed: StartTestbed) -> Testbed:
     """Six servers that serve, and that a network can tell from one another."""
-    six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
+    six = start_testbed(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
     for server in six.cluster.servers:
         send_from_own_address(server)
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
     return six
 
 
-def test_a_cut_bus_is_named(network: Network, program: Program, lab: Labs) -> None:
+def test_a_cut_bus_is_named(network: Network, program: Program, start_testbed: StartTestbed) -> None:
     """A master answers clients, and no other server: its replica is elected, and the run waits for the links."""
-    six = apart(program, lab)
+    six = apart(program, start_testbed)
     assert six.run("apply").exit_code == 0
     _, alone, _, _, candidate, _ = six.cluster.servers
     with kept_promises(six):
@@ -180,9 +179,11 @@ def test_a_cut_bus_is_named(network: Network, program: Program, lab: Labs) -> No
         assert_good_again(six)
 
 
-def test_two_masters_that_do_not_reach_each_other_are_named(network: Network, program: Program, lab: Labs) -> None:
+def test_two_masters_that_do_not_reach_each_other_are_named(
+    network: Network, program: Program, start_testbed: StartTestbed
+) -> None:
     """All others reach both, so nobody is elected: the run says which two."""
-    six = apart(program, lab)
+    six = apart(program, start_testbed)
     assert six.run("apply").exit_code == 0
     one, other, *_ = six.cluster.servers
     with kept_promises(six):
@@ -196,12 +197,12 @@ def test_two_masters_that_do_not_reach_each_other_are_named(network: Network, pr
 
 
 def test_pods_whose_old_addresses_swallow_packets_are_found_again(
-    network: Network, any_program: Program, lab: Labs
+    network: Network, any_program: Program, start_testbed: StartTestbed
 ) -> None:
     """As on Kubernetes, nobody refuses what is sent to where a pod was: for a whole node timeout, such a link looks
     connected, and every node says cluster_state:ok.
     """
-    three = lab(any_program, 3, 0, config=("cluster-node-timeout 15000",))
+    three = start_testbed(any_program, 3, 0, config=("cluster-node-timeout 15000",))
     three.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = ""
     assert three.run("apply").exit_code == 0
     network.swallow(*(server.address.host for server in three.cluster.servers))
@@ -212,16 +213,16 @@ def test_pods_whose_old_addresses_swallow_packets_are_found_again(
 
 
 def test_a_replica_that_knows_its_moved_master_by_hearsay_follows_it_again(
-    network: Network, any_program: Program, lab: Labs
+    network: Network, any_program: Program, start_testbed: StartTestbed
 ) -> None:
     """Gossip brings a replica its master's new address, but not its replication: that goes on asking the old one."""
-    six = apart(any_program, lab)
+    six = apart(any_program, start_testbed)
     assert six.run("apply").exit_code == 0
     master, _, _, replica, *_ = six.cluster.servers
     (before,) = six.view(master).nodes
     with kept_promises(six):
         master.kill()
-        master.address = alive_elsewhere(master.address)
+        master.address = another_address(master.address)
         send_from_own_address(master)
         network.cut(master, replica)
         master.start()
@@ -231,9 +232,11 @@ def test_a_replica_that_knows_its_moved_master_by_hearsay_follows_it_again(
         assert_good_again(six, deadline_s=15)
 
 
-def test_a_cluster_forms_and_stays_though_packets_are_lost(network: Network, program: Program, lab: Labs) -> None:
+def test_a_cluster_forms_and_stays_though_packets_are_lost(
+    network: Network, program: Program, start_testbed: StartTestbed
+) -> None:
     """Between two masters every fourth packet is lost, each way: TCP and one more try bring the rest."""
-    six = apart(program, lab)
+    six = apart(program, start_testbed)
     one, other, *_ = six.cluster.servers
     network.lose(one, other, share=0.25)
     said = six.run("apply")

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,20 @@ from bootstrap.local.programs import Program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import even_split
 from bootstrap.verify import violations
-from tests.real.conftest import Testbed, until
+from tests.real.processes import MEASURE, apply_apart
+from tests.real.testbed import StartTestbed, Testbed, until
 
-Labs = Callable[..., Testbed]
 
-
-def redis_of(lab: Testbed, ordinal: int) -> Redis:
-    address = lab.cluster.servers[ordinal].address
+def redis_of(testbed: Testbed, ordinal: int) -> Redis:
+    address = testbed.cluster.servers[ordinal].address
     return Redis(address.host, address.port, socket_timeout=5, decode_responses=True)
 
 
-def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(program: Program, lab: Labs) -> None:
+def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(
+    program: Program, start_testbed: StartTestbed
+) -> None:
     """Formed with the roles of the manual way, probed as a client, verified; then: unchanged, nothing written."""
-    six = lab(program)
+    six = start_testbed(program)
     first = six.run("apply")
     assert (first.exit_code, first.outcome["outcome"]) == (0, "formed"), first.text
     view = six.view()
@@ -72,17 +73,17 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[st
 
 
 @pytest.mark.parametrize(("shards", "replicas"), [(3, 0), (5, 2)], ids=["no replicas", "two replicas each"])
-def test_other_shapes_form(any_program: Program, lab: Labs, shards: int, replicas: int) -> None:
+def test_other_shapes_form(any_program: Program, start_testbed: StartTestbed, shards: int, replicas: int) -> None:
     """Three masters alone, and fifteen nodes with two replicas for each of five masters."""
-    shape = lab(any_program, shards, replicas)
+    shape = start_testbed(any_program, shards, replicas)
     said = shape.run("apply")
     assert said.exit_code == 0, said.text
     assert violations(shape.view(), shape.desired) == ()
 
 
-def test_without_a_declared_timeout_timeouts_stay(any_program: Program, lab: Labs) -> None:
+def test_without_a_declared_timeout_timeouts_stay(any_program: Program, start_testbed: StartTestbed) -> None:
     """The servers' own 15 s are left alone, and the cluster forms all the same, after their own delay."""
-    six = lab(any_program, config=("cluster-node-timeout 15000",))
+    six = start_testbed(any_program, config=("cluster-node-timeout 15000",))
     said = six.run("apply", BOOTSTRAP_NODE_TIMEOUT_MS="")
     assert said.exit_code == 0, said.text
     assert {node.timeout_ms for node in six.view().nodes} == {15000}
@@ -101,9 +102,11 @@ def test_ports_come_from_srv_where_all_share_one_address(any_program: Program, t
         assert len({node.address.port for node in shared.view().nodes}) == 6
 
 
-def test_a_password_and_an_acl_user_open_the_door(any_program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_a_password_and_an_acl_user_open_the_door(
+    any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
     """Formed with a password; the password is in no line of the log."""
-    locked = lab(any_program, config=("requirepass opensesame", "masterauth opensesame"))
+    locked = start_testbed(any_program, config=("requirepass opensesame", "masterauth opensesame"))
     secret = tmp_path / "password"
     secret.write_text("opensesame\n")
     said = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret))
@@ -113,9 +116,9 @@ def test_a_password_and_an_acl_user_open_the_door(any_program: Program, lab: Lab
     assert named.outcome["outcome"] == "unchanged"
 
 
-def test_plan_shows_the_steps_and_does_none(any_program: Program, lab: Labs) -> None:
+def test_plan_shows_the_steps_and_does_none(any_program: Program, start_testbed: StartTestbed) -> None:
     """`plan` on blank servers exits 0, names the phases in their order, and the servers are still blank."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     said = six.run("plan")
     assert (said.exit_code, said.outcome["outcome"], said.outcome["steps"]) == (0, "planned", 0)
     (planned,) = [line for line in said.lines if line["event"] == "plan"]
@@ -127,9 +130,9 @@ def test_plan_shows_the_steps_and_does_none(any_program: Program, lab: Labs) -> 
     assert (again.exit_code, again.outcome["outcome"]) == (0, "unchanged")
 
 
-def test_verify_tells_good_from_bad(any_program: Program, lab: Labs) -> None:
+def test_verify_tells_good_from_bad(any_program: Program, start_testbed: StartTestbed) -> None:
     """Exit 1 with every broken invariant on blank servers, 0 on a formed cluster."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     bad = six.run("verify")
     assert bad.exit_code == 1
     assert {"slots-uncovered", "not-serving", "not-known"} <= {reason["code"] for reason in bad.outcome["reasons"]}
@@ -148,25 +151,13 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         program.communicate()
 
 
-def apply_apart(six: Testbed, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
-    program = subprocess.Popen(
-        [sys.executable, "-m", "bootstrap", "apply"],
-        env={**os.environ, **six.variables, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    started.append(program)
-    return program
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_in_order(
-    any_program: Program, lab: Labs, started: list[subprocess.Popen[str]], number: signal.Signals
+    any_program: Program, start_testbed: StartTestbed, started: list[subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     """Ended while forming: the lowered timeouts are back, the outcome says `interrupted`, and a rerun finishes it."""
     # The diskless delay keeps the forming waiting for its replicas, with the timeouts lowered.
-    six = lab(any_program, config=("repl-diskless-sync-delay 60", "repl-diskless-sync yes"))
+    six = start_testbed(any_program, config=("repl-diskless-sync-delay 60", "repl-diskless-sync yes"))
     program = apply_apart(six, started)
     until(lambda: {node.role for node in six.view().nodes} == {Role.MASTER, Role.REPLICA})
     assert {node.timeout_ms for node in six.view().nodes} == {1000}
@@ -181,10 +172,10 @@ def test_a_signal_ends_the_run_in_order(
 
 
 def test_a_killed_run_leaves_drift_that_the_next_run_mends(
-    any_program: Program, lab: Labs, started: list[subprocess.Popen[str]]
+    any_program: Program, start_testbed: StartTestbed, started: list[subprocess.Popen[str]]
 ) -> None:
     """SIGKILL in the middle leaves 1000 ms behind; the next run forms the rest and ends with the declared 5000 ms."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     program = apply_apart(six, started)
     until(lambda: {node.timeout_ms for node in six.view().nodes} == {1000})
     program.kill()
@@ -195,9 +186,9 @@ def test_a_killed_run_leaves_drift_that_the_next_run_mends(
     assert violations(six.view(), six.desired) == ()
 
 
-def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, lab: Labs) -> None:
+def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, start_testbed: StartTestbed) -> None:
     """Slots assigned, nobody met: so a killed `redis-cli --cluster create` leaves it, and cannot go on by itself."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     for ordinal, slots in enumerate(even_split(3)):
         redis_of(six, ordinal).execute_command("CLUSTER", "ADDSLOTS", *slots)
     redis_of(six, 0).execute_command("CLUSTER", "SET-CONFIG-EPOCH", 1)
@@ -206,9 +197,9 @@ def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, lab:
     assert violations(six.view(), six.desired) == ()
 
 
-def test_a_run_on_a_healthy_cluster_is_small(any_program: Program, lab: Labs) -> None:
+def test_a_run_on_a_healthy_cluster_is_small(any_program: Program, start_testbed: StartTestbed) -> None:
     """Peak memory of a whole run, the interpreter included, stays under 50 MB."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.run("apply")
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE, sys.executable, "-m", "bootstrap", "apply"],
@@ -220,10 +211,3 @@ def test_a_run_on_a_healthy_cluster_is_small(any_program: Program, lab: Labs) ->
     )
     peak_kb = int(measured.stdout.splitlines()[-1])
     assert peak_kb < 50_000
-
-
-MEASURE = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""

@@ -17,7 +17,7 @@ from bootstrap.local.programs import Program
 from bootstrap.local.servers import Pause, Server, start_all
 from bootstrap.model.node import Address, Role
 from bootstrap.verify import violations
-from tests.real.conftest import Testbed
+from tests.real.testbed import Testbed
 
 LOOPBACK = "::1"
 NODES = 6

@@ -18,45 +18,44 @@ from bootstrap.local.programs import Program, find_program
 from bootstrap.model.slots import even_split
 from bootstrap.model.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout
 from tests.available_servers import SERVERS
-from tests.real.conftest import Testbed
+from tests.real.clusters import TIMEOUT_MS, client, formed, replace_pods
 from tests.real.killed_run import Moment, apply_and_die
-from tests.real.test_repair import TIMEOUT_MS, client, formed, replace_pods
+from tests.real.testbed import StartTestbed, Testbed
 
-Labs = Callable[..., Testbed]
 Keys = Mapping[str, str]
 EVERY_KILL = os.environ.get("EVERY_KILL") == "1"
 
 
-def fresh(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
-    return lab(program), {}
+def fresh(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    return start_testbed(program), {}
 
 
-def all_moved(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
-    return hurt(program, lab, *range(6), wiped=False)
+def all_moved(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    return hurt(program, start_testbed, *range(6), wiped=False)
 
 
-def replica_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
-    return hurt(program, lab, 4, wiped=True)
+def replica_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    return hurt(program, start_testbed, 4, wiped=True)
 
 
-def master_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
-    return hurt(program, lab, 1, wiped=True)
+def master_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    return hurt(program, start_testbed, 1, wiped=True)
 
 
-def majority_lost(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
-    return hurt(program, lab, 0, 2, wiped=True)
+def majority_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    return hurt(program, start_testbed, 0, 2, wiped=True)
 
 
-def timeouts_left_alone(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
+def timeouts_left_alone(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
     """Where no timeout is declared, nodes announce what they became."""
-    six = lab(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
+    six = start_testbed(program, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = ""
     return six, {}
 
 
-def shard_given_up(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
+def shard_given_up(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
     """No copy is left of the second shard, and a person has accepted that."""
-    six, keys = hurt(program, lab, 1, 4, wiped=True)
+    six, keys = hurt(program, start_testbed, 1, 4, wiped=True)
     refused = six.run("apply")
     assert refused.exit_code == 3, refused.text
     six.environment["BOOTSTRAP_ACCEPT_LOSS"] = refused.outcome["cluster"]
@@ -64,13 +63,13 @@ def shard_given_up(program: Program, lab: Labs) -> tuple[Testbed, Keys]:
     return six, {name: value for name, value in keys.items() if key_slot(name.encode()) not in gone}
 
 
-def hurt(program: Program, lab: Labs, *ordinals: int, wiped: bool) -> tuple[Testbed, Keys]:
-    six, keys = formed(program, lab)
+def hurt(program: Program, start_testbed: StartTestbed, *ordinals: int, wiped: bool) -> tuple[Testbed, Keys]:
+    six, keys = formed(program, start_testbed)
     replace_pods(six, *ordinals, wiped=wiped)
     return six, keys
 
 
-State = Callable[[Program, Labs], tuple[Testbed, Keys]]
+State = Callable[[Program, StartTestbed], tuple[Testbed, Keys]]
 WRITES: Mapping[State, int] = {
     fresh: 39,
     timeouts_left_alone: 33,
@@ -119,9 +118,11 @@ def kill(state: State, moment: Moment, name: str) -> object:
 
 
 @pytest.mark.parametrize(("state", "moment", "name"), tuple(kills()))
-def test_a_killed_run_is_finished_by_the_next(state: State, moment: Moment, name: str, lab: Labs) -> None:
+def test_a_killed_run_is_finished_by_the_next(
+    state: State, moment: Moment, name: str, start_testbed: StartTestbed
+) -> None:
     """kill -9 at that write; the next run ends verified with every acknowledged key, the one after it does nothing."""
-    six, keys = state(find_program(str(SERVERS[name])), lab)
+    six, keys = state(find_program(str(SERVERS[name])), start_testbed)
     killed_run = apply_and_die(six, moment)
     # Of every write, the last may not come: now and then two nodes find each other before they are introduced.
     assert killed_run.dead or EVERY_KILL, f"the run ended after {len(killed_run.told)} writes"

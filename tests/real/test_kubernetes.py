@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,10 +17,9 @@ from bootstrap.local.programs import Program
 from bootstrap.local.zone import Zone
 from tests.kube.api import Asked, KubeApi, kube_api, pod
 from tests.manifests.kustomize import BASE, build
-from tests.real.conftest import Testbed, until
-from tests.real.test_forming import MEASURE
+from tests.real.processes import MEASURE
+from tests.real.testbed import StartTestbed, Testbed, until
 
-Labs = Callable[..., Testbed]
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
 
 
@@ -47,9 +46,11 @@ def holder(api: KubeApi) -> str:
     return str(lease["spec"]["holderIdentity"])
 
 
-def test_runs_use_the_rights_of_the_role_and_no_others(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_runs_use_the_rights_of_the_role_and_no_others(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """A first run and a second one: every verb of every rule of k8s/base is used, and none besides."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     assert six.run("apply", **ON).outcome["outcome"] == "formed"
     assert six.run("apply", **ON).outcome["outcome"] == "unchanged"
     (role,) = build(BASE).of_kind("Role")
@@ -65,9 +66,9 @@ def test_runs_use_the_rights_of_the_role_and_no_others(api: KubeApi, any_program
     assert holder(api) == ""
 
 
-def test_each_right_is_needed(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_each_right_is_needed(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
     """Without any one of the Role's verbs something fails, and is named in the log or in the outcome."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     (role,) = build(BASE).of_kind("Role")
     for verb, plural in [(v, p) for rule in role["rules"] for p in rule["resources"] for v in rule["verbs"]]:
         api.forbidden = set()
@@ -81,10 +82,10 @@ def test_each_right_is_needed(api: KubeApi, any_program: Program, lab: Labs) -> 
 
 
 def test_of_two_runs_at_once_one_forms_and_the_other_finds_it_done(
-    api: KubeApi, any_program: Program, lab: Labs
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
     """The second takes the Lease only after the first has let go of it, and then has nothing to do."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     with ThreadPoolExecutor(2) as pool:
         said = list(pool.map(lambda _: six.run("apply", **ON), range(2)))
     assert sorted(each.outcome["outcome"] for each in said) == ["formed", "unchanged"]
@@ -94,9 +95,11 @@ def test_of_two_runs_at_once_one_forms_and_the_other_finds_it_done(
     assert [each.outcome["steps"] for each in said if each.outcome["outcome"] == "unchanged"] == [0]
 
 
-def test_labels_are_set_by_the_run_that_is_told_to(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_labels_are_set_by_the_run_that_is_told_to(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """After forming: each pod's role and shard, as the table has them."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
     assert said.exit_code == 0, said.text
     found = [each["metadata"]["labels"] for each in api.of("pods")]
@@ -105,9 +108,11 @@ def test_labels_are_set_by_the_run_that_is_told_to(api: KubeApi, any_program: Pr
     assert {each["metadata"]["name"]: labels for each, labels in zip(api.of("pods"), found, strict=True)} == in_table
 
 
-def test_labels_that_cannot_be_set_fail_the_run(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_labels_that_cannot_be_set_fail_the_run(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """The cluster is formed; the outcome says what is missing, and so does an Event."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     api.forbidden.add(("patch", "pods"))
     said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
     assert (said.exit_code, said.outcome["outcome"]) == (4, "failed")
@@ -117,9 +122,11 @@ def test_labels_that_cannot_be_set_fail_the_run(api: KubeApi, any_program: Progr
     assert holder(api) == ""
 
 
-def test_a_refusal_is_an_event_with_its_reasons(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_a_refusal_is_an_event_with_its_reasons(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """One pod of seven too many: exit code 3, a Warning whose note is the outcome's."""
-    seven = lab(any_program, servers=7)
+    seven = start_testbed(any_program, servers=7)
     said = seven.run("apply", **ON)
     assert (said.exit_code, said.outcome["outcome"]) == (3, "refused")
     (event,) = [each for each in api.of("events") if each["reason"] == "BootstrapRefused"]
@@ -127,9 +134,11 @@ def test_a_refusal_is_an_event_with_its_reasons(api: KubeApi, any_program: Progr
     assert said.outcome["reasons"][0]["message"] in event["note"]
 
 
-def test_no_secret_reaches_kubernetes(api: KubeApi, any_program: Program, lab: Labs, tmp_path: Path) -> None:
+def test_no_secret_reaches_kubernetes(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
     """A wrong password: told as wrong, in the outcome and in an Event, and shown in neither."""
-    six = lab(any_program, config=("requirepass rightone", "masterauth rightone"))
+    six = start_testbed(any_program, config=("requirepass rightone", "masterauth rightone"))
     secret = tmp_path / "password"
     secret.write_text("wrongone")
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret), **ON)
@@ -142,9 +151,9 @@ def test_no_secret_reaches_kubernetes(api: KubeApi, any_program: Program, lab: L
     assert "token-of-the-account" not in said.text
 
 
-def test_a_pod_that_is_missing_is_explained(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_a_pod_that_is_missing_is_explained(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
     """While it is waited for, in the outcome, and in the Event: Kubernetes's own reason."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.cluster.servers[5].kill()
     zone = six.cluster.nameserver.zone
     six.cluster.nameserver.publish(Zone(pods=zone.pods[:5]))
@@ -158,9 +167,9 @@ def test_a_pod_that_is_missing_is_explained(api: KubeApi, any_program: Program, 
     assert told in next(event["note"] for event in api.of("events") if event["reason"] == "BootstrapFailed")
 
 
-def test_looks_ask_for_no_lock(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_looks_ask_for_no_lock(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
     """`plan` and `verify` write nothing, to nobody; where the pods run is all that they ask."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     assert six.run("plan", **ON).outcome["outcome"] == "planned"
     assert six.run("verify", **ON).outcome["outcome"] == "failed"
     assert {asked.what for asked in api.asked} == {("list", "pods")}
@@ -188,9 +197,11 @@ def start(six: Testbed, api: KubeApi, **variables: str) -> subprocess.Popen[str]
     )
 
 
-def test_a_run_inside_of_kubernetes_is_small_too(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_a_run_inside_of_kubernetes_is_small_too(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """Lock, Events and pods included, with the client library: 43 MB of its own, and the run's 42 MB share some."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.run("apply")
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE, sys.executable, "-c", INSIDE, api.folder, "apply"],
@@ -205,9 +216,11 @@ def test_a_run_inside_of_kubernetes_is_small_too(api: KubeApi, any_program: Prog
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_go_of_the_lease(api: KubeApi, any_program: Program, lab: Labs, number: signal.Signals) -> None:
+def test_a_signal_lets_go_of_the_lease(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed, number: signal.Signals
+) -> None:
     """While the run waits for a pod: exit code 1, the Lease free at once, an Event, nothing on standard error."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     six.cluster.servers[5].kill()
     running = start(six, api)
     try:
@@ -224,9 +237,11 @@ def test_a_signal_lets_go_of_the_lease(api: KubeApi, any_program: Program, lab: 
     assert events(api)[-1] == ("Warning", "BootstrapFailed", 1)
 
 
-def test_a_killed_run_keeps_the_next_one_out_for_a_while(api: KubeApi, any_program: Program, lab: Labs) -> None:
+def test_a_killed_run_keeps_the_next_one_out_for_a_while(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed
+) -> None:
     """SIGKILL leaves the Lease taken. Who comes soon after waits, says for whom, and leaves with exit code 1."""
-    six = lab(any_program)
+    six = start_testbed(any_program)
     reached: list[Asked] = []
     api.meanwhile = lambda asked: reached.append(asked) if asked.what == ("create", "events") else None
     running = start(six, api)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
@@ -14,18 +14,19 @@ from bootstrap.local.programs import Program, find_program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import SlotSet
 from tests.available_servers import SERVERS
-from tests.real.conftest import Testbed, until
-from tests.real.test_repair import assert_healed, client, formed, written
+from tests.real.clusters import assert_healed, client, formed, written
+from tests.real.testbed import StartTestbed, Testbed, until
 
-Labs = Callable[..., Testbed]
 SLOT = 93
 KEYS = 40
 
 
 @contextmanager
-def servers(lab: Testbed, *, database: int = 0) -> Iterator[list[Redis]]:
+def servers(testbed: Testbed, *, database: int = 0) -> Iterator[list[Redis]]:
     """A plain connection to each server."""
-    endpoints = [Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in lab.cluster.servers]
+    endpoints = [
+        Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in testbed.cluster.servers
+    ]
     yield endpoints
     for door in endpoints:
         door.close()
@@ -41,26 +42,26 @@ def keys_of(slot: int, number: int) -> list[str]:
     return [f"{{{tag}}}:{i}" for i in range(number)]
 
 
-def half_move(lab: Testbed, *, moved: int) -> dict[str, str]:
+def half_move(testbed: Testbed, *, moved: int) -> dict[str, str]:
     """Slot 93 is open between redis-app-0 and redis-app-1, and some of its keys have gone over."""
     values = {name: f"v{name}" for name in keys_of(SLOT, KEYS)}
-    with client(lab) as writer:
+    with client(testbed) as writer:
         for name, value in values.items():
             writer.set(name, value)
-    with servers(lab) as endpoints:
+    with servers(testbed) as endpoints:
         source, target, *_ = ids(endpoints)
         endpoints[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
         endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
-        there = lab.cluster.servers[1].address
+        there = testbed.cluster.servers[1].address
         for name in list(values)[:moved]:
             endpoints[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000)
     return values
 
 
 @pytest.mark.parametrize("moved", [0, 15, KEYS], ids=["none moved", "some moved", "all moved"])
-def test_a_half_moved_slot_is_finished_or_taken_back(program: Program, lab: Labs, moved: int) -> None:
+def test_a_half_moved_slot_is_finished_or_taken_back(program: Program, start_testbed: StartTestbed, moved: int) -> None:
     """It stays with its owner if nothing had moved, and else goes where it was going; every key is found."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     values = half_move(six, moved=moved)
     assert_healed(six, six.run("apply"), {**keys, **values})
     assert (SLOT in six.view().nodes[1].slots) == (moved > 0)
@@ -68,9 +69,11 @@ def test_a_half_moved_slot_is_finished_or_taken_back(program: Program, lab: Labs
 
 @pytest.mark.parametrize("crash", [False, True], ids=["handed over", "crashed"])
 @pytest.mark.parametrize("moved", [0, 15, KEYS], ids=["none moved", "some moved", "all moved"])
-def test_the_owner_of_a_half_moved_slot_fails_over(program: Program, lab: Labs, moved: int, crash: bool) -> None:
+def test_the_owner_of_a_half_moved_slot_fails_over(
+    program: Program, start_testbed: StartTestbed, moved: int, crash: bool
+) -> None:
     """Who imports a slot hears nothing of its new owner from gossip, and may hold it for unowned: down, for ever."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     values = half_move(six, moved=moved)
     until(lambda: all(written(server.address) for server in six.cluster.servers))
     if crash:
@@ -86,18 +89,18 @@ def test_the_owner_of_a_half_moved_slot_fails_over(program: Program, lab: Labs, 
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
-def test_a_move_that_one_side_forgot_is_finished(program: Program, lab: Labs) -> None:
+def test_a_move_that_one_side_forgot_is_finished(program: Program, start_testbed: StartTestbed) -> None:
     """The owner does not know any more that it was handing the slot over: the moved keys were lost to clients."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     values = half_move(six, moved=15)
     with servers(six) as endpoints:
         endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
-def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, lab: Labs) -> None:
+def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, start_testbed: StartTestbed) -> None:
     """A MIGRATE that died in between leaves a copy with the new owner; the old one has served clients since."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     values = half_move(six, moved=0)
     name = next(iter(values))
     with servers(six) as endpoints:
@@ -108,9 +111,9 @@ def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, 
 
 
 @pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey 9 has several databases in a cluster")
-def test_keys_of_every_database_move(lab: Labs) -> None:
+def test_keys_of_every_database_move(start_testbed: StartTestbed) -> None:
     """Each is counted and moved for itself."""
-    six, _ = formed(find_program(str(SERVERS["valkey-9.1"])), lab, "cluster-databases 4")
+    six, _ = formed(find_program(str(SERVERS["valkey-9.1"])), start_testbed, "cluster-databases 4")
     names = keys_of(SLOT, 3)
     with servers(six, database=0) as zero, servers(six, database=2) as two:
         source, target, *_ = ids(zero)
@@ -127,9 +130,9 @@ def test_keys_of_every_database_move(lab: Labs) -> None:
         assert [two[1].get(name) for name in names] == ["two"] * 3
 
 
-def test_slots_without_an_owner_go_home_to_their_keys(program: Program, lab: Labs) -> None:
+def test_slots_without_an_owner_go_home_to_their_keys(program: Program, start_testbed: StartTestbed) -> None:
     """Somebody took them from their owners; all pods are there, so no disk can come back with them."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     with servers(six) as endpoints:
         for door in endpoints:
             door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
@@ -139,9 +142,9 @@ def test_slots_without_an_owner_go_home_to_their_keys(program: Program, lab: Lab
     assert SlotSet.of((5461, 7999)) - six.view().nodes[1].slots == SlotSet()
 
 
-def test_declared_settings_that_drifted_are_set(program: Program, lab: Labs) -> None:
+def test_declared_settings_that_drifted_are_set(program: Program, start_testbed: StartTestbed) -> None:
     """And what is declared nowhere is told where nodes differ, and left alone."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     with servers(six) as endpoints:
         endpoints[2].config_set("cluster-require-full-coverage", "no")
         endpoints[4].config_set("cluster-allow-replica-migration", "no")
@@ -156,9 +159,9 @@ def test_declared_settings_that_drifted_are_set(program: Program, lab: Labs) -> 
         assert endpoints[4].config_get("cluster-allow-replica-migration")["cluster-allow-replica-migration"] == "no"
 
 
-def test_slots_go_home_also_where_something_else_comes_first(any_program: Program, lab: Labs) -> None:
+def test_slots_go_home_also_where_something_else_comes_first(any_program: Program, start_testbed: StartTestbed) -> None:
     """The drifted timeout is set first; what is seen after that must know whose the keys are."""
-    six, keys = formed(any_program, lab)
+    six, keys = formed(any_program, start_testbed)
     values = dict.fromkeys(keys_of(100, 3), "mine")
     with client(six) as writer:
         for name, value in values.items():
@@ -171,9 +174,9 @@ def test_slots_go_home_also_where_something_else_comes_first(any_program: Progra
 
 
 @pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey's replicas copy the marks of their masters")
-def test_a_mark_that_only_a_replica_kept_is_taken_away(lab: Labs) -> None:
+def test_a_mark_that_only_a_replica_kept_is_taken_away(start_testbed: StartTestbed) -> None:
     """It was away while the move ended, and came back with a whole new copy, which has no marks in it."""
-    six, keys = formed(find_program(str(SERVERS["valkey-9.1"])), lab, "repl-backlog-size 16384")
+    six, keys = formed(find_program(str(SERVERS["valkey-9.1"])), start_testbed, "repl-backlog-size 16384")
     with servers(six) as endpoints:
         source, target, *_ = ids(endpoints)
         endpoints[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,10 +14,8 @@ from bootstrap.model.steps import Wipe
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.verify import violations
-from tests.real.conftest import Testbed, until
-from tests.real.test_repair import TIMEOUT_MS, client, formed
-
-Labs = Callable[..., Testbed]
+from tests.real.clusters import TIMEOUT_MS, client, formed
+from tests.real.testbed import StartTestbed, Testbed, until
 
 
 def assert_formed_anew(six: Testbed) -> None:
@@ -26,9 +23,11 @@ def assert_formed_anew(six: Testbed) -> None:
     assert sum(node.keys for node in six.view().nodes) == 0
 
 
-def test_it_says_what_would_be_destroyed_and_destroys_what_is_confirmed(program: Program, lab: Labs) -> None:
+def test_it_says_what_would_be_destroyed_and_destroys_what_is_confirmed(
+    program: Program, start_testbed: StartTestbed
+) -> None:
     """Without --confirm exit 3 and nothing written; a wrong one too; the right one wipes and forms anew."""
-    six, keys = formed(program, lab)
+    six, keys = formed(program, start_testbed)
     told = six.run("reinit")
     assert (told.exit_code, told.outcome["outcome"], told.outcome["steps"]) == (3, "refused", 0), told.text
     assert [reason["node"] for reason in told.outcome["reasons"]] == ["redis-app-0", "redis-app-1", "redis-app-2"]
@@ -48,10 +47,10 @@ def test_it_says_what_would_be_destroyed_and_destroys_what_is_confirmed(program:
 
 @pytest.mark.parametrize("wiped", [(3,), (3, 4, 5), (0, 3, 4, 5), (1, 2, 3, 4, 5)], ids=str)
 def test_interrupted_half_way_the_same_value_finishes_it(
-    any_program: Program, lab: Labs, wiped: tuple[int, ...]
+    any_program: Program, start_testbed: StartTestbed, wiped: tuple[int, ...]
 ) -> None:
     """The run died when some nodes were wiped; what is left remembers the whole, also after all pods restarted."""
-    six, _ = formed(any_program, lab)
+    six, _ = formed(any_program, start_testbed)
     fingerprint = six.run("plan").outcome["cluster"]
     view = six.view()
     nodes = Nodes(Credentials())
@@ -70,9 +69,9 @@ def test_interrupted_half_way_the_same_value_finishes_it(
     assert_formed_anew(six)
 
 
-def test_clients_that_write_on_do_not_stop_it(program: Program, lab: Labs) -> None:
+def test_clients_that_write_on_do_not_stop_it(program: Program, start_testbed: StartTestbed) -> None:
     """Each node is emptied and reset in one transaction, so no key can come in between."""
-    six, _ = formed(program, lab)
+    six, _ = formed(program, start_testbed)
     fingerprint = six.run("plan").outcome["cluster"]
     stop = threading.Event()
 
@@ -97,9 +96,11 @@ def test_clients_that_write_on_do_not_stop_it(program: Program, lab: Labs) -> No
 
 
 @pytest.mark.parametrize("saves", [('save ""', "appendonly no"), ("appendonly yes",)], ids=["never", "to a log"])
-def test_no_old_key_comes_back_after_a_restart(program: Program, lab: Labs, saves: tuple[str, ...]) -> None:
+def test_no_old_key_comes_back_after_a_restart(
+    program: Program, start_testbed: StartTestbed, saves: tuple[str, ...]
+) -> None:
     """Where nothing is saved by itself, FLUSHALL leaves an old dump.rdb as it is."""
-    six, keys = formed(program, lab, *saves)
+    six, keys = formed(program, start_testbed, *saves)
     for server in six.cluster.servers:
         with Redis(server.address.host, server.address.port) as door:
             door.save()

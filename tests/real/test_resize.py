@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,62 +18,15 @@ from bootstrap.model.node import Role
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask_all
 from bootstrap.nodes.membership import leave
-from bootstrap.verify import violations
 from tests.real.checker import Checker
-from tests.real.conftest import RunResult, Testbed, until
-from tests.real.test_repair import TIMEOUT_MS, client, replace_pods, written
-
-Labs = Callable[..., Testbed]
-KEYS = 400
+from tests.real.clusters import client, replace_pods, written
+from tests.real.sizes import assert_good, assert_sized, declared, listed, started
+from tests.real.testbed import StartTestbed, Testbed, until
 
 
-def started(
-    program: Program, labs: Labs, shards: int, replicas: int, *, servers: int
-) -> tuple[Testbed, dict[str, str]]:
-    """A formed cluster with keys on every shard; servers beyond its shape run, and the DNS does not know them yet."""
-    lab = labs(program, shards, replicas, servers=servers, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
-    lab.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
-    listed(lab, shards * (1 + replicas))
-    said = lab.run("apply")
-    assert said.exit_code == 0, said.text
-    keys = {f"key:{number}": f"value:{number}" for number in range(KEYS)}
-    with client(lab) as writer:
-        for name, value in keys.items():
-            writer.set(name, value, ex=3600 if name.endswith("0") else None)
-    return lab, keys
-
-
-def listed(lab: Testbed, pods: int) -> None:
-    """From now on the headless Service lists that many pods, as with the StatefulSet's replicas set to it."""
-    lab.cluster.publish()
-    zone = lab.cluster.nameserver.zone
-    lab.cluster.nameserver.publish(replace(zone, pods=zone.pods[:pods]))
-
-
-def declared(lab: Testbed, shards: int, replicas: int) -> Testbed:
-    """The same servers, with another shape declared."""
-    return replace(lab, shards=shards, replicas=replicas)
-
-
-def assert_sized(lab: Testbed, said: RunResult, keys: Mapping[str, str]) -> None:
-    """Scaled and verified, the shards even, every key there, and a second run changes nothing."""
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "scaled"), said.text
-    assert_good(lab, keys)
-    assert said.outcome["skew"]["slots_percent"] < 0.1
-    again = lab.run("apply")
-    assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0), again.text
-
-
-def assert_good(lab: Testbed, keys: Mapping[str, str]) -> None:
-    assert violations(lab.view(), replace(lab.desired, timeout_ms=TIMEOUT_MS)) == ()
-    with client(lab) as reader:
-        assert {name: reader.get(name) for name in keys} == keys
-        assert 0 < reader.ttl("key:0") <= 3600
-
-
-def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, lab: Labs) -> None:
+def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, start_testbed: StartTestbed) -> None:
     """One edit: 3 to 4 shards. No acknowledged write is lost, and none is read stale."""
-    eight, keys = started(program, lab, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
@@ -87,9 +40,9 @@ def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, lab:
     assert [len(node.slots) for node in grown.view().nodes if node.slots] == [4096] * 4
 
 
-def test_a_shard_is_drained_and_its_pods_may_go(program: Program, lab: Labs) -> None:
+def test_a_shard_is_drained_and_its_pods_may_go(program: Program, start_testbed: StartTestbed) -> None:
     """4 to 3 shards with the pods still there: the run says that 6 replicas are safe and how; then they are."""
-    eight, keys = started(program, lab, 4, 1, servers=8)
+    eight, keys = started(program, start_testbed, 4, 1, servers=8)
     shrunk = declared(eight, 3, 1)
     with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
         checker.wait_for(100)
@@ -110,9 +63,9 @@ def test_a_shard_is_drained_and_its_pods_may_go(program: Program, lab: Labs) -> 
     assert (after.outcome["outcome"], after.outcome["next"]) == ("unchanged", ""), after.text
 
 
-def test_a_replica_more_for_every_shard_and_back(any_program: Program, lab: Labs) -> None:
+def test_a_replica_more_for_every_shard_and_back(any_program: Program, start_testbed: StartTestbed) -> None:
     """3 x 1 to 3 x 2 to 3 x 1: no slot moves, and masters on pods that leave hand over."""
-    nine, keys = started(any_program, lab, 3, 1, servers=9)
+    nine, keys = started(any_program, start_testbed, 3, 1, servers=9)
     listed(nine, 9)
     wide = declared(nine, 3, 2)
     assert_sized(wide, wide.run("apply"), keys)
@@ -128,9 +81,11 @@ def test_a_replica_more_for_every_shard_and_back(any_program: Program, lab: Labs
     assert not [line for line in said.lines if line["event"] == "slots_moved"]
 
 
-def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(any_program: Program, lab: Labs) -> None:
+def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(
+    any_program: Program, start_testbed: StartTestbed
+) -> None:
     """The fourth shard's pods are gone: exit 3, with what to do; raised again, everything is there, and drains."""
-    eight, keys = started(any_program, lab, 4, 1, servers=8)
+    eight, keys = started(any_program, start_testbed, 4, 1, servers=8)
     until(lambda: all(written(server.address) for server in eight.cluster.servers))
     for server in eight.cluster.servers[6:]:
         server.kill()
@@ -147,11 +102,11 @@ def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(any_
     assert_sized(shrunk, shrunk.run("apply"), keys)
 
 
-def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, lab: Labs) -> None:
+def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, start_testbed: StartTestbed) -> None:
     """Redis 7.0 may keep a doubt about slots that it gave away: the next owner's old claim would win, whatever its
     epoch, and the keys be dropped. The moves of a run leave no such doubt.
     """
-    eight, _ = started(program, lab, 3, 1, servers=8)
+    eight, _ = started(program, start_testbed, 3, 1, servers=8)
     before = [node.slots for node in eight.view().nodes[:3]]
     listed(eight, 8)
     assert declared(eight, 4, 1).run("apply").exit_code == 0
@@ -167,14 +122,14 @@ def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, l
                 assert not _lacks(eight, old.ordinal, slot)
 
 
-def _lacks(lab: Testbed, ordinal: int, slot: int) -> bool:
-    (node,) = lab.view(lab.cluster.servers[ordinal]).nodes
+def _lacks(testbed: Testbed, ordinal: int, slot: int) -> bool:
+    (node,) = testbed.view(testbed.cluster.servers[ordinal]).nodes
     return slot not in node.slots
 
 
-def test_weights_are_followed_on_demand(any_program: Program, lab: Labs) -> None:
+def test_weights_are_followed_on_demand(any_program: Program, start_testbed: StartTestbed) -> None:
     """A shard of double weight gets half of all slots; without the weight it goes back to a third."""
-    six, keys = started(any_program, lab, 3, 1, servers=6)
+    six, keys = started(any_program, start_testbed, 3, 1, servers=6)
     said = six.run("apply", BOOTSTRAP_WEIGHTS="redis-app-4=2")
     assert_good(six, keys)
     assert [len(node.slots) for node in six.view().nodes[:3]] == [4096, 8192, 4096], said.text
@@ -183,9 +138,9 @@ def test_weights_are_followed_on_demand(any_program: Program, lab: Labs) -> None
     assert_sized(six, six.run("apply"), keys)
 
 
-def test_every_kind_of_key_moves_as_it_is(program: Program, lab: Labs) -> None:
+def test_every_kind_of_key_moves_as_it_is(program: Program, start_testbed: StartTestbed) -> None:
     """Strings that are no text, hashes, lists, sets, sorted sets, streams; the time to live goes with them."""
-    eight, keys = started(program, lab, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     raw = b"\xff\x00\xfe{moves}"
     with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as writer:
         writer.set(raw, b"\xff\xfe")
@@ -213,9 +168,9 @@ def test_every_kind_of_key_moves_as_it_is(program: Program, lab: Labs) -> None:
             assert 0 < reader.pttl(f"big{tag}") <= 10_000_000
 
 
-def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, lab: Labs) -> None:
+def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, start_testbed: StartTestbed) -> None:
     """Its files hold nothing that could claim slots: grown again, it joins as any newcomer."""
-    eight, keys = started(program, lab, 4, 1, servers=8)
+    eight, keys = started(program, start_testbed, 4, 1, servers=8)
     shrunk = declared(eight, 3, 1)
     assert_sized(shrunk, shrunk.run("apply"), keys)
     for server in eight.cluster.servers[6:]:
@@ -228,10 +183,10 @@ def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, lab: L
 
 @pytest.mark.parametrize("append_only", ["yes", "no"])
 def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
-    program: Program, lab: Labs, append_only: str
+    program: Program, start_testbed: StartTestbed, append_only: str
 ) -> None:
     """The run ends after its first, second or third packet to a pod that leaves; then the server restarts by itself."""
-    six = lab(program, 3, 1, config=(f"appendonly {append_only}",))
+    six = start_testbed(program, 3, 1, config=(f"appendonly {append_only}",))
     assert six.run("apply").exit_code == 0
     with client(six) as writer:
         for number in range(50):
@@ -269,9 +224,9 @@ def files_are_written(server: Redis) -> bool:
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["moved", "disk lost"])
-def test_a_new_master_that_dies_costs_no_key(any_program: Program, lab: Labs, wiped: bool) -> None:
+def test_a_new_master_that_dies_costs_no_key(any_program: Program, start_testbed: StartTestbed, wiped: bool) -> None:
     """It is back, or a blank one in its place, and the next run goes on."""
-    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    eight, keys = started(any_program, start_testbed, 3, 1, servers=8)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     assert grown.run("apply", BOOTSTRAP_REBALANCE="off").exit_code == 0
@@ -283,12 +238,14 @@ def test_a_new_master_that_dies_costs_no_key(any_program: Program, lab: Labs, wi
     assert_good(grown, keys)
 
 
-def test_a_key_that_is_too_big_to_move_in_time_is_named(migrating_program: Program, lab: Labs) -> None:
+def test_a_key_that_is_too_big_to_move_in_time_is_named(
+    migrating_program: Program, start_testbed: StartTestbed
+) -> None:
     """One of 18 MB goes last and alone; one of 60 MB is told, and all else has moved; with a longer timeout it goes.
 
     Nearly all of the latter is in one field among many: a server that is asked for its size looks at five by itself.
     """
-    eight, keys = started(migrating_program, lab, 3, 1, servers=8)
+    eight, keys = started(migrating_program, start_testbed, 3, 1, servers=8)
     with client(eight) as writer:  # both in slots that are to move
         writer.set("huge{2}", "x" * (18 << 20))
         writer.hset("huge{d}", mapping={f"small:{number}": number for number in range(2000)})
@@ -308,9 +265,11 @@ def test_a_key_that_is_too_big_to_move_in_time_is_named(migrating_program: Progr
         assert {name: reader.get(name) for name in keys} == keys
 
 
-def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(migrating_program: Program, lab: Labs) -> None:
+def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(
+    migrating_program: Program, start_testbed: StartTestbed
+) -> None:
     """All of the data is in one slot, more than its share; what has arrived waits for room, the rest is as it was."""
-    eight, keys = started(migrating_program, lab, 3, 1, servers=8)
+    eight, keys = started(migrating_program, start_testbed, 3, 1, servers=8)
     names = [f"heavy:{number}{{2}}" for number in range(3000)]
     with client(eight) as writer:
         for name in names:
@@ -338,12 +297,12 @@ HALF = key_slot(b"{2}")
 ARRIVED = 5
 
 
-def half_arrived_and_lost(program: Program, labs: Labs) -> tuple[Testbed, dict[str, str], list[Redis]]:
+def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, dict[str, str], list[Redis]]:
     """A slot was moving to a new master, whose disk is gone; its replica has the only copy of what had arrived.
 
     Also: every key with its value, and a connection to each server.
     """
-    eight, keys = started(program, labs, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     names = [f"half:{number}{{2}}" for number in range(10)]
     with client(eight) as writer:
         for name in names:
@@ -366,9 +325,11 @@ def half_arrived_and_lost(program: Program, labs: Labs) -> tuple[Testbed, dict[s
     return eight, keys | dict.fromkeys(names, "v"), endpoints
 
 
-def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(redis_program: Program, lab: Labs) -> None:
+def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(
+    redis_program: Program, start_testbed: StartTestbed
+) -> None:
     """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
-    eight, keys, endpoints = half_arrived_and_lost(redis_program, lab)
+    eight, keys, endpoints = half_arrived_and_lost(redis_program, start_testbed)
     grown = declared(eight, 4, 1)
     refused = grown.run("apply")
     (reason,) = refused.outcome["reasons"]
@@ -386,9 +347,11 @@ def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(redis_progra
     assert_good(grown, keys)
 
 
-def test_the_only_copy_of_what_had_arrived_is_elected_by_valkey(valkey_program: Program, lab: Labs) -> None:
+def test_the_only_copy_of_what_had_arrived_is_elected_by_valkey(
+    valkey_program: Program, start_testbed: StartTestbed
+) -> None:
     """Its replicas copy the marks of open slots and stand for election without a slot: no person has to act."""
-    eight, keys, endpoints = half_arrived_and_lost(valkey_program, lab)
+    eight, keys, endpoints = half_arrived_and_lost(valkey_program, start_testbed)
     grown = declared(eight, 4, 1)
     until(lambda: grown.view().nodes[7].role is Role.MASTER)
     assert endpoints[7].dbsize() == ARRIVED

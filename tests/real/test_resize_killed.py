@@ -24,12 +24,11 @@ from bootstrap.local.programs import Program
 from bootstrap.model.slots import SLOT_COUNT
 from bootstrap.nodes.migration import transfer
 from tests.real.checker import Checker
-from tests.real.conftest import Testbed, until
-from tests.real.test_forming import apply_apart
-from tests.real.test_repair import client
-from tests.real.test_resize import assert_good, declared, listed, started
+from tests.real.clusters import client
+from tests.real.processes import apply_apart
+from tests.real.sizes import assert_good, declared, listed, started
+from tests.real.testbed import StartTestbed, Testbed, until
 
-Labs = Callable[..., Testbed]
 KILLS = int(os.environ.get("RESIZE_KILLS", "2"))
 FILLING = 10
 """Keys of 100 bytes in each slot: moving a quarter of all slots takes some tenths of a second at least."""
@@ -46,17 +45,17 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
             program.wait()
 
 
-def fill(lab: Testbed, each: int = FILLING, *, part: int = 1) -> int:
+def fill(testbed: Testbed, each: int = FILLING, *, part: int = 1) -> int:
     """So many further keys in every slot, or in the lowest of each master, one in `part`, written by the servers
     themselves; returns how many keys there are in all.
     """
-    for node in lab.view().nodes:
+    for node in testbed.view().nodes:
         slots = list(node.slots.lowest(-(-len(node.slots) // part)))
         at_once = max(1, FILLED_AT_ONCE // each)
         with Redis(node.address.host, node.address.port) as door:
             for first in range(0, len(slots), at_once):
                 door.eval(FILL, 0, each, *(tags()[slot] for slot in slots[first : first + at_once]))
-    return sum(node.keys for node in lab.view().nodes if node.slots)
+    return sum(node.keys for node in testbed.view().nodes if node.slots)
 
 
 @cache
@@ -82,20 +81,20 @@ end
 """A script without declared keys is let through by a node for the slots that it owns."""
 
 
-def seen_moving(program: subprocess.Popen[str], lab: Testbed) -> bool:
+def seen_moving(program: subprocess.Popen[str], testbed: Testbed) -> bool:
     """Whether slots are on their way, or the program has ended."""
-    view = lab.view()
+    view = testbed.view()
     moved = sum(1 for node in view.nodes if node.slots) > 3
     return program.poll() is not None or moved or any(node.migrations or node.open_slots for node in view.nodes)
 
 
 @pytest.mark.timeout(60 + 30 * KILLS)
 def test_a_resize_is_killed_at_any_moment_and_finished(
-    program: Program, lab: Labs, programs: list[subprocess.Popen[str]]
+    program: Program, start_testbed: StartTestbed, programs: list[subprocess.Popen[str]]
 ) -> None:
     """SIGKILL at random moments of growing and of shrinking in turn; then a run that is let through: all keys there."""
     chance = random.Random(str(program.path))
-    eight, keys = started(program, lab, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     fill(eight)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
@@ -123,9 +122,11 @@ def with_delay(program: subprocess.Popen[str], seconds: float) -> None:
         program.communicate()
 
 
-def test_a_signal_ends_it_cleanly(program: Program, lab: Labs, programs: list[subprocess.Popen[str]]) -> None:
+def test_a_signal_ends_it_cleanly(
+    program: Program, start_testbed: StartTestbed, programs: list[subprocess.Popen[str]]
+) -> None:
     """SIGTERM: exit 1 within seconds, no slot is left open and no server goes on by itself; then it is finished."""
-    eight, keys = started(program, lab, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     keys_in_all = fill(eight, 4 * FILLING, part=4)  # in the slots that are to move
     listed(eight, 8)
     grown = declared(eight, 4, 1)
@@ -168,10 +169,10 @@ class UntilArrival(SystemClock):
 
 
 def test_moving_has_a_deadline_of_its_own_and_the_next_run_goes_on(
-    any_program: Program, lab: Labs, monkeypatch: pytest.MonkeyPatch
+    any_program: Program, start_testbed: StartTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 1 with what has been moved; slots that have arrived stay there."""
-    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    eight, keys = started(any_program, start_testbed, 3, 1, servers=8)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     newcomer = eight.cluster.servers[6]
@@ -193,9 +194,9 @@ def test_moving_has_a_deadline_of_its_own_and_the_next_run_goes_on(
     assert_good(grown, keys)
 
 
-def test_who_joins_gets_functions_and_users(program: Program, lab: Labs) -> None:
+def test_who_joins_gets_functions_and_users(program: Program, start_testbed: StartTestbed) -> None:
     """A library and an ACL user that were loaded at run time are on the new master, and on its replica."""
-    eight, keys = started(program, lab, 3, 1, servers=8)
+    eight, keys = started(program, start_testbed, 3, 1, servers=8)
     if "redis 6" in eight.view().nodes[0].version:
         pytest.skip("this server has no functions")
     code = "#!lua name=counting\nredis.register_function('count', function(keys, args) return 42 end)"

@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,9 +21,8 @@ from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.failures import Failure
 from tests.available_servers import BARE_PATH, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
-from tests.real.conftest import RunResult, Testbed
+from tests.real.testbed import RunResult, StartTestbed, Testbed
 
-Labs = Callable[..., Testbed]
 WITH_TLS = {name: path for name, path in SERVERS.items() if b"libssl" in path.resolve().read_bytes()}
 """Debian's servers are built with TLS; those from Python packages are not."""
 pytestmark = [
@@ -56,15 +55,17 @@ def tls_program() -> Program:
 
 
 @pytest.fixture
-def six(tls_program: Program, lab: Labs, good: Certificate) -> Testbed:
+def six(tls_program: Program, start_testbed: StartTestbed, good: Certificate) -> Testbed:
     """Six servers that do everything over mutual TLS."""
-    return lab(tls_program, config=good.server_config())
+    return start_testbed(tls_program, config=good.server_config())
 
 
 @pytest.mark.parametrize("name", WITH_TLS)
-def test_a_cluster_forms_with_all_of_it_over_mutual_tls(name: str, lab: Labs, good: Certificate) -> None:
+def test_a_cluster_forms_with_all_of_it_over_mutual_tls(
+    name: str, start_testbed: StartTestbed, good: Certificate
+) -> None:
     """Clients, bus and replication; a client has proved it, a second run changes nothing, and no port is plain."""
-    six = lab(find_program(str(WITH_TLS[name])), config=good.server_config())
+    six = start_testbed(find_program(str(WITH_TLS[name])), config=good.server_config())
     said = six.run("apply", **good.variables())
     assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
     assert [line["shards"] for line in said.lines if line["event"] == "probe_done"] == [3]
@@ -75,9 +76,9 @@ def test_a_cluster_forms_with_all_of_it_over_mutual_tls(name: str, lab: Labs, go
 
 
 @pytest.mark.parametrize("name", WITH_TLS)
-def test_slots_move_over_tls(name: str, lab: Labs, good: Certificate) -> None:
+def test_slots_move_over_tls(name: str, start_testbed: StartTestbed, good: Certificate) -> None:
     """From three shards to four, with keys, by MIGRATE or by the servers' own migration: these connections too."""
-    four = lab(find_program(str(WITH_TLS[name])), 4, 0, config=good.server_config())
+    four = start_testbed(find_program(str(WITH_TLS[name])), 4, 0, config=good.server_config())
     zone = four.cluster.nameserver.zone
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert replace(four, shards=3).run("apply", **good.variables()).exit_code == 0
@@ -99,10 +100,10 @@ def test_slots_move_over_tls(name: str, lab: Labs, good: Certificate) -> None:
 
 
 def test_where_servers_ask_for_no_certificate_none_is_needed(
-    tls_program: Program, lab: Labs, good: Certificate
+    tls_program: Program, start_testbed: StartTestbed, good: Certificate
 ) -> None:
     """`tls-auth-clients no`: the authority alone opens the door."""
-    six = lab(tls_program, config=good.server_config(clients="no"))
+    six = start_testbed(tls_program, config=good.server_config(clients="no"))
     said = six.run("apply", BOOTSTRAP_TLS_CA_FILE=str(good.ca))
     assert said.exit_code == 0, said.text
 
@@ -140,13 +141,13 @@ def test_a_certificate_that_the_servers_do_not_know_is_said_to_be_ours(
 
 
 def test_an_expired_certificate_is_called_expired(
-    six: Testbed, tls_program: Program, lab: Labs, authority: Authority, good: Certificate
+    six: Testbed, tls_program: Program, start_testbed: StartTestbed, authority: Authority, good: Certificate
 ) -> None:
     """The servers', and the program's own."""
     old = authority.issue("old", days=-1)
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **old.variables())
     assert_told(said, "the client certificate has expired")
-    expired = lab(tls_program, config=old.server_config(clients="no"))  # or nobody would see that they are up
+    expired = start_testbed(tls_program, config=old.server_config(clients="no"))  # or nobody would see that they are up
     said = expired.run("apply", BOOTSTRAP_DEADLINE_S="1", **good.variables())
     assert_told(said, "the server's certificate is not accepted: certificate has expired")
 
@@ -158,9 +159,9 @@ def test_a_program_without_tls_is_told_that_the_servers_want_it(six: Testbed) ->
     )
 
 
-def test_a_plain_port_is_found_out(any_program: Program, lab: Labs, good: Certificate) -> None:
+def test_a_plain_port_is_found_out(any_program: Program, start_testbed: StartTestbed, good: Certificate) -> None:
     """A plain server takes a handshake for half a command and waits for the rest; that looks like one that hangs."""
-    said = lab(any_program).run("apply", BOOTSTRAP_DEADLINE_S="4", **good.variables())
+    said = start_testbed(any_program).run("apply", BOOTSTRAP_DEADLINE_S="4", **good.variables())
     assert_told(said, "the server answers without TLS on this port, and BOOTSTRAP_TLS_CA_FILE is set")
 
 
