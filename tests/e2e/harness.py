@@ -6,14 +6,14 @@ import json
 import os
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.manifests.kustomize import KUBECTL, OVERLAYS, Manifest, written
+from tests.waiting import wait_until
 
 from .redis_secrets import SECRETS
 
@@ -157,7 +157,7 @@ class Namespace:
             conditions = self.get("job", job)["status"].get("conditions", [])
             return next((each for each in conditions if each["type"] in ("Complete", "Failed")), None)
 
-        condition = until(end, f"job {job} ends", limit_s)
+        condition = wait_until(end, f"job {job} ends", limit_s)
         return Run(
             condition=condition["type"],
             reason=condition.get("reason", ""),
@@ -194,7 +194,7 @@ class Namespace:
             return bool(here and status["started"] and (status["ready"] or not ready))
 
         state = "ready" if ready else "up"
-        until(lambda: sum(map(good, self.servers().values())) == count, f"{count} pods are {state}", PODS_S)
+        wait_until(lambda: sum(map(good, self.servers().values())) == count, f"{count} pods are {state}", PODS_S)
 
     def redis(self, pod: str, *arguments: str) -> str:
         """Runs redis-cli in that pod, and returns its output."""
@@ -222,15 +222,6 @@ class Namespace:
             log = self._kubectl(("logs", name, "--all-containers", "--prefix", "--tail=60"), None, KUBECTL_S)
             parts.append(log.stdout or log.stderr)
         return "\n".join(parts)
-
-
-def until(look: Callable[[], T | None], what: str, limit_s: float) -> T:
-    """Calls `look` twice a second until it returns something. Fails after the limit."""
-    end = time.monotonic() + limit_s
-    while not (found := look()):
-        assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.5)
-    return found
 
 
 def load(command: str, image: str) -> None:

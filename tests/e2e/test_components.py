@@ -8,8 +8,9 @@ from copy import deepcopy
 import pytest
 
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
+from tests.waiting import wait_until
 
-from .harness import PODS_S, Namespace, until
+from .harness import PODS_S, Namespace
 from .requirements import needs_disks
 
 NETWORK_POLICY = COMPONENTS / "network-policy"
@@ -27,7 +28,7 @@ def test_only_one_pod_at_a_time_may_be_drained(namespace: Namespace) -> None:
     namespace.apply("minikube", components=[COMPONENTS / "high-availability"])
     assert namespace.ended().condition == "Complete"
     namespace.wait_for_servers()
-    budget = until(lambda: allowed(namespace), "the budget allows a disruption", PODS_S)
+    budget = wait_until(lambda: allowed(namespace), "the budget allows a disruption", PODS_S)
     assert budget == 1
     namespace.kubectl(*eviction(namespace, "redis-app-0"), stdin=eviction_body("redis-app-0"))
     error = namespace.refused(*eviction(namespace, "redis-app-1"), stdin=eviction_body("redis-app-1"))
@@ -44,12 +45,14 @@ def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
     assert reached_without_label(namespace, servers) == 6
     namespace.create_all([WALL])
     try:
-        until(lambda: reached_without_label(namespace, servers) == 0, "a policy that admits none is enforced", POLICY_S)
+        wait_until(
+            lambda: reached_without_label(namespace, servers) == 0, "a policy that admits none is enforced", POLICY_S
+        )
     except AssertionError:
         pytest.skip("this cluster's network does not enforce NetworkPolicies")
     namespace.kubectl("delete", "networkpolicy", "wall")
     namespace.apply("minikube", components=[NETWORK_POLICY])
-    until(lambda: namespace.client("reach", "6379", *servers) == "6", "a client gets in", POLICY_S)
+    wait_until(lambda: namespace.client("reach", "6379", *servers) == "6", "a client gets in", POLICY_S)
     assert namespace.client("reach", "16379", *servers) == "0"
     assert namespace.client("write", "0", "50") == "50"
     assert reached_without_label(namespace, servers) == 0
@@ -65,7 +68,7 @@ def test_services_follow_the_roles(namespace: Namespace) -> None:
     assert run.forbidden == ()
     namespace.wait_for_servers()
     wanted = {"redis-masters": run.masters, "redis-replicas": run.roles.keys() - run.masters}
-    until(lambda: {name: behind(namespace, name) for name in wanted} == wanted, f"Services have {wanted}", PODS_S)
+    wait_until(lambda: {name: behind(namespace, name) for name in wanted} == wanted, f"Services have {wanted}", PODS_S)
 
 
 def test_a_volume_on_nfs_binds_to_the_claim_of_its_pod(namespace: Namespace) -> None:
@@ -79,7 +82,9 @@ def test_a_volume_on_nfs_binds_to_the_claim_of_its_pod(namespace: Namespace) -> 
     try:
         namespace.create_all(volumes)
         namespace.create_all({**claim, "metadata": {"name": name}} for name in names)
-        until(lambda: {each["status"]["phase"] for each in claims(namespace)} == {"Bound"}, "all are bound", PODS_S)
+        wait_until(
+            lambda: {each["status"]["phase"] for each in claims(namespace)} == {"Bound"}, "all are bound", PODS_S
+        )
         assert {each["metadata"]["name"]: each["spec"]["volumeName"] for each in claims(namespace)} == {
             volume["spec"]["claimRef"]["name"]: volume["metadata"]["name"] for volume in volumes
         }

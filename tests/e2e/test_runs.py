@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from .harness import PODS_S, Namespace, until
+from tests.waiting import wait_until
+
+from .harness import PODS_S, Namespace
 
 SUSPENDED = {"target": {"kind": "Job"}, "patch": '[{"op": "add", "path": "/spec/suspend", "value": true}]'}
 """The Job is suspended. Runs from the CronJob are not."""
@@ -38,7 +40,7 @@ def test_of_two_parallel_runs_one_waits_and_names_the_other(namespace: Namespace
     jobs = ("one", "two")
     for job in jobs:
         namespace.start(job)
-    second = until(
+    second = wait_until(
         lambda: next((job for job in jobs if "held by" in namespace.log(job)), None),
         "one of two runs names the holder of the Lease",
         PODS_S,

@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import pytest
 from bootstrap.local.programs import Program, find_program, identify
 from bootstrap.model.node import Address
 from tests.available_servers import SERVERS
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 STUB = Path(__file__).with_name("stub.py")
@@ -28,14 +27,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
     # handler.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
-
-
-def eventually(condition: Callable[[], object], *, timeout_s: float = 40.0) -> None:
-    """Wait until the condition holds; fail after `timeout_s`."""
-    never, deadline = threading.Event(), time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold in time"
-        never.wait(0.02)
 
 
 def ask(address: Address, command: str) -> str:
@@ -144,4 +135,4 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         if process.poll() is None:
             process.kill()
         process.communicate(timeout=30)
-    eventually(lambda: not processes_in(tmp_path))
+    wait_until(lambda: not processes_in(tmp_path))

@@ -22,8 +22,9 @@ from bootstrap.local import command
 from bootstrap.local.programs import Program
 from bootstrap.local.state_dir import is_running, read_record, read_running
 from bootstrap.model.node import Address
+from tests.waiting import wait_until
 
-from .conftest import Shell, ask, eventually, processes_in
+from .conftest import Shell, ask, processes_in
 
 REAL = ("-m", "bootstrap", "local")
 
@@ -137,7 +138,7 @@ def test_interrupted_start_leaves_nothing(shell: Shell) -> None:
     silent.write_text("#!/bin/sh\n[ $1 = --version ] && exec echo 'Redis server v=7.0.0'\nexec sleep 1000\n")
     silent.chmod(0o755)
     process = shell.start("--server", str(silent))
-    eventually(lambda: len(processes_in(shell.temporary)) == 6)
+    wait_until(lambda: len(processes_in(shell.temporary)) == 6)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "")
@@ -167,7 +168,7 @@ def test_signal_at_any_moment_leaves_nothing(shell: Shell, moment_ms: int, mode:
     process.communicate(timeout=60)
     if process.returncode == 0 and mode == ("--detach",):
         shell.run("down")
-    eventually(shell.nothing_is_left)
+    wait_until(shell.nothing_is_left)
 
 
 @pytest.mark.parametrize("mode", [(), ("--detach",)])
@@ -178,7 +179,7 @@ def test_killed_command_takes_its_servers_and_directory_along(shell: Shell, mode
     assert len(processes_in(shell.temporary)) >= 3
     process.kill()
     process.wait(30)
-    eventually(shell.nothing_is_left)
+    wait_until(shell.nothing_is_left)
 
 
 def test_kept_directory_starts_the_same_cluster_again(shell: Shell, tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_status_names_the_server_that_does_not_answer(shell: Shell) -> None:
     directory = next(shell.temporary.iterdir())
     (victim,) = processes_in(directory / "redis-app-1")
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: shell.run("status")[0] == 1)
+    wait_until(lambda: shell.run("status")[0] == 1)
     out = shell.run("status")[1]
     assert re.search(r"redis-app-1\s+127\.\S+\s+does not answer", out)
     assert out.count(" answers") == 2
@@ -337,7 +338,7 @@ def test_killed_daemon_ends_its_servers_and_frees_the_directory(shell: Shell) ->
     running = read_running(directory)
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
-    eventually(shell.nothing_is_left)
+    wait_until(shell.nothing_is_left)
     assert shell.run("status")[0] == 1
     assert shell.run("--replicas", "0", "--detach")[0] == 0
     assert shell.run("down")[0] == 0

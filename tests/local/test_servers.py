@@ -21,8 +21,9 @@ from bootstrap.local.process_guard import ProcessGuard
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server, kill_all, start_all, stop_all
 from bootstrap.model.node import Address
+from tests.waiting import wait_until
 
-from .conftest import ROOT, ask, eventually, processes_in
+from .conftest import ROOT, ask, processes_in
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_paused_server_does_not_answer_until_it_is_resumed(server: Server) -> No
     assert server.alive
     assert not server.answers()
     server.resume()
-    eventually(server.answers)
+    wait_until(server.answers)
 
 
 def test_paused_server_can_be_terminated_in_order(server: Server) -> None:
@@ -172,7 +173,7 @@ def test_directory_may_have_any_name(default_program: Program, tmp_path: Path, a
     server = Server(default_program, tmp_path / "a \"b\" 'c' \\n é" / "redis-app-0", addresses[0])
     try:
         server.start()
-        eventually((server.directory / "nodes.conf").exists)
+        wait_until((server.directory / "nodes.conf").exists)
     finally:
         server.kill()
 
@@ -288,10 +289,10 @@ def test_servers_do_not_outlive_the_process_that_holds_them(
     else:
         holder.send_signal(end)
     holder.wait(30)
-    eventually(lambda: not processes_in(tmp_path))
-    eventually(lambda: not (tmp_path / addresses[0].host).exists())
+    wait_until(lambda: not processes_in(tmp_path))
+    wait_until(lambda: not (tmp_path / addresses[0].host).exists())
     assert (tmp_path / addresses[1].host).exists()
-    eventually(lambda: not _is_alive(group))
+    wait_until(lambda: not _is_alive(group))
     holder.stdout.close()
     holder.stdin.close()
 
@@ -301,7 +302,7 @@ def test_lost_guard_is_replaced_for_the_next_server(plain: Server) -> None:
     guard = ProcessGuard()
     assert guard.alive
     os.kill(guard.group, signal.SIGKILL)
-    eventually(lambda: not guard.alive)
+    wait_until(lambda: not guard.alive)
     guard.release()
     plain.start()
     assert plain.answers()

@@ -7,19 +7,18 @@ import os
 import re
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.available_servers import CLIENTS
+from tests.waiting import wait_until
 
 from .kustomize import BASE_SERVERS
 
@@ -54,7 +53,7 @@ def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
         once = Retry(NoBackoff(), 0)  # only `eventually` waits
         client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
         server = Server(address, process, client)
-        eventually(lambda: answers(server), f"{program} answers: {file}")
+        wait_until(lambda: answers(server), f"{program} answers: {file}")
         yield server
         client.close()
     finally:
@@ -74,14 +73,6 @@ def answers(server: Server) -> bool:
     return True
 
 
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Waits until the condition holds, for at most DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
-        time.sleep(0.02)
-
-
 def own_address() -> str:
     """A loopback address that no other test, worker or run uses, so that each server can have its usual port."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -96,12 +87,12 @@ def join(replica: Server, master: Server) -> None:
     replica.client.execute_command("CLUSTER", "MEET", master.address, "6379")
     master_id = str(master.client.execute_command("CLUSTER", "MYID"))
     replica_id = str(replica.client.execute_command("CLUSTER", "MYID"))
-    eventually(partial(knows, replica, master_id), "the replica knows the master")
+    wait_until(partial(knows, replica, master_id), "the replica knows the master")
     replica.client.execute_command("CLUSTER", "REPLICATE", master_id)
-    eventually(lambda: link_of(replica) == "up", "the link is up")
-    eventually(partial(knows, master, f"{replica_id} .* slave {master_id}"), "the master knows its replica")
+    wait_until(lambda: link_of(replica) == "up", "the link is up")
+    wait_until(partial(knows, master, f"{replica_id} .* slave {master_id}"), "the master knows its replica")
     for server in (master, replica):
-        eventually(partial(serves, server), "the cluster is served")
+        wait_until(partial(serves, server), "the cluster is served")
 
 
 def serves(server: Server) -> bool:

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.available_servers import CLIENTS, SERVERS
+from tests.waiting import wait_until
 
 from .kustomize import BASE, BASE_SERVERS, build
-from .servers import Server, a_cli, eventually, join, link_of, role_of, running, serves
+from .servers import Server, a_cli, join, link_of, role_of, running, serves
 
 pytestmark = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
@@ -38,7 +39,7 @@ def test_a_replica_takes_over_before_the_master_stops(program: Path, tmp_path: P
             f"prestop.sh: asked {replica.address} 6379 to take over: OK",
             f"prestop.sh: {replica.address} 6379 has taken over",
         ]
-        eventually(partial(serves, replica), "the new master serves")
+        wait_until(partial(serves, replica), "the new master serves")
         assert replica.client.get("written") == "just before"
 
 
@@ -107,7 +108,7 @@ def test_of_two_replicas_the_linked_one_takes_over(tmp_path: Path) -> None:
         linked.client.config_set("masterauth", "secret")
         master.client.execute_command("AUTH", "secret")
         master.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-        eventually(lambda: link_of(other) == "down" and link_of(linked) == "up", "one is linked, the other is not")
+        wait_until(lambda: link_of(other) == "down" and link_of(linked) == "up", "one is linked, the other is not")
         stop(master, tmp_path, REDISCLI_AUTH="secret")
         assert role_of(linked) == "master"
 

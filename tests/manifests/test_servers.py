@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.available_servers import CLIENTS, SERVERS
+from tests.waiting import wait_until
 
 from .kustomize import BASE, BASE_SERVERS, build
-from .servers import Server, a_cli, eventually, running, serves
+from .servers import Server, a_cli, running, serves
 
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 every_client = pytest.mark.parametrize("cli", CLIENTS.values(), ids=CLIENTS.keys())
@@ -70,7 +71,7 @@ def test_a_master_of_a_complete_cluster_is_ready(tmp_path: Path) -> None:
         for server in servers.values():
             take_all_slots(server)
         for server in servers.values():
-            eventually(partial(serves, server), "the cluster of one is ok")
+            wait_until(partial(serves, server), "the cluster of one is ok")
         assert {name: probe(server, "ready") for name, server in servers.items()} == dict.fromkeys(servers, (0, ""))
 
 
@@ -120,11 +121,11 @@ def test_a_replica_is_ready_only_while_its_link_is_up(tmp_path: Path) -> None:
         replica.client.execute_command("CLUSTER", "MEET", master.address, "6379")
         take_all_slots(master)
         master_id = str(master.client.execute_command("CLUSTER", "MYID"))
-        eventually(lambda: serves(replica), "the replica knows the cluster")
+        wait_until(lambda: serves(replica), "the replica knows the cluster")
         replica.client.execute_command("CLUSTER", "REPLICATE", master_id)
-        eventually(lambda: probe(replica, "ready") == (0, ""), "the replica is ready")
+        wait_until(lambda: probe(replica, "ready") == (0, ""), "the replica is ready")
         master.process.kill()
-        eventually(
+        wait_until(
             lambda: probe(replica, "ready") == (1, "the link to the master is down"),
             "the replica reports the lost link",
         )

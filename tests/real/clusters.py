@@ -13,7 +13,8 @@ from bootstrap.local.programs import Program
 from bootstrap.local.servers import start_all
 from bootstrap.model.node import Address
 from bootstrap.verify import violations
-from tests.real.testbed import RunResult, StartTestbed, Testbed, until
+from tests.real.testbed import RunResult, StartTestbed, Testbed
+from tests.waiting import wait_until
 
 TIMEOUT_MS = 2000
 """Elections take the node timeout and some seconds: a short one keeps the tests short."""
@@ -30,7 +31,7 @@ def formed(program: Program, start_testbed: StartTestbed, *config: str) -> tuple
             writer.set(name, value)
         for node in writer.get_primaries():
             assert writer.execute_command("WAIT", 1, 5000, target_nodes=node) == 1
-    until(lambda: all(written(server.address) for server in six.cluster.servers))
+    wait_until(lambda: all(written(server.address) for server in six.cluster.servers))
     return six, keys
 
 

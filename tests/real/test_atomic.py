@@ -29,7 +29,8 @@ from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_
 from tests.available_servers import SERVERS
 from tests.local.conftest import processes_in
 from tests.real.clusters import client
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 SLOTS = SlotSet.of((0, 1200), (1500, 1500), (2000, 2400))
 KEYS = 600
@@ -163,7 +164,7 @@ def ended(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None)
 @contextmanager
 def held(source: Server) -> Iterator[None]:
     """The process that writes the snapshot of the slots pauses: the move does not end meanwhile, however long it is."""
-    until(lambda: len(processes_in(source.directory)) > 1)
+    wait_until(lambda: len(processes_in(source.directory)) > 1)
     children = [pid for pid in processes_in(source.directory) if pid != source.pid]
     for pid in children:
         os.kill(pid, signal.SIGSTOP)
@@ -178,7 +179,7 @@ def midway(three: Three) -> MigrationTask:
     """A move that both sides are at, and will be for a second."""
     move = three.move()
     move.poll()
-    until(lambda: three.running(0) and three.running(1))
+    wait_until(lambda: three.running(0) and three.running(1))
     move.poll()
     assert (move.done, move.error) == (False, "")
     return move
@@ -186,7 +187,7 @@ def midway(three: Three) -> MigrationTask:
 
 def assert_as_before(three: Three, keys: Mapping[str, Any]) -> None:
     """The source has its slots, and clients find every key."""
-    until(lambda: not three.running(0))
+    wait_until(lambda: not three.running(0))
     assert SLOTS - three.owned(0) == SlotSet()
     with client(three.testbed) as reader:
         assert read(reader) == keys
@@ -220,7 +221,7 @@ def test_every_key_is_found_before_during_and_after(three: Three) -> None:
         assert (move.done, move.error) == (True, "")
         assert SLOTS - three.owned(1) == SLOTS & three.owned(0) == SlotSet()
         assert read(reader) == three.keys
-    until(lambda: three.testbed.run("verify").exit_code == 0)
+    wait_until(lambda: three.testbed.run("verify").exit_code == 0)
 
 
 def test_it_goes_straight_back(three: Three) -> None:
@@ -258,7 +259,7 @@ def test_a_cancelled_move_leaves_all_as_it_was(three: Three) -> None:
     move = midway(three)
     move.cancel()
     assert (move.done, move.error) == (False, "the migration was cancelled")
-    until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
+    wait_until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
     assert_as_before(three, three.keys)
     three.hurry()
     again = three.move()
@@ -286,7 +287,7 @@ def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
     killed.start()
     three.nodes._pool.connection(killed.address).disconnect()
     three.hurry()
-    until(lambda: three.testbed.run("verify").exit_code == 0)
+    wait_until(lambda: three.testbed.run("verify").exit_code == 0)
     assert three.ask(1)("DBSIZE") == held
     assert_as_before(three, three.keys)
     again = three.move()
@@ -316,8 +317,8 @@ def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
         joined.start()
         for each in cluster.servers[:3]:
             assert three.ask(3)("CLUSTER", "MEET", each.address.host, each.address.port) == "OK"
-        until(lambda: all(len(node.others) == 3 for node in three.testbed.view().nodes))
-        until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
+        wait_until(lambda: all(len(node.others) == 3 for node in three.testbed.view().nodes))
+        wait_until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
         move = three.move(target=3)
         ended(move)
         assert move.done, move.error

@@ -18,8 +18,9 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
 from tests.real.clusters import another_address, client, replace_pods
 from tests.real.network import Network, send_from_own_address, why_not
-from tests.real.testbed import RunResult, StartTestbed, Testbed, until
+from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.real.writer import Writer
+from tests.waiting import wait_until
 
 TIMEOUT_MS = 1000
 """The servers notice within a second or two: that is most of the time that these tests take."""
@@ -56,7 +57,7 @@ def kept_promises(six: Testbed, *, disk_lost: bool = False) -> Iterator[Writer]:
 
 def wait_for_writes(writer: Writer) -> None:
     enough = len(writer.copied) + WRITES
-    until(lambda: len(writer.copied) > enough)
+    wait_until(lambda: len(writer.copied) > enough)
 
 
 def owners(view: ClusterView) -> Mapping[NodeId, tuple[SlotSet, int]]:
@@ -118,7 +119,7 @@ def test_a_hung_master_is_waited_for(program: Program, start_testbed: StartTestb
         hung.pause()
         try:
             assert_waits(six, six.run("apply", BOOTSTRAP_DEADLINE_S="1"), hung.name, "no answer in time")
-            until(lambda: owns_slots(six, candidate))
+            wait_until(lambda: owns_slots(six, candidate))
             assert members(six.view(*awake)) == before
         finally:
             hung.resume()
@@ -170,7 +171,7 @@ def test_a_cut_bus_is_named(network: Network, program: Program, start_testbed: S
     with kept_promises(six):
         before = members(six.view())
         network.cut_bus(alone)
-        until(lambda: owns_slots(six, candidate))
+        wait_until(lambda: owns_slots(six, candidate))
         said = six.run("apply", BOOTSTRAP_DEADLINE_S="1")
         assert said.exit_code == 1, said.text
         assert any(alone.name in reason["message"] for reason in said.outcome["reasons"]), said.text
@@ -188,7 +189,7 @@ def test_two_masters_that_do_not_reach_each_other_are_named(
     one, other, *_ = six.cluster.servers
     with kept_promises(six):
         network.cut(one, other)
-        until(lambda: any(member.suspected for node in six.view().nodes for member in node.members))
+        wait_until(lambda: any(member.suspected for node in six.view().nodes for member in node.members))
         said = six.run("apply", BOOTSTRAP_DEADLINE_S="1")
         assert said.exit_code == 1, said.text
         assert any({one.name, other.name} <= set(reason["message"].split()) for reason in said.outcome["reasons"])
@@ -227,7 +228,7 @@ def test_a_replica_that_knows_its_moved_master_by_hearsay_follows_it_again(
         network.cut(master, replica)
         master.start()
         six.cluster.publish()
-        until(lambda: all(n.others[before.node_id].address == master.address for n in six.view(replica).nodes))
+        wait_until(lambda: all(n.others[before.node_id].address == master.address for n in six.view(replica).nodes))
         network.heal()
         assert_good_again(six, deadline_s=15)
 

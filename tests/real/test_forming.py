@@ -17,7 +17,8 @@ from bootstrap.model.node import Role
 from bootstrap.model.slots import even_split
 from bootstrap.verify import violations
 from tests.real.processes import MEASURE, apply_apart
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 
 def redis_of(testbed: Testbed, ordinal: int) -> Redis:
@@ -159,7 +160,7 @@ def test_a_signal_ends_the_run_in_order(
     # The diskless delay keeps the forming waiting for its replicas, with the timeouts lowered.
     six = start_testbed(any_program, config=("repl-diskless-sync-delay 60", "repl-diskless-sync yes"))
     program = apply_apart(six, started)
-    until(lambda: {node.role for node in six.view().nodes} == {Role.MASTER, Role.REPLICA})
+    wait_until(lambda: {node.role for node in six.view().nodes} == {Role.MASTER, Role.REPLICA})
     assert {node.timeout_ms for node in six.view().nodes} == {1000}
     program.send_signal(number)
     text, errors = program.communicate(timeout=20)
@@ -177,7 +178,7 @@ def test_a_killed_run_leaves_drift_that_the_next_run_mends(
     """SIGKILL in the middle leaves 1000 ms behind; the next run forms the rest and ends with the declared 5000 ms."""
     six = start_testbed(any_program)
     program = apply_apart(six, started)
-    until(lambda: {node.timeout_ms for node in six.view().nodes} == {1000})
+    wait_until(lambda: {node.timeout_ms for node in six.view().nodes} == {1000})
     program.kill()
     program.wait(10)
     said = six.run("apply")

@@ -18,7 +18,8 @@ from bootstrap.local.zone import Zone
 from tests.kube.api import Asked, KubeApi, kube_api, pod
 from tests.manifests.kustomize import BASE, build
 from tests.real.processes import MEASURE
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
 
@@ -224,7 +225,7 @@ def test_a_signal_lets_go_of_the_lease(
     six.cluster.servers[5].kill()
     running = start(six, api)
     try:
-        until(lambda: ("Normal", "BootstrapStarted", 1) in events(api))
+        wait_until(lambda: ("Normal", "BootstrapStarted", 1) in events(api))
         assert holder(api) != ""
         running.send_signal(number)
         out, err = running.communicate(timeout=20)
@@ -246,7 +247,7 @@ def test_a_killed_run_keeps_the_next_one_out_for_a_while(
     api.meanwhile = lambda asked: reached.append(asked) if asked.what == ("create", "events") else None
     running = start(six, api)
     try:
-        until(lambda: bool(reached))
+        wait_until(lambda: bool(reached))
     finally:
         running.kill()
         running.communicate(timeout=10)

@@ -15,7 +15,8 @@ from bootstrap.model.node import Role
 from bootstrap.model.slots import SlotSet
 from tests.available_servers import SERVERS
 from tests.real.clusters import assert_healed, client, formed, written
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 SLOT = 93
 KEYS = 40
@@ -75,17 +76,17 @@ def test_the_owner_of_a_half_moved_slot_fails_over(
     """Who imports a slot hears nothing of its new owner from gossip, and may hold it for unowned: down, for ever."""
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=moved)
-    until(lambda: all(written(server.address) for server in six.cluster.servers))
+    wait_until(lambda: all(written(server.address) for server in six.cluster.servers))
     if crash:
         six.cluster.servers[0].kill()
     else:
         with servers(six) as endpoints:
             endpoints[3].execute_command("CLUSTER FAILOVER")
     candidate = six.cluster.servers[3]
-    until(lambda: six.view(candidate).nodes[0].role is Role.MASTER)
+    wait_until(lambda: six.view(candidate).nodes[0].role is Role.MASTER)
     if crash:
         six.cluster.servers[0].start()
-    until(lambda: six.view(six.cluster.servers[0]).nodes[0].role is Role.REPLICA)
+    wait_until(lambda: six.view(six.cluster.servers[0]).nodes[0].role is Role.REPLICA)
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
@@ -136,7 +137,7 @@ def test_slots_without_an_owner_go_home_to_their_keys(program: Program, start_te
     with servers(six) as endpoints:
         for door in endpoints:
             door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
-        until(lambda: all(len(node.others) == 5 for node in six.view().nodes))
+        wait_until(lambda: all(len(node.others) == 5 for node in six.view().nodes))
     refused_or_healed = six.run("apply")
     assert_healed(six, refused_or_healed, keys)
     assert SlotSet.of((5461, 7999)) - six.view().nodes[1].slots == SlotSet()
@@ -181,13 +182,13 @@ def test_a_mark_that_only_a_replica_kept_is_taken_away(start_testbed: StartTestb
         source, target, *_ = ids(endpoints)
         endpoints[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
         endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
-        until(lambda: bool(six.view().nodes[3].open_slots))
+        wait_until(lambda: bool(six.view().nodes[3].open_slots))
         six.cluster.servers[3].kill()
         for door in endpoints[:2]:
             door.execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
         for name in keys_of(50, 100):
             endpoints[0].set(name, "x" * 5000)
     six.cluster.servers[3].start()
-    until(lambda: len(six.view().nodes) == 6 and six.view().nodes[3].replication.link_up)
+    wait_until(lambda: len(six.view().nodes) == 6 and six.view().nodes[3].replication.link_up)
     assert six.view().nodes[3].open_slots
     assert_healed(six, six.run("apply"), keys)

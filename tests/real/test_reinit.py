@@ -15,7 +15,8 @@ from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.verify import violations
 from tests.real.clusters import TIMEOUT_MS, client, formed
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 
 def assert_formed_anew(six: Testbed) -> None:
@@ -63,7 +64,7 @@ def test_interrupted_half_way_the_same_value_finishes_it(
     for server in six.cluster.servers:
         server.kill()
         server.start()
-    until(lambda: len(six.view().nodes) == 6)
+    wait_until(lambda: len(six.view().nodes) == 6)
     said = six.run("reinit", "--confirm", fingerprint)
     assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
     assert_formed_anew(six)
@@ -109,7 +110,7 @@ def test_no_old_key_comes_back_after_a_restart(
     for server in six.cluster.servers:
         server.kill()
         server.start()
-    until(lambda: len(six.view().nodes) == 6)
+    wait_until(lambda: len(six.view().nodes) == 6)
     assert six.run("apply").exit_code == 0
     with client(six) as reader:
         assert [name for name in keys if reader.exists(name)] == []

@@ -9,7 +9,8 @@ from redis import Redis, RedisCluster
 
 from bootstrap.local.programs import Program
 from tests.real.clusters import another_address, assert_healed, client, formed, replace_pods
-from tests.real.testbed import StartTestbed, until
+from tests.real.testbed import StartTestbed
+from tests.waiting import wait_until
 
 
 def test_all_pods_moved(program: Program, start_testbed: StartTestbed) -> None:
@@ -83,7 +84,7 @@ def test_a_member_that_the_service_does_not_list_is_not_forgotten(
     with client(three) as meeting:
         host, port = stranger.address.host, stranger.address.port
         meeting.execute_command("CLUSTER MEET", host, port, target_nodes=RedisCluster.ALL_NODES)
-    until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
+    wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
     said = three.run("apply")
     assert (said.exit_code, [r["code"] for r in said.outcome["reasons"]]) == (3, ["member-elsewhere"]), said.text
 
@@ -99,7 +100,7 @@ def test_a_member_elsewhere_that_does_not_say_who_it_is_counts_as_alive(
     stranger = three.cluster.servers[3].address
     with client(three) as meeting:
         meeting.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
-        until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
+        wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
     with Redis(stranger.host, stranger.port) as locked:
         locked.config_set("requirepass", "secret")
     said = three.run("apply")

@@ -21,7 +21,8 @@ from bootstrap.nodes.membership import leave
 from tests.real.checker import Checker
 from tests.real.clusters import client, replace_pods, written
 from tests.real.sizes import assert_good, assert_sized, declared, listed, started
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 
 def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, start_testbed: StartTestbed) -> None:
@@ -73,7 +74,7 @@ def test_a_replica_more_for_every_shard_and_back(any_program: Program, start_tes
     candidate = next(node for node in view.nodes[6:] if node.replication.link_up)
     with Redis(candidate.address.host, candidate.address.port) as telling:
         telling.execute_command("CLUSTER", "FAILOVER")
-    until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
+    wait_until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
     narrow = declared(nine, 3, 1)
     said = narrow.run("apply")
     assert_sized(narrow, said, keys)
@@ -86,7 +87,7 @@ def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(
 ) -> None:
     """The fourth shard's pods are gone: exit 3, with what to do; raised again, everything is there, and drains."""
     eight, keys = started(any_program, start_testbed, 4, 1, servers=8)
-    until(lambda: all(written(server.address) for server in eight.cluster.servers))
+    wait_until(lambda: all(written(server.address) for server in eight.cluster.servers))
     for server in eight.cluster.servers[6:]:
         server.kill()
     listed(eight, 6)
@@ -118,7 +119,7 @@ def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, s
                 here.execute_command("CLUSTER BUMPEPOCH")
                 here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # it tells nobody as yet
                 there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # the claim, once more
-                until(partial(_lacks, eight, newcomer.ordinal, slot))
+                wait_until(partial(_lacks, eight, newcomer.ordinal, slot))
                 assert not _lacks(eight, old.ordinal, slot)
 
 
@@ -176,7 +177,7 @@ def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, start_
     for server in eight.cluster.servers[6:]:
         server.kill()
         server.start()
-    until(lambda: len(shrunk.view().nodes) == 8)
+    wait_until(lambda: len(shrunk.view().nodes) == 8)
     assert all(node.blank for node in shrunk.view().nodes[6:])
     assert_sized(eight, eight.run("apply"), keys)
 
@@ -194,15 +195,15 @@ def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
     for packets, server in enumerate(six.cluster.servers[3:], 1):
         with Redis(server.address.host, server.address.port, decode_responses=True) as told:
             told.bgsave(schedule=True)  # an RDB file with keys, as any server has one now and then
-            until(partial(files_are_written, told))
+            wait_until(partial(files_are_written, told))
             connection = told.connection_pool.get_connection()
             with suppress(StopIteration):
                 leave(ending(partial(ask_all, connection), packets), clock=SystemClock())
             connection.disconnect()
-            until(partial(files_are_written, told))
+            wait_until(partial(files_are_written, told))
         server.kill()
         server.start()
-    until(lambda: len(six.view().nodes) == 6)
+    wait_until(lambda: len(six.view().nodes) == 6)
     assert [node.blank for node in six.view().nodes[3:]] == [False, True, True]
 
 
@@ -230,7 +231,7 @@ def test_a_new_master_that_dies_costs_no_key(any_program: Program, start_testbed
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     assert grown.run("apply", BOOTSTRAP_REBALANCE="off").exit_code == 0
-    until(lambda: all(written(server.address) for server in eight.cluster.servers))
+    wait_until(lambda: all(written(server.address) for server in eight.cluster.servers))
     newcomer = next(node for node in grown.view().nodes[6:] if node.slots)
     replace_pods(eight, newcomer.ordinal, wiped=wiped)
     said = grown.run("apply")
@@ -313,14 +314,14 @@ def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tupl
     ids = [door.execute_command("CLUSTER", "MYID") for door in endpoints]
     for newcomer in eight.cluster.servers[6:]:
         endpoints[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
-    until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
+    wait_until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
     endpoints[7].execute_command("CLUSTER", "REPLICATE", ids[6])
-    until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
+    wait_until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
     endpoints[6].execute_command("CLUSTER", "SETSLOT", HALF, "IMPORTING", ids[1])
     endpoints[1].execute_command("CLUSTER", "SETSLOT", HALF, "MIGRATING", ids[6])
     target = eight.cluster.servers[6].address
     endpoints[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:ARRIVED])
-    until(lambda: endpoints[7].dbsize() == ARRIVED)
+    wait_until(lambda: endpoints[7].dbsize() == ARRIVED)
     replace_pods(eight, 6, wiped=True)
     return eight, keys | dict.fromkeys(names, "v"), endpoints
 
@@ -336,7 +337,7 @@ def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(
     assert (refused.exit_code, refused.outcome["steps"], reason["code"]) == (3, 0, "moved-to-the-lost"), refused.text
     assert endpoints[7].dbsize() == ARRIVED
     endpoints[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
-    until(lambda: grown.view().nodes[7].role is Role.MASTER)
+    wait_until(lambda: grown.view().nodes[7].role is Role.MASTER)
     endpoints[7].execute_command(
         "CLUSTER", "SETSLOT", HALF, "IMPORTING", endpoints[1].execute_command("CLUSTER", "MYID")
     )
@@ -353,7 +354,7 @@ def test_the_only_copy_of_what_had_arrived_is_elected_by_valkey(
     """Its replicas copy the marks of open slots and stand for election without a slot: no person has to act."""
     eight, keys, endpoints = half_arrived_and_lost(valkey_program, start_testbed)
     grown = declared(eight, 4, 1)
-    until(lambda: grown.view().nodes[7].role is Role.MASTER)
+    wait_until(lambda: grown.view().nodes[7].role is Role.MASTER)
     assert endpoints[7].dbsize() == ARRIVED
     for door in endpoints:
         door.close()

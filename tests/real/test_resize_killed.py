@@ -27,7 +27,8 @@ from tests.real.checker import Checker
 from tests.real.clusters import client
 from tests.real.processes import apply_apart
 from tests.real.sizes import assert_good, declared, listed, started
-from tests.real.testbed import StartTestbed, Testbed, until
+from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 KILLS = int(os.environ.get("RESIZE_KILLS", "2"))
 FILLING = 10
@@ -103,7 +104,7 @@ def test_a_resize_is_killed_at_any_moment_and_finished(
         for number in range(KILLS):
             shape = shapes[number % 2]
             killed = apply_apart(shape, programs)
-            until(lambda killed=killed: seen_moving(killed, eight))  # type: ignore[misc]
+            wait_until(lambda killed=killed: seen_moving(killed, eight))  # type: ignore[misc]
             with_delay(killed, chance.uniform(0.0, 0.6))
             said = shape.run("apply") if chance.random() < 0.5 or number == KILLS - 1 else None
             assert said is None or said.exit_code == 0, said.text
@@ -131,7 +132,7 @@ def test_a_signal_ends_it_cleanly(
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     running = apply_apart(grown, programs)
-    until(lambda: seen_moving(running, eight))
+    wait_until(lambda: seen_moving(running, eight))
     running.send_signal(signal.SIGTERM)
     text, errors = running.communicate(timeout=20)
     assert errors == ""
@@ -143,7 +144,7 @@ def test_a_signal_ends_it_cleanly(
     told = json.loads(text.splitlines()[-1])
     assert told["steps"] >= 3
     assert told["shards"] == sum(1 for node in view.nodes if node.slots)
-    until(lambda: not any(node.migrations for node in eight.view().nodes))
+    wait_until(lambda: not any(node.migrations for node in eight.view().nodes))
     assert grown.run("apply").exit_code == 0
     assert_good(grown, keys)
     assert sum(node.keys for node in grown.view().nodes if node.slots) == keys_in_all

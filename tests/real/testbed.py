@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,14 +17,6 @@ from bootstrap.model.node import Node
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
-
-
-def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
-    """Waits on a condition with a deadline."""
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 @dataclass
