@@ -1,4 +1,4 @@
-"""TODO"""
+"""Peers that do not answer as a cluster node should, with the reason and what a person can do about it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from bootstrap.model.node import Address
 
 
 class UnreachableReason(StrEnum):
-    """Why a peer does not answer as a cluster node should; the value is what a person reads."""
+    """Why a peer does not answer as a cluster node should. The value is the text that a person reads."""
 
     NO_RECORD = "no DNS record"
-    DNS_SILENT = "the DNS does not say"
+    DNS_SILENT = "the DNS server does not answer"
     CONNECTION_REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "not reachable"
     LOADING = "loading its data"
     BUSY = "busy with a script"
     CLUSTER_OFF = "cluster mode is off"
-    NEEDS_PASSWORD = "wants a password, and none is set"  # noqa: S105 - a reason, not a secret
+    NEEDS_PASSWORD = "requires a password, and none is set"  # noqa: S105 - a reason, not a secret
     WRONG_PASSWORD = "does not accept the user or password"  # noqa: S105 - a reason, not a secret
-    DENIED = "the user may not run a command that is needed"
+    DENIED = "the user lacks permission for a required command"
     SENTINEL = "is a Sentinel, not a Redis node"
-    NOT_REDIS = "does not speak Redis's protocol"
+    NOT_REDIS = "does not speak the Redis protocol"
     TLS = "the TLS handshake failed"
-    AMBIGUOUS = "its addresses do not tell which node it is"
+    AMBIGUOUS = "its addresses do not identify one node"
 
     @property
     def code(self) -> str:
@@ -34,7 +34,7 @@ class UnreachableReason(StrEnum):
 
     @property
     def permanent(self) -> bool:
-        """True where waiting alone cannot help: somebody has to change a setting."""
+        """True where waiting cannot help: a person has to change a setting."""
         return self in _SETTING_TO_CHANGE
 
     @property
@@ -44,31 +44,35 @@ class UnreachableReason(StrEnum):
 
 
 _TO_LOOK_AT = {
-    UnreachableReason.NO_RECORD: "is there such a pod? BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) must equal the "
-    "StatefulSet's replicas; if so, see kubectl describe pod",
-    UnreachableReason.DNS_SILENT: "see whether the cluster's DNS runs (namespace kube-system), or set BOOTSTRAP_NAMESERVER",
+    UnreachableReason.NO_RECORD: "check that the pod exists (kubectl get pods): BOOTSTRAP_SHARDS x (1 + "
+    "BOOTSTRAP_REPLICAS_PER_SHARD) must equal the StatefulSet's replicas; if it exists, see kubectl describe pod",
+    UnreachableReason.DNS_SILENT: "check that the cluster's DNS runs (kubectl --namespace kube-system get pods), or "
+    "set BOOTSTRAP_NAMESERVER",
 }
 _SETTING_TO_CHANGE = {
     UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
     UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",
-    UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and BOOTSTRAP_PASSWORD_FILE with the server's",
-    UnreachableReason.DENIED: "let the user run CLUSTER, INFO and CONFIG; set protected-mode no where no password is set",
-    UnreachableReason.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: let it select the cluster's pods",
-    UnreachableReason.NOT_REDIS: "see what listens on that port, and whether BOOTSTRAP_PORT_NAME names the right one",
-    UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's; is its port a TLS port?",
+    UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and the file in BOOTSTRAP_PASSWORD_FILE with the "
+    "server's user and password",
+    UnreachableReason.DENIED: "allow the ACL user to run CLUSTER, INFO and CONFIG; without a password, set "
+    "protected-mode no",
+    UnreachableReason.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: set it to the cluster's headless Service",
+    UnreachableReason.NOT_REDIS: "check what listens on that port, and that BOOTSTRAP_PORT_NAME names the Redis port",
+    UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's files, and "
+    "check that its port is a TLS port",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachablePeer:
-    """A peer that is wanted and does not answer as it should. A fact of the view, not an exception."""
+    """A peer of the declared shape that does not answer as it should. A fact of the view, not an exception."""
 
     pod: str
     ordinal: int
     why: UnreachableReason
     address: Address | None = None
     detail: str = ""
-    """The server's or the system's own words, without secrets."""
+    """The error text of the server or the operating system, without secrets."""
 
     def __str__(self) -> str:
         where = f" at {self.address}" if self.address else ""

@@ -173,7 +173,7 @@ def test_a_peer_that_wants_a_password(any_program: Program, lab: Labs, tmp_path:
     six = lab(any_program)
     with serving(any_program, tmp_path / "locked", "requirepass secret") as (host, port):
         replace_last_peer(six, host, port)
-        assert_told(six, "wants a password", 4)
+        assert_told(six, "requires a password", 4)
 
 
 def test_a_wrong_password(any_program: Program, lab: Labs, tmp_path: Path) -> None:
