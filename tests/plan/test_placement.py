@@ -15,9 +15,9 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId, Place
 from bootstrap.model.plan import Plan
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas, judge
 from bootstrap.plan.planner import plan
-from bootstrap.plan.topology import layout
 from bootstrap.verify import violations
 from tests.builders import formed, shape
 from tests.fake_cluster import FakeCluster
@@ -41,7 +41,7 @@ def fresh(*where: str) -> ClusterView:
 
 def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
     ordinal = {node.node_id: node.ordinal for node in view.nodes}
-    return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in layout(view, desired)}
+    return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in Assessment(view, desired).shards}
 
 
 def cost(masters: list[FailureDomain], pairs: list[tuple[FailureDomain, FailureDomain]]) -> Cost:

@@ -72,9 +72,9 @@ def test_scenario(found: Scenario) -> None:
 
 
 SIZED_ANEW = {
-    "a master too many gives its slots to the others",
+    "a surplus master gives its slots to the others",
     "a new master joins before slots are moved to it",
-    "a smaller shape says who gives slots, who hands over and who leaves",
+    "a smaller shape foresees moves failovers and departures",
     "without a majority of masters the best replica takes over",
 }
 """What comes after the first phase is planned anew, and may turn out otherwise than was foreseen."""

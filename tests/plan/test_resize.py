@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from bootstrap.errors import Refused
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Memory, Node
+from bootstrap.model.node import Memory, Node, NodeId
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import ALL_SLOTS, SLOT_COUNT, SlotSet
-from bootstrap.model.steps import Leave, ManualFailover, MoveKeys
+from bootstrap.model.steps import Leave, ManualFailover, MoveKeys, MoveSlots
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.planner import plan
-from bootstrap.plan.rebalance import shares, skew, slot_moves, to_drain
+from bootstrap.plan.rebalance import shares, skew, slot_moves
 from bootstrap.verify import violations
 from tests.builders import formed, gossip, shape, with_node
 from tests.fake_cluster import FakeCluster, Killed
@@ -291,12 +292,15 @@ def uneven(*sizes: int) -> FakeCluster:
     return cluster
 
 
+def moves(view: ClusterView, desired: Desired, masters: list[NodeId]) -> tuple[MoveSlots, ...]:
+    return slot_moves(view, desired, masters, to_drain=Assessment(view, desired).to_drain)
+
+
 def planned(cluster: FakeCluster, desired: Desired) -> int:
     """How many slots are to move."""
     view = cluster.look()
-    return sum(
-        len(move.slots) for move in slot_moves(view, desired, [node.node_id for node in view.nodes if node.slots])
-    )
+    masters = [node.node_id for node in view.nodes if node.slots]
+    return sum(len(move.slots) for move in moves(view, desired, masters))
 
 
 def test_a_cluster_that_is_even_enough_is_left_alone() -> None:
@@ -345,19 +349,19 @@ def test_shares_are_whole_and_moves_are_few(given_: tuple[list[int], list[float]
         weights={node.pod: weight for node, weight in zip(masters, weights, strict=True)},
     )
     owned = {node.node_id: node.slots for node in masters}
-    stay = [node.node_id for node in masters if node.node_id not in to_drain(view, desired)]
+    stay = [node.node_id for node in masters if node.node_id not in Assessment(view, desired).to_drain]
     share_ = shares(view, desired, stay, owned)
     assert sum(share_.values()) == SLOT_COUNT
     assert min(share_.values()) >= 1
     after = dict(owned)
-    for move in slot_moves(view, desired, list(owned)):
+    for move in moves(view, desired, list(owned)):
         assert move.slots
         assert not move.slots - after[move.source]
         after[move.source] -= move.slots
         after[move.target] |= move.slots
     assert SlotSet.union_of(after.values()) == ALL_SLOTS
     assert all(abs(len(after[node]) - share_.get(node, 0)) <= 1 for node in after)
-    moved = sum(len(move.slots) for move in slot_moves(view, desired, list(owned)))
+    moved = sum(len(move.slots) for move in moves(view, desired, list(owned)))
     assert moved <= sum(max(0, len(owned[node]) - share_.get(node, 0)) for node in owned)
 
 

@@ -9,10 +9,14 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import unrecoverable_slots
-from bootstrap.plan.topology import Shard, layout
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.topology import Shard
 from tests.builders import formed, half_formed, shape
 from tests.fake_cluster import FakeCluster
+
+
+def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
+    return Assessment(view, desired).shards
 
 
 def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
@@ -104,6 +108,6 @@ def test_a_layout_keeps_what_is_owned(state: tuple[FakeCluster, Desired]) -> Non
     target = {shard.master: shard.slots for shard in found}
     assert all(node.slots - target[node.node_id] == SlotSet() for node in view.nodes if node.slots)
     assert sum(map(len, target.values())) == len(SlotSet.union_of(target.values()))
-    assert SlotSet.union_of(target.values()) == ALL_SLOTS - unrecoverable_slots(view)
+    assert SlotSet.union_of(target.values()) == ALL_SLOTS - Assessment(view, desired).unrecoverable_slots
     places = [node_id for shard in found for node_id in (shard.master, *shard.replicas)]
     assert len(set(places)) == len(places)
