@@ -9,7 +9,8 @@ The order of the phases, with its reasons:
    import them, because these nodes ignore gossip about it.
 3. *agree* writes nothing: changes in flight between the nodes arrive.
 4. *elect* lets a replica take over from a lost master, by the servers' own election where that can still happen.
-5. *forget unrecoverable* removes lost masters whose slots a person has given up.
+5. *forget unrecoverable* removes lost masters whose slots a person has given up: the servers accept a new owner of a
+   slot only after its old owner is forgotten.
 6. *assign* gives slots to masters and masters to replicas, in one phase because neither depends on the other.
 7. *forget* removes the other lost members, at every node at the same time. It comes after *elect* and *assign*: when a
    master is forgotten its replica can no longer be elected, and a replica cannot forget its master.
@@ -95,8 +96,8 @@ def _repair(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Phase]:
         ("meet", "the full mesh comes before any node owns a slot", meet(found)),
         ("set owners", "a node that imports a slot ignores gossip about its owner", set_owners(found)),
         ("agree", "changes in flight arrive before new ones are made", _agree(found)),
-        ("elect", "no replica of a forgotten master can be elected", elect(found)),
-        ("forget unrecoverable", "slots are free only when their owner is forgotten", forget_unrecoverable(found)),
+        ("elect", "the replica of a forgotten master can no longer be elected", elect(found)),
+        ("forget unrecoverable", "slots are free once their owner is forgotten", forget_unrecoverable(found)),
         ("assign", "in the full mesh all nodes learn of it immediately", assigning),
         ("forget", "no election and no replica needs the lost members any more", forget(found)),
         ("serve", "the servers' own rejoin delay has to pass", _serve(found, after_a_change=bool(assigning))),
