@@ -1,12 +1,13 @@
-# The Job's image: a slim Python, the locked requirements, the package, and nothing of what put them together.
+# The Job's image: a slim Python, the locked requirements and the package. Build tools stay in the builder stage.
 ARG PYTHON_VERSION=3.13
 
 FROM python:${PYTHON_VERSION}-slim AS builder
 WORKDIR /build
-# The Job's file system is read-only, so it starts from bytecode made here; unchecked, so that no file's date matters.
+# The Job's file system is read-only, so the bytecode is compiled here. It is unchecked, so it does not depend on the
+# dates of files.
 ARG COMPILE="python -m compileall -q -j 0 --invalidation-mode unchecked-hash"
 COPY requirements.txt .
-# kubernetes.aio is the asyncio twin of the client: two fifths of all that is installed, and never imported.
+# kubernetes.aio is the asyncio variant of the client. It is never imported, and is two fifths of the installed files.
 RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --no-compile --require-hashes -r requirements.txt \
     && rm -r /venv/lib/python*/site-packages/kubernetes/aio \

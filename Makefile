@@ -1,15 +1,17 @@
-# Everything happens in a virtual environment of its own; a machine needs Python 3.11 or newer, and nothing else.
+# Every target uses a virtual environment of the repository. It needs Python 3.11 or newer, and nothing else.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# What the image has and no more, for what is measured: structlog, for one, loads more where it finds more.
+# For measurements: only the packages of the image. structlog, for example, imports further packages if it finds them.
 LEAN   ?= .venv-lean
-# Tests wait for servers more than they compute, so more of them than cores run at once.
+# For `make pictures` only.
+PICTURES ?= .venv-pictures
+# Tests wait for servers more than they compute, so more tests than cores run in parallel.
 WORKERS ?= 4
-# Each has a cluster of six servers in a namespace of its own.
+# Each worker has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
-.PHONY: help demo test e2e lint bench lock clean
+.PHONY: help demo test e2e lint docs bench pictures lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -26,13 +28,18 @@ $(LEAN)/ready: requirements.txt
 	$(LEAN)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
+$(PICTURES)/ready: requirements-pictures.txt
+	$(PYTHON) -m venv $(PICTURES)
+	$(PICTURES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-pictures.txt
+	@touch $@
+
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
 	BOOTSTRAP_LOG=$${BOOTSTRAP_LOG:-console} $(BIN)/python -m bootstrap local --once
 
-test: $(VENV)/ready  ## all tests; those that need what this machine lacks are skipped, and listed
+test: $(VENV)/ready  ## all tests; tests that need a missing program are skipped and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
-e2e: $(VENV)/ready  ## the whole on a real cluster: E2E_CONTEXT names its context, E2E_LOAD how it gets the image (see README)
+e2e: $(VENV)/ready  ## end-to-end tests on a real cluster: E2E_CONTEXT names its context, E2E_LOAD loads the image (see docs/development.md)
 	@test -n "$(E2E_CONTEXT)" || { echo "E2E_CONTEXT names no context of your kubeconfig; the current one is never taken" >&2; exit 2; }
 	$(BIN)/python -m pytest tests/e2e -n $(E2E_WORKERS) --dist worksteal $(ARGS)
 
@@ -43,15 +50,22 @@ lint: $(VENV)/ready  ## style, types, the layers of the code, the Dockerfile
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
-bench: $(VENV)/ready $(LEAN)/ready  ## this program and redis-cli on the same servers, as ratios
-	$(BIN)/python -m tests.bench.forming $(ARGS)
-	$(BIN)/python -m tests.bench.healing
-	$(BIN)/python -m tests.bench.moving
+docs: $(VENV)/ready  ## write the table of settings in docs/configuration.md again
+	$(BIN)/python -m tests.docs_configuration
 
-lock:  ## resolve the requirements anew (needs uv)
+bench: export BENCH_PYTHON = $(abspath $(LEAN)/bin/python)
+bench: $(VENV)/ready $(LEAN)/ready  ## compare this program with redis-cli on the same servers; results go to docs/benchmarks
+	$(BIN)/python -m tests.bench.forming --json docs/benchmarks/forming.json $(ARGS)
+	$(BIN)/python -m tests.bench.healing --json docs/benchmarks/healing.json
+	$(BIN)/python -m tests.bench.moving --json docs/benchmarks/moving.json
+
+pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a run of the demo, and docs/benchmarks
+	PYTHONPATH=docs $(PICTURES)/bin/python -m pictures $(ARGS)
+
+lock:  ## resolve and lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra pictures -c requirements-dev.txt -o requirements-pictures.txt pyproject.toml
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) $(LEAN) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LEAN) $(PICTURES) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

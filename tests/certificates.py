@@ -1,4 +1,4 @@
-"""Certificates for the tests, made with the openssl command: authorities, and what they sign, good or expired."""
+"""Certificate authorities and certificates for the tests, valid or expired, made with the openssl command."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A certificate, its key, and that of the authority which signed it, as PEM files."""
+    """A certificate, its key, and the certificate of the authority that signed it, as PEM files."""
 
     cert: Path
     key: Path
     ca: Path
 
     def server_config(self, *, port: int = 6379, clients: str = "yes") -> tuple[str, ...]:
-        """The lines of redis.conf with which a server does everything over TLS, as the component `tls` has them."""
+        """The lines of redis.conf for a server that uses only TLS, as in the component `tls`."""
         return (
             "port 0",
             f"tls-port {port}",
@@ -33,7 +33,7 @@ class Certificate:
         )
 
     def variables(self) -> dict[str, str]:
-        """What the program is told to use it."""
+        """The variables with which the program uses it."""
         return {
             "BOOTSTRAP_TLS_CA_FILE": str(self.ca),
             "BOOTSTRAP_TLS_CERT_FILE": str(self.cert),
@@ -42,8 +42,8 @@ class Certificate:
 
 
 class Authority:
-    """A certificate authority in a directory of its own. What it signs says no more than it must, like what people make
-    by hand: no usages, no key identifiers.
+    """A certificate authority in a directory of its own. Its certificates have no optional extensions (key usages, key
+    identifiers), like those that people make by hand.
     """
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
@@ -53,7 +53,7 @@ class Authority:
         _openssl("req", "-x509", *_KEY, "-nodes", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)
 
     def issue(self, name: str, *, days: int = 30, passphrase: str = "") -> Certificate:
-        """A certificate for both ways. `days` -1: it has expired. `passphrase`: its key is encrypted."""
+        """A certificate for servers and clients. `days` -1: it has expired. `passphrase`: its key is encrypted."""
         cert, key, request = (self.directory / f"{name}.{suffix}" for suffix in ("crt", "key", "csr"))
         encryption = ("-passout", f"pass:{passphrase}") if passphrase else ("-nodes",)
         _openssl("req", *_KEY, *encryption, "-subj", f"/CN={name}", "-keyout", key, "-out", request)

@@ -1,4 +1,4 @@
-"""What the tests on real servers stand on."""
+"""The servers that the tests on real servers need."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.available_servers import CLIENTS, ON_CI, PROMISED, SERVERS
 
 
 def test_there_is_a_server_and_a_client_to_test_with() -> None:
-    """Without a server, the tests on real ones would vanish in silence; on CI none of the promised ones may lack."""
+    """Without a server, the tests on real ones would be skipped unnoticed. On CI, none of PROMISED is missing."""
     assert SERVERS
     assert not ON_CI or (CLIENTS and SERVERS.keys() >= PROMISED)
 
 
 @pytest.mark.parametrize("name", [name for name in SERVERS if not name.endswith("-on-path")])
-def test_a_server_is_what_its_name_says(name: str) -> None:
-    """Also the one that an environment variable names."""
+def test_a_server_has_the_version_in_its_name(name: str) -> None:
+    """So does the one that an environment variable names."""
     program = identify(SERVERS[name])
     assert f"{program.name}-{program.version}.".lower().startswith(f"{name}.")

@@ -1,6 +1,4 @@
-"""A real cluster on one machine without Kubernetes: real servers, real DNS, and then the same `apply` as in the Job.
+"""A Redis Cluster on one machine without Kubernetes: real servers, a real DNS server and the same `apply` as in a Job.
 
-`zone` → `nameserver` answer as cluster DNS would; `addresses`, `programs`, `leash` → `servers` run real servers;
-`cluster` joins the two; `home` remembers a cluster in its directory; `arguments`, `signals`, `host`, `keeper` and
-`command` are the command line.
+Nothing here forms, checks or repairs a cluster. Only the program's command line and the tests import this package.
 """

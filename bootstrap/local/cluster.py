@@ -1,4 +1,4 @@
-"""The servers and the DNS server of one local cluster, as a StatefulSet and its headless Service would be."""
+"""The servers and the DNS server of one local cluster, in place of a StatefulSet and its headless Service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATEFULSET = "redis-app"
 
 
 class LocalCluster:
-    """Servers that answer and a DNS server that lists them; forming a cluster of them is the business of `apply`."""
+    """Running servers and a DNS server that lists them. `apply` forms a Redis Cluster of them."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class LocalCluster:
         before: Sequence[Address] = (),
         config: Sequence[str] = (),
     ) -> None:
-        """Nothing is started yet. `before`: where the servers were last time; `config`: further lines of redis.conf."""
+        """Start nothing yet. `before`: the addresses of the last run, if any; `config`: more lines of redis.conf."""
         self.program = program
         self.directory = directory
         self.nodes = nodes
@@ -47,13 +47,14 @@ class LocalCluster:
     def nameserver(self) -> Nameserver:
         """The DNS server of a started cluster. Raises NotYet before the start."""
         if self._nameserver is None:
-            raise NotYet("the local cluster was not started")
+            raise NotYet("the local cluster has not been started")
         return self._nameserver
 
     def start(self, *, pause: Pause = time.sleep) -> None:
-        """Start everything and wait until every server answers. After an error, `stop` takes down what there is.
+        """Start everything and wait until every server answers. After an error, call `stop` to end what was started.
 
-        Raises Misconfigured (no free address), NotYet (a server ended or did not answer), or what `pause` raises.
+        Raises Misconfigured (no free address) or NotYet (a server exited or did not answer). Errors of `pause` pass
+        through.
         """
         self._reservation = reserve(self.nodes, one_address=self._one_address, before=self._before)
         self.servers = tuple(
@@ -64,7 +65,7 @@ class LocalCluster:
         self._nameserver = Nameserver(zone_of(self.servers)).start()
 
     def stop(self, *, keep_data: bool) -> None:
-        """End everything; in order where the data is wanted, else the quick way. Harmless when repeated."""
+        """Stop everything: with SIGTERM to keep the data, else with SIGKILL. A second call does nothing."""
         if self._nameserver is not None:
             self._nameserver.stop()
         if keep_data:
@@ -75,7 +76,7 @@ class LocalCluster:
             self._reservation.release()
 
     def publish(self) -> None:
-        """Let DNS say where the servers are now; until then it says where they were."""
+        """Serve the current addresses of the servers; after a move, DNS lists the former ones until this call."""
         self.nameserver.publish(zone_of(self.servers))
 
     def __enter__(self) -> Self:
@@ -93,7 +94,7 @@ class LocalCluster:
 
 
 def zone_of(servers: Sequence[Server]) -> Zone:
-    """What DNS says when it is up to date."""
+    """The DNS zone that lists these servers at their current addresses."""
     return Zone(
         pods=tuple(Pod(name=each.name, addresses=(each.address.host,), port=each.address.port) for each in servers)
     )
@@ -102,7 +103,7 @@ def zone_of(servers: Sequence[Server]) -> Zone:
 def settings(*, nameserver: str, shards: int, replicas: int) -> dict[str, str]:
     """The `BOOTSTRAP_*` variables with which `apply` and `verify` find a local cluster of this shape.
 
-    Complete: whatever a user's environment says about another cluster, its names, password or TLS, is overruled.
+    They override every variable of a user's environment that is about another cluster: names, password and TLS.
     """
     zone = Zone()
     return {

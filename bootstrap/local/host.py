@@ -1,4 +1,4 @@
-"""Running a local cluster in a directory: claim it, find out its shape, start everything, and end everything again."""
+"""Running a local cluster in this process: claim its directory, choose its shape, start everything, stop everything."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.process_guard import own_process_guard
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Pause
-from bootstrap.local.state_dir import ClusterDirectory, Remembered
+from bootstrap.local.state_dir import ClusterDirectory, ClusterRecord
 from bootstrap.model.node import Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the command line asks for. None: as the directory remembers, else the default."""
+    """The cluster that the command line requests. None: the value recorded in the directory, else the default."""
 
     directory: str
     temporary: bool
@@ -31,8 +31,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hosted:
-    """A cluster of servers that answer, as a person or another process is told of it."""
+class StartedCluster:
+    """A cluster whose servers answer: the facts that the command prints. The daemon sends them to the command."""
 
     directory: str
     temporary: bool
@@ -48,45 +48,48 @@ class Hosted:
         return settings(nameserver=self.nameserver, shards=self.shards, replicas=self.replicas)
 
     def to_json(self) -> str:
-        """One line of text that `from_json` understands."""
+        """One line of JSON for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` gave."""
+        """The cluster from a line that `to_json` made."""
         fields = json.loads(text)
         addresses = tuple(Address(**each) for each in fields.pop("addresses"))
         return cls(addresses=addresses, **fields)
 
 
 class Host:
-    """Runs a cluster in this process: what was started ends with `end`, or with the process."""
+    """Runs a cluster in this process. Its servers end with `end`, or with the process."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._home: ClusterDirectory | None = None
+        self._state_dir: ClusterDirectory | None = None
         self._cluster: LocalCluster | None = None
-        self._remembered: Remembered | None = None
+        self._record: ClusterRecord | None = None
 
-    def start(self, pause: Pause) -> Hosted:
-        """Start everything. Raises any BootstrapError and what `pause` raises; `end` then takes down what there is."""
+    def start(self, pause: Pause) -> StartedCluster:
+        """Start everything. After an error, call `end` to stop what was started.
+
+        Raises any BootstrapError; errors of `pause` pass through.
+        """
         program = find_program(self._request.server)
         directory = Path(self._request.directory)
-        self._home = home = ClusterDirectory.claim(directory)
-        before = home.remembered()
-        self._remembered = wanted = self._shape(before)
-        # Before anything else is in the directory: a run that is killed from here on leaves what the next one
-        # recognises.
-        home.remember(wanted if before is None else before)
+        self._state_dir = state_dir = ClusterDirectory.claim(directory)
+        before = state_dir.record()
+        self._record = wanted = self._shape(before)
+        # Saved before the servers make their files: if this run is killed from here on, the next one knows whether it
+        # may delete them.
+        state_dir.save(wanted if before is None else before)
         if wanted.temporary:
             own_process_guard().remove_at_end(directory.absolute())
         self._cluster = cluster = self._servers(program, wanted)
         cluster.start(pause=pause)
         addresses = tuple(server.address for server in cluster.servers)
-        self._remembered = replace(wanted, addresses=addresses)
-        home.remember(replace(self._remembered if before is None else before, addresses=addresses))
-        home.announce(cluster.nameserver.address)
-        return Hosted(
+        self._record = replace(wanted, addresses=addresses)
+        state_dir.save(replace(self._record if before is None else before, addresses=addresses))
+        state_dir.announce(cluster.nameserver.address)
+        return StartedCluster(
             directory=str(directory),
             temporary=wanted.temporary,
             program=str(program),
@@ -97,25 +100,25 @@ class Host:
         )
 
     def formed(self) -> None:
-        """The cluster has its shape now: a later start in this directory is for the same one."""
-        if self._home is not None and self._remembered is not None:
-            self._home.remember(self._remembered)
+        """Record the requested shape, now that `apply` has reached it: the next start in this directory uses it."""
+        if self._state_dir is not None and self._record is not None:
+            self._state_dir.save(self._record)
 
     def end(self) -> None:
-        """End everything; a temporary directory goes too. Harmless when repeated or when nothing was started."""
-        temporary = self._remembered is not None and self._remembered.temporary
+        """Stop everything and remove a temporary directory. A second call, or one before `start`, does nothing."""
+        temporary = self._record is not None and self._record.temporary
         cluster, self._cluster = self._cluster, None
-        home, self._home = self._home, None
+        state_dir, self._state_dir = self._state_dir, None
         try:
             if cluster is not None:
                 cluster.stop(keep_data=not temporary)
         finally:
-            if home is not None:
-                home.leave(remove=temporary)
+            if state_dir is not None:
+                state_dir.leave(remove=temporary)
                 if temporary:
-                    own_process_guard().keep_at_end(home.path.absolute())
+                    own_process_guard().keep_at_end(state_dir.path.absolute())
 
-    def _servers(self, program: Program, wanted: Remembered) -> LocalCluster:
+    def _servers(self, program: Program, wanted: ClusterRecord) -> LocalCluster:
         return LocalCluster(
             program,
             Path(self._request.directory),
@@ -124,11 +127,11 @@ class Host:
             before=wanted.addresses,
         )
 
-    def _shape(self, before: Remembered | None) -> Remembered:
-        """The shape to run. Raises Refused when the directory holds more nodes than it has."""
+    def _shape(self, before: ClusterRecord | None) -> ClusterRecord:
+        """The shape to run. Raises Refused when it has fewer nodes than the directory holds."""
         request = self._request
         if before is None:
-            return Remembered(
+            return ClusterRecord(
                 shards=_first(request.shards, SHARDS),
                 replicas=_first(request.replicas, REPLICAS),
                 addresses=(),
@@ -140,24 +143,30 @@ class Host:
         nodes, held = wanted.shards * (1 + wanted.replicas), before.shards * (1 + before.replicas)
         if nodes < held:
             raise Refused(
-                f"{request.directory} holds {held} nodes ({before.shards} shards, replicas of each: {before.replicas});"
-                f" a shape of {nodes} would leave data behind: take another directory or that shape"
+                f"{request.directory} holds {held} nodes (--shards {before.shards} --replicas {before.replicas});"
+                f" with {nodes} nodes the data of the others would be missing; keep that shape or use another --dir"
             )
         return wanted
 
 
 def all_differ_by_port(addresses: tuple[Address, ...]) -> bool:
-    """Whether these share one IP address, as where only 127.0.0.1 exists."""
+    """Whether several addresses share one IP address, as with `--one-address`."""
     return len(addresses) > 1 and len({address.host for address in addresses}) == 1
 
 
-def differing(environ: Mapping[str, str], hosted: Hosted) -> dict[str, str]:
-    """What a person in this environment has to tell `verify` by hand: all settings that do not hold anyway."""
-    usual = settings(nameserver="", shards=SHARDS, replicas=REPLICAS)
-    # These two have another default on Kubernetes than here.
-    usual |= {"BOOTSTRAP_KUBERNETES": "auto", "BOOTSTRAP_ACCESS_SERVICE": "gold-redis", "BOOTSTRAP_NODE_TIMEOUT_MS": ""}
-    return {name: value for name, value in hosted.settings.items() if environ.get(name) or usual[name] != value}
+def overrides(environ: Mapping[str, str], cluster: StartedCluster) -> dict[str, str]:
+    """The variables that `verify` needs in this environment: those that differ from the defaults of the program, and
+    those that the environment sets for another cluster.
+    """
+    defaults = settings(nameserver="", shards=SHARDS, replicas=REPLICAS)
+    # A local cluster does not use the program's defaults of these.
+    defaults |= {
+        "BOOTSTRAP_KUBERNETES": "auto",
+        "BOOTSTRAP_ACCESS_SERVICE": "gold-redis",
+        "BOOTSTRAP_NODE_TIMEOUT_MS": "",
+    }
+    return {name: value for name, value in cluster.settings.items() if environ.get(name) or defaults[name] != value}
 
 
-def _first(told: int | None, otherwise: int) -> int:
-    return otherwise if told is None else told
+def _first(requested: int | None, otherwise: int) -> int:
+    return otherwise if requested is None else requested

@@ -1,4 +1,4 @@
-"""A small real DNS server on loopback: UDP and TCP on one port, the records that a headless Service has in cluster DNS.
+"""A small DNS server on loopback: UDP and TCP on one port, with the records of a headless Service in cluster DNS.
 
 with Nameserver(Zone(pods=(Pod(name="redis-app-0", addresses=("127.1.2.3",)),))) as nameserver:
     nameserver.address                                 # "127.0.0.1:40123", as BOOTSTRAP_NAMESERVER takes it
@@ -31,7 +31,7 @@ __all__ = ["Behaviour", "Nameserver", "Pod", "Question", "Zone"]
 
 _HEADER_BYTES = 12
 _PLAIN_UDP_BYTES = 512
-"""What RFC 1035 allows in UDP to a client that does not say by EDNS that it takes more."""
+"""The limit of a UDP response (RFC 1035) for a client that does not announce a larger one by EDNS."""
 _UDP_BYTES_MAX = 4096
 _TCP_BYTES_MAX = 65535
 _CONNECTIONS_MAX = 100
@@ -41,18 +41,18 @@ _BIND_TRIES = 20
 
 
 class Behaviour(Enum):
-    """How every query is treated from now on."""
+    """How the server treats every query."""
 
     ANSWER = "answer"
     SILENT = "silent"
-    """Take queries and never answer."""
+    """Read queries and send no response."""
     FAIL = "fail"
-    """Answer SERVFAIL."""
+    """Respond with SERVFAIL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question as it arrived: the name as it was spelled, the record type's name, and `udp` or `tcp`."""
+    """One question as it arrived: the name in its original spelling, the record type's name, and `udp` or `tcp`."""
 
     name: str
     kind: str
@@ -60,19 +60,19 @@ class Question:
 
 
 class Nameserver:
-    """Serves one zone from a thread of its own until it is stopped. Every method may be called from any thread."""
+    """Serves one zone from a thread of its own until `stop`. Every method may be called from any thread."""
 
     def __init__(self, zone: Zone, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Bind UDP and TCP to the same `port` (0: a free one). Raises Misconfigured where that is not possible."""
+        """Bind UDP and TCP to the same `port` (0: a free one). Raises Misconfigured when that is not possible."""
         self._zone = zone
         self._behaviour = Behaviour.ANSWER
         self._questions: deque[Question] = deque(maxlen=_QUESTIONS_KEPT)
         self._lock = threading.Lock()
         self._udp, self._tcp = _bind(host, port)
-        # Kept apart from the sockets: a stopped server still says where it was.
+        # Kept apart from the sockets: the address of a stopped server can still be read.
         self._host, self._port = host, int(self._udp.getsockname()[1])
         self._wake, self._woken = socket.socketpair()
-        # In order of their last use, so that the limit closes the one that was idle longest.
+        # Ordered by last use: at the limit, the connection that was idle longest is closed.
         self._connections: OrderedDict[socket.socket, bytearray] = OrderedDict()
         self._selector = selectors.DefaultSelector()
         for listening in (self._udp, self._tcp, self._woken):
@@ -80,12 +80,12 @@ class Nameserver:
         self._thread = threading.Thread(target=self._serve, name="nameserver", daemon=True)
 
     def start(self) -> Self:
-        """Begin to answer; queries that came since the constructor wait in the sockets and are answered too."""
+        """Begin to respond, also to queries that arrived since the constructor bound the sockets."""
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """End the thread and close every socket. Harmless when repeated."""
+        """End the thread and close every socket. A second call does nothing."""
         if self._thread.is_alive():
             self._wake.send(b"x")
             self._thread.join()
@@ -108,30 +108,30 @@ class Nameserver:
 
     @property
     def host(self) -> str:
-        """The IP address alone."""
+        """The IP address that the server is bound to."""
         return self._host
 
     @property
     def port(self) -> int:
-        """The port alone, the same for UDP and TCP."""
+        """The port, the same for UDP and TCP."""
         return self._port
 
     @property
     def zone(self) -> Zone:
-        """What is served now."""
+        """The zone that is served now."""
         return self._zone
 
     def publish(self, zone: Zone) -> None:
-        """Serve `zone` from the next query on; an answer is always from one zone, never half of each."""
+        """Serve `zone` from the next query on. A response never mixes two zones."""
         self._zone = zone
 
     def behave(self, behaviour: Behaviour) -> None:
-        """Treat every query so from the next one on."""
+        """Treat every query this way, from the next one on."""
         self._behaviour = behaviour
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """The questions so far, oldest first; the last ten thousand of them."""
+        """The last ten thousand questions, oldest first."""
         with self._lock:
             return tuple(self._questions)
 
@@ -141,7 +141,7 @@ class Nameserver:
                 ready = key.fileobj
                 if ready is self._woken:
                     return
-                # A client that went away is no reason to stop serving the others.
+                # A client that disconnected must not end the service for the others.
                 with contextlib.suppress(OSError):
                     if ready is self._udp:
                         self._serve_udp()
@@ -166,7 +166,7 @@ class Nameserver:
 
     def _serve_connection(self, connection: socket.socket) -> None:
         if connection not in self._connections:
-            return  # dropped for the limit after it was seen to be readable
+            return  # closed at the limit after `select` had reported it as readable
         self._connections.move_to_end(connection)
         try:
             received = connection.recv(_TCP_BYTES_MAX)
@@ -187,9 +187,9 @@ class Nameserver:
         connection.close()
 
     def _reply(self, wire: bytes, transport: str) -> bytes | None:
-        """What goes back for one query, if anything."""
+        """The response to one query; None when there is none to send."""
         zone, behaviour = self._zone, self._behaviour
-        # Too short to name what it asks, or itself a response: answering those is how two servers talk for ever.
+        # Too short for a question, or a response: two servers that answer responses would never stop.
         if len(wire) < _HEADER_BYTES or wire[2] & 0x80:
             return None
         try:
@@ -197,8 +197,8 @@ class Nameserver:
         except (dns.exception.DNSException, ValueError):
             return None if behaviour is Behaviour.SILENT else _format_error(wire)
         with self._lock:
-            for asked in query.question:
-                self._questions.append(Question(asked.name.to_text(), dns.rdatatype.to_text(asked.rdtype), transport))
+            for each in query.question:
+                self._questions.append(Question(each.name.to_text(), dns.rdatatype.to_text(each.rdtype), transport))
         if behaviour is Behaviour.SILENT:
             return None
         if behaviour is Behaviour.FAIL:
@@ -209,7 +209,7 @@ class Nameserver:
 
 
 def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
-    """A UDP and a listening TCP socket on one port; a free TCP port may be taken in UDP, hence the tries."""
+    """A UDP and a listening TCP socket on one port. Several tries: a free TCP port may be in use for UDP."""
     last: OSError | None = None
     for _ in range(_BIND_TRIES if port == 0 else 1):
         tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -231,7 +231,7 @@ def _bind(host: str, port: int) -> tuple[socket.socket, socket.socket]:
 
 
 def _frames(buffer: bytearray) -> list[bytes]:
-    """Take every complete length-prefixed message (RFC 1035 4.2.2) out of `buffer`; the rest stays for later."""
+    """Remove every complete length-prefixed message (RFC 1035 4.2.2) from `buffer`; an incomplete one stays in it."""
     frames: list[bytes] = []
     while len(buffer) >= 2 and len(buffer) >= 2 + (size := int.from_bytes(buffer[:2], "big")):
         frames.append(bytes(buffer[2 : 2 + size]))
@@ -240,7 +240,7 @@ def _frames(buffer: bytearray) -> list[bytes]:
 
 
 def _fitted(response: dns.message.Message, query: dns.message.Message, transport: str) -> bytes:
-    """The response within the client's limit. What UDP cannot hold is marked truncated: the client then asks by TCP."""
+    """The response within the client's limit. A larger one is marked truncated in UDP; the client retries by TCP."""
     limit = _TCP_BYTES_MAX
     if transport == "udp":
         limit = min(max(_PLAIN_UDP_BYTES, query.payload if query.edns >= 0 else 0), _UDP_BYTES_MAX)
@@ -250,14 +250,14 @@ def _fitted(response: dns.message.Message, query: dns.message.Message, transport
         response.additional.clear()
         with contextlib.suppress(dns.exception.TooBig):
             return response.to_wire(max_size=limit)
-    # Without any record: a client that overlooks the mark finds nothing, rather than some of the pods.
+    # Without any record: a client that ignores the mark then finds no pods, not a part of them.
     empty = dns.message.make_response(query, recursion_available=True)
     empty.flags |= dns.flags.AA | dns.flags.TC
     return empty.to_wire()
 
 
 def _format_error(wire: bytes) -> bytes:
-    """FORMERR to a query of which only the header can be trusted."""
+    """A FORMERR response to a query of which only the header can be parsed."""
     response = dns.message.QueryMessage(id=int.from_bytes(wire[:2], "big"))
     response.flags = dns.flags.Flag(dns.flags.QR)
     response.set_rcode(dns.rcode.FORMERR)

@@ -1,15 +1,14 @@
-"""A leash for child processes: they end when the process that holds it ends, however that happens, SIGKILL included.
+"""A guard that ends child processes when the process that started them ends, even by SIGKILL.
 
-A guard process leads a process group of its own and reads a pipe whose only writing end is here. All servers join that
-group. When the pipe ends, so has its holder, and the guard kills the group. Compared with Linux's PR_SET_PDEATHSIG this
-needs no code between fork and exec, does not mistake the end of the starting *thread* for that of the process, and
-works wherever there are process groups. The group also keeps a terminal's Ctrl-C away from the servers: whoever started
-them ends them in the right order.
+The guard is a process that leads a process group of its own and reads a pipe. Only this process holds the writing end.
+All servers join the guard's group. When the pipe reaches its end, this process has ended, and the guard kills the
+group. Linux's PR_SET_PDEATHSIG would need code between fork and exec, and it takes the end of the starting *thread* for
+the end of the process; a process group works on every POSIX system. The group also keeps a terminal's Ctrl-C away from
+the servers, so that this process can stop them in the right order.
 
-SIGKILL loses nothing that was acknowledged: a server with `appendonly yes` has handed it to the kernel before it
-answers.
+SIGKILL loses no acknowledged write: a server with `appendonly yes` hands a write to the kernel before it replies.
 
-This file is also the guard's program, run by itself without the package: it imports the standard library only.
+This file is also the guard's program and runs by itself, without the package: it imports the standard library only.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ class ProcessGuard:
             )
         finally:
             os.close(reading)
-        # It is there once it says so. Before, a signal would still end it: when a group with a stopped process in it
-        # loses its holder, the kernel sends SIGHUP to all of it.
+        # Wait until the guard reports that it ignores signals. Until then a signal would end it: when this process ends
+        # and the group has a stopped process in it, the kernel sends SIGHUP to the whole group.
         if self._guard.stdout is not None:
-            with self._guard.stdout as says:
-                says.readline()
+            with self._guard.stdout as output:
+                output.readline()
 
     @property
     def group(self) -> int:
@@ -60,24 +59,24 @@ class ProcessGuard:
         return self._guard.pid
 
     @property
-    def holds(self) -> bool:
-        """Whether the guard is there; its group cannot be joined without it."""
+    def alive(self) -> bool:
+        """Whether the guard is running; without it no process can join its group."""
         return self._guard.poll() is None
 
     def remove_at_end(self, directory: Path) -> None:
-        """Let the guard also remove `directory` (absolute), once its last process is gone."""
-        self._tell(b"+", directory)
+        """Make the guard also remove `directory` (absolute) after the last process of the group has ended."""
+        self._send(b"+", directory)
 
     def keep_at_end(self, directory: Path) -> None:
-        """Take `remove_at_end` back."""
-        self._tell(b"-", directory)
+        """Cancel `remove_at_end`."""
+        self._send(b"-", directory)
 
     def release(self) -> None:
-        """End whoever is still in the group, and the guard."""
+        """End all processes that are still in the group, and the guard."""
         os.close(self._writing)
         self._guard.wait(_GUARD_END_TIMEOUT_S)
 
-    def _tell(self, sign: bytes, directory: Path) -> None:
+    def _send(self, sign: bytes, directory: Path) -> None:
         os.write(self._writing, sign + os.fsencode(directory) + b"\0")
 
 
@@ -86,36 +85,37 @@ _own: ProcessGuard | None = None
 
 
 def own_process_guard() -> ProcessGuard:
-    """The leash of this process, made at its first use and released at its end."""
-    global _own  # noqa: PLW0603 - one a process is the point: it stands for the process's life
+    """The guard of this process: started at the first call, replaced if it was killed, released at the exit."""
+    global _own  # noqa: PLW0603 - there is one guard per process, for as long as the process lives
     with _lock:
-        if _own is None or not _own.holds:
+        if _own is None or not _own.alive:
             _own = ProcessGuard()
             atexit.register(_own.release)
         return _own
 
 
 def _guard() -> None:
-    """The guard's life: wait for the end of standard input, then end the group, then remove what was asked for."""
+    """The guard's program: wait for the end of standard input, kill the group, remove the directories."""
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     os.write(1, b"ready\n")
-    told = sys.stdin.buffer.read().split(b"\0")[:-1]
+    entries = sys.stdin.buffer.read().split(b"\0")[:-1]
     group = os.getpgrp()
-    # The killer must stand outside the group that it kills. The leader stays inside until then: while it lives, no
-    # other group can get this number.
+    # The process that kills the group must be outside of it. The leader stays inside until then: while the leader
+    # lives, no other group can get this number.
     if os.fork() == 0:
         os.setpgid(0, 0)
         _end_group(group)
-        for directory in _to_remove(told):
+        for directory in _to_remove(entries):
             shutil.rmtree(directory, ignore_errors=True)
         os._exit(0)
     signal.pause()
 
 
-def _to_remove(told: list[bytes]) -> list[bytes]:
-    wanted: dict[bytes, bool] = {entry[1:]: entry[:1] == b"+" for entry in told}
-    return [directory for directory, remove in wanted.items() if remove]
+def _to_remove(entries: list[bytes]) -> list[bytes]:
+    """The directories whose last entry has the sign `+`."""
+    last: dict[bytes, bool] = {entry[1:]: entry[:1] == b"+" for entry in entries}
+    return [directory for directory, remove in last.items() if remove]
 
 
 def _end_group(group: int) -> None:
@@ -124,7 +124,7 @@ def _end_group(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
         while time.monotonic() < deadline:
             select.select((), (), (), _POLL_S)
-            os.killpg(group, 0)  # raises when the last one is gone
+            os.killpg(group, 0)  # raises when the last process is gone
 
 
 if __name__ == "__main__":

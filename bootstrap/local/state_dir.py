@@ -1,12 +1,13 @@
-"""The directory of a local cluster: what it holds, and the lock that says whether the cluster is up.
+"""The directory of a local cluster: its files, and the lock that shows whether the cluster is running.
 
-    DIR/lock            held (flock) by the process that runs the cluster; the kernel lets go of it when that ends
+    DIR/lock            locked (flock) by the process that runs the cluster; the kernel unlocks it when the process ends
     DIR/cluster.json    the shape and the address of each pod, so that a later start finds the same cluster
-    DIR/up.json         which process runs it now, since when, and the address of its DNS server
-    DIR/redis-app-0/…   one directory a server, as its persistent volume
+    DIR/up.json         the process that runs the cluster, its start time, and the address of the DNS server
+    DIR/daemon.log      the output of a cluster in the background
+    DIR/redis-app-0/…   one directory per server, like its persistent volume
 
-The lock decides whether a cluster is up; the process id is only for sending a signal, and only to the process that
-wrote it: its start time stands beside it, so that a process that got the same id later is never signalled.
+A cluster is running exactly while DIR/lock is locked. The process id only serves to send a signal. The process's start
+time is stored with it, so that another process that got the same id later is never signalled.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import json
 import os
 import re
 import select
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
@@ -29,42 +32,43 @@ from bootstrap.errors import Misconfigured, WrongUsage
 from bootstrap.model.node import Address
 
 _FORMAT = 1
-_LOOKED_AT_S = 1.0
-_TRIES_MAX = 20
+_PROBED_TIMEOUT_S = 1.0
+_REMOVED_TIMEOUT_S = 10.0
 _POLL_S = 0.01
-_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log"})
+_OWN_FILES = frozenset({"lock", "cluster.json", "up.json", "daemon.log", "keeper.log"})
+"""`keeper.log` is what earlier versions wrote in place of `daemon.log`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered:
-    """What a directory says about its cluster."""
+class ClusterRecord:
+    """What `cluster.json` records of a cluster."""
 
     shards: int
     replicas: int
     addresses: tuple[Address, ...]
-    """One for each pod, by ordinal."""
+    """One per pod, by ordinal."""
     temporary: bool
-    """Removed at the end; what a killed run left of it may be removed by the next."""
+    """The directory is removed at the end; if the run is killed, the next one removes its files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningInfo:
-    """Who runs the cluster of a directory now."""
+    """What `up.json` records of the process that runs the cluster."""
 
     pid: int
     started: str
-    """The process's start time, in the system's own words; only ever compared."""
+    """The start time of the process in the format of `started_at`; only compared, never parsed."""
     nameserver: str = ""
-    """`ip:port`; empty while it starts."""
+    """`ip:port` of the DNS server; empty until all servers answer."""
 
 
 def default_directory() -> Path:
-    """Where a cluster lives for which no directory is told: one a user, so that `down` and `status` find it."""
+    """The directory of a cluster that was started without `--dir`: one per user, where `down` and `status` find it."""
     return Path(tempfile.gettempdir()) / f"redis-cluster-local-{os.getuid()}"
 
 
 class ClusterDirectory:
-    """A directory that this process has locked: no other process runs a cluster in it until `leave`."""
+    """A directory that this process has locked. No other process runs a cluster in it until `leave`."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -72,59 +76,64 @@ class ClusterDirectory:
 
     @classmethod
     def claim(cls, path: Path) -> Self:
-        """Make and lock the directory. Raises WrongUsage when a cluster is up in it, else Misconfigured."""
+        """Create and lock the directory. Raises WrongUsage when a cluster is running in it, and Misconfigured when it
+        cannot be used: other files, another owner, no access.
+        """
         try:
             lock = _lock_directory(path)
         except OSError as error:
-            raise Misconfigured(f"{path} cannot be used: {error.strerror}") from error
+            raise Misconfigured(f"{path} cannot be used as the directory of a cluster: {error.strerror}") from error
         if lock is None:
-            raise WrongUsage(f"a local cluster is already up in {path}{_by(read_up(path))}; `local down` stops it")
-        home = cls(path, lock)
+            raise WrongUsage(
+                f"a local cluster is already running in {path}{_by(read_running(path))}; stop it with:"
+                f" python -m bootstrap local down --dir {shlex.quote(str(path))}"
+            )
+        directory = cls(path, lock)
         try:
-            home._forget_leftovers()
-            home.announce("")
+            directory._remove_temporary_leftovers()
+            directory.announce("")
         except BaseException:
-            home.leave(remove=False)
+            directory.leave(remove=False)
             raise
-        return home
+        return directory
 
-    def remembered(self) -> Remembered | None:
-        """What the last run here left. Raises Misconfigured when it cannot be understood."""
-        return read_remembered(self.path)
+    def record(self) -> ClusterRecord | None:
+        """What the last run recorded; None in a new directory. Raises Misconfigured when the record is damaged."""
+        return read_record(self.path)
 
-    def remember(self, remembered: Remembered) -> None:
-        """Note the cluster for the next start."""
-        _write(self.path / "cluster.json", {"format": _FORMAT, **asdict(remembered)})
+    def save(self, record: ClusterRecord) -> None:
+        """Record the cluster for the next start."""
+        _write(self.path / "cluster.json", {"format": _FORMAT, **asdict(record)})
 
     def announce(self, nameserver: str) -> None:
-        """Say who runs the cluster, and where its DNS server is."""
+        """Record this process as the one that runs the cluster, with the address of its DNS server."""
         own = RunningInfo(pid=os.getpid(), started=started_at(os.getpid()) or "", nameserver=nameserver)
         _write(self.path / "up.json", asdict(own))
 
     def leave(self, *, remove: bool) -> None:
-        """Unlock; with `remove`, the directory and all in it goes first."""
-        # The lock goes last: whoever waits for it finds everything done.
+        """Unlock the directory; with `remove`, delete it and everything in it first."""
+        # Unlock last: a process that waits for the lock then finds everything done.
         if remove:
             _empty(self.path)
             (self.path / "lock").unlink()
-            # Somebody who claims the directory in this very moment may have it.
+            # Another process may have claimed the directory since the lock file was removed.
             with contextlib.suppress(OSError):
                 self.path.rmdir()
         else:
             (self.path / "up.json").unlink(missing_ok=True)
         os.close(self._lock)
 
-    def _forget_leftovers(self) -> None:
-        """Remove what a killed run left of a temporary cluster: nobody was promised its data."""
-        remembered = self.remembered()
-        if remembered is not None and remembered.temporary:
+    def _remove_temporary_leftovers(self) -> None:
+        """Delete the files of a temporary cluster whose run was killed."""
+        record = self.record()
+        if record is not None and record.temporary:
             _empty(self.path)
 
 
-def is_up(path: Path) -> bool:
-    """Whether some process runs a cluster in `path` now."""
+def is_running(path: Path) -> bool:
+    """Whether a process runs a cluster in `path` now."""
     try:
-        lock = _take_lock(path, make=False)
+        lock = _try_lock(path, create=False)
     except OSError:
         return False
     if lock is None:
@@ -133,77 +142,101 @@ def is_up(path: Path) -> bool:
     return False
 
 
-def read_up(path: Path) -> RunningInfo | None:
-    """Who runs the cluster in `path`, if that process is still there."""
+def read_running(path: Path) -> RunningInfo | None:
+    """The process that runs the cluster in `path`; None when that process no longer exists."""
     try:
-        up = RunningInfo(**json.loads((path / "up.json").read_text()))
+        running = RunningInfo(**json.loads((path / "up.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return up if up.started and up.started == started_at(up.pid) else None
+    return running if running.started and running.started == started_at(running.pid) else None
 
 
-def read_remembered(path: Path) -> Remembered | None:
-    """The cluster of a directory; None where there is none. Raises Misconfigured when the file is damaged."""
+def read_record(path: Path) -> ClusterRecord | None:
+    """The recorded cluster of a directory; None when there is none. Raises Misconfigured when the file is damaged."""
     file = path / "cluster.json"
     try:
         read = json.loads(file.read_text())
         if read.pop("format") != _FORMAT:
-            raise Misconfigured(f"{file} was written by another release of this program")
+            raise Misconfigured(
+                f"{file} was written by another version of this program; use that version, or another --dir"
+            )
         addresses = tuple(Address(str(each["host"]), int(each["port"])) for each in read.pop("addresses"))
-        return Remembered(addresses=addresses, **read)
+        return ClusterRecord(addresses=addresses, **read)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise Misconfigured(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Misconfigured(f"{file} is damaged; a local cluster cannot be started from it") from error
+        raise Misconfigured(f"{file} is damaged: this cluster cannot be started again; use another --dir") from error
 
 
 def started_at(pid: int) -> str | None:
-    """When a process started, in the system's own words; None when there is no such process."""
+    """The start time of a process, as text in a format of the operating system; None when there is no such process."""
     try:
-        # Fields after the last parenthesis: the name before it may hold anything. Field 22 of proc(5) is the start
-        # time.
+        # Field 22 of proc(5), counted after the last parenthesis: the name in parentheses may hold any character.
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
             return None
-    asked = ["ps", "-o", "lstart=", "-p", str(pid)]
-    shown = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = ["ps", "-o", "lstart=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
     return shown.stdout.strip() or None
 
 
 def _lock_directory(path: Path) -> int | None:
-    """Make the directory, look whether it may be ours, and lock it; None when another process keeps the lock."""
-    for remaining in reversed(range(_TRIES_MAX)):
+    """Create the directory, check that it may be used, and lock it; None when another process keeps the lock."""
+    deadline = time.monotonic() + _REMOVED_TIMEOUT_S
+    while True:
+        _make_directory(path)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.stat().st_uid != os.getuid():
-                raise Misconfigured(f"{path} belongs to another user")
-            if strange := sorted(entry.name for entry in path.iterdir() if not _is_own(entry)):
-                raise Misconfigured(f"{path} holds something else than a local cluster: {', '.join(strange[:3])}")
-            return _take_lock_patiently(path)
-        except (FileNotFoundError, FileExistsError):
-            # Another process may be removing it right now, between any two of these lines.
-            if not remaining:
+            _check_content(path)
+            return _lock(path)
+        except FileNotFoundError:
+            # Another process removed the directory after it was created here. The limit is a time and not a number of
+            # tries: two processes in step can hit each other's removals many times in a row, but not for long.
+            if time.monotonic() > deadline:
                 raise
-    return None
+        select.select((), (), (), _POLL_S)
 
 
-def _take_lock_patiently(path: Path) -> int | None:
-    """As `_take_lock`, but not put off by a `status` that looks at the lock in the same moment."""
-    deadline = time.monotonic() + _LOOKED_AT_S
-    while (lock := _take_lock(path)) is None and read_up(path) is None and time.monotonic() < deadline:
+def _make_directory(path: Path) -> None:
+    """Create the directory unless it exists. Raises FileExistsError when `path` is something else."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        # `mkdir` raises it, too, when another process removes the directory during the call.
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                raise
+
+
+def _check_content(path: Path) -> None:
+    """Raise Misconfigured when the directory belongs to another user or holds files that no local cluster has."""
+    if path.stat().st_uid != os.getuid():
+        raise Misconfigured(f"{path} belongs to another user; use another --dir")
+    if foreign := sorted(entry.name for entry in path.iterdir() if not _is_own(entry)):
+        raise Misconfigured(
+            f"{path} holds files that are not of a local cluster: {', '.join(foreign[:3])}; use an empty directory as"
+            " --dir"
+        )
+
+
+def _lock(path: Path) -> int | None:
+    """As `_try_lock`, but wait out a `status` or `down` that holds the lock for a moment to see whether it is free."""
+    deadline = time.monotonic() + _PROBED_TIMEOUT_S
+    while (lock := _try_lock(path)) is None and read_running(path) is None and time.monotonic() < deadline:
         select.select((), (), (), _POLL_S)
     return lock
 
 
-def _take_lock(path: Path, *, make: bool = True) -> int | None:
-    """The locked descriptor of `path`/lock, or None when another has it. Raises FileNotFoundError without one."""
-    lock = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
+def _try_lock(path: Path, *, create: bool = True) -> int | None:
+    """The locked descriptor of `path`/lock; None when another process has the lock. Raises FileNotFoundError when the
+    file does not exist or, with `create`, when its directory does not.
+    """
+    lock = os.open(path / "lock", os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The file may have been removed, and made anew by another, between the open and the lock.
+        # Another process may have removed the file, and a third one created it again, between the open and the lock.
         if os.path.samestat(os.fstat(lock), (path / "lock").stat()):
             return lock
     except BlockingIOError:
@@ -216,7 +249,7 @@ def _take_lock(path: Path, *, make: bool = True) -> int | None:
 
 
 def _empty(path: Path) -> None:
-    """Remove all that is in the directory except the lock."""
+    """Delete everything in the directory except the lock."""
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -225,16 +258,16 @@ def _empty(path: Path) -> None:
 
 
 def _is_own(entry: Path) -> bool:
-    # By its name alone: whoever had the directory before may be removing it right now.
+    # Only the name is checked: another process may be deleting the entry at this moment.
     return entry.name.removesuffix(".new") in _OWN_FILES or re.fullmatch(r"redis-app-\d+", entry.name) is not None
 
 
-def _by(up: RunningInfo | None) -> str:
-    return f" (process {up.pid})" if up is not None else ""
+def _by(running: RunningInfo | None) -> str:
+    return f" (process {running.pid})" if running is not None else ""
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Write the file whole or not at all."""
+    """Replace the file in one step: a reader sees the old content or the new one."""
     new = path.with_name(path.name + ".new")
     new.write_text(json.dumps(content, indent=2) + "\n")
     new.replace(path)

@@ -1,8 +1,8 @@
-"""What cluster DNS knows about one headless Service, and what it answers. No socket, no clock.
+"""The DNS records of one headless Service and the responses to queries for them. No sockets, no clock.
 
-The answers follow CoreDNS's `kubernetes` plugin: SRV records have priority 0 and share a weight of 100, the addresses
-of their targets come along, the name with port and protocol in front (`_redis-port._tcp.…`) has addresses too, and a
-headless Service without pods does not exist at all (NXDOMAIN).
+The responses follow CoreDNS's `kubernetes` plugin. SRV records have priority 0 and share a weight of 100. An SRV
+response carries the addresses of its targets. The name with port and protocol in front (`_redis-port._tcp.…`) has
+addresses too. A headless Service without pods does not exist at all (NXDOMAIN).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from dns.rdatatype import RdataType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """One pod behind the Service. Two of the same name are two answers for it, as in the middle of a move."""
+    """One pod behind the Service. Two pods of one name give that name two addresses, as while a pod moves."""
 
     name: str
     addresses: tuple[str, ...]
-    """IPv4 or IPv6 addresses; none: SRV names the pod, but its own name has no address."""
+    """IPv4 or IPv6 addresses. Without any, SRV records name the pod, but its own name has no address."""
     port: int = 6379
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zone:
-    """A headless Service and its pods. Frozen: a change is a new zone that is published in place of the old one."""
+    """A headless Service and its pods. Frozen: to change the records, publish another zone."""
 
     pods: tuple[Pod, ...] = ()
     service: str = "redis-service"
@@ -44,9 +44,9 @@ class Zone:
     port_name: str = "redis-port"
     ttl_s: int = 5
     srv: bool = True
-    """False: no SRV records, as where the Service's port has no name."""
+    """False: no SRV records, as for a Service whose port has no name."""
     additional: bool = True
-    """False: SRV answers come without the addresses of their targets."""
+    """False: SRV responses do not carry the addresses of their targets."""
 
     @property
     def service_name(self) -> str:
@@ -63,7 +63,7 @@ class Zone:
         return f"{pod}.{self.service_name}"
 
     def answer(self, query: dns.message.Message) -> dns.message.Message:
-        """The whole response to `query`, however large; cutting it to size is the transport's business."""
+        """The whole response to `query`, of any size; the transport truncates it."""
         response = dns.message.make_response(query, recursion_available=True)
         response.flags |= dns.flags.AA
         if query.opcode() != dns.opcode.QUERY:
@@ -93,7 +93,9 @@ class Zone:
                     yield from self._records.get(target, {}).values()
 
     def _soa(self, name: dns.name.Name) -> dns.rrset.RRset:
-        """Who says no: this domain for its own names, the root for all others, as when CoreDNS forwards."""
+        """The SOA record of a negative response: of this domain for its own names, of the root for all others, as when
+        CoreDNS forwards a query.
+        """
         own = dns.name.from_text(f"{self.domain}.")
         text = f"ns.dns.{self.domain}. hostmaster.{self.domain}. 1 7200 1800 86400 {self.ttl_s}"
         return dns.rrset.from_text(
@@ -102,9 +104,9 @@ class Zone:
 
     @cached_property
     def _records(self) -> Mapping[dns.name.Name, Mapping[RdataType, dns.rrset.RRset]]:
-        """Every existing name with its records by type; a name that only has names below it exists and has none."""
+        """Every existing name with its records by type. A name that only has names below it exists without records."""
         records: dict[dns.name.Name, dict[RdataType, dns.rrset.RRset]] = {}
-        # Even while the Service has no pod, its namespace exists.
+        # The namespace exists even while the Service has no pods.
         self._exists(records, dns.name.from_text(f"{self.namespace}.svc.{self.domain}."))
         weight = max(1, 100 // max(1, len(self.pods)))
         for pod in self.pods:
@@ -131,7 +133,7 @@ class Zone:
             known.add(rrset[0])
 
     def _exists(self, records: dict[dns.name.Name, dict[RdataType, dns.rrset.RRset]], name: dns.name.Name) -> None:
-        """Enter `name` and every name above it up to the domain: what has names below it exists (RFC 8020)."""
+        """Enter `name` and every name above it up to the domain: a name with names below it exists (RFC 8020)."""
         top = dns.name.from_text(f"{self.domain}.")
         while name not in records:
             records[name] = {}

@@ -123,17 +123,42 @@ def mebibytes(count: int) -> str:
     return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"
 
 
+_COMPLETED = frozenset({"completed", "success"})
+_CANCELLED = frozenset({"canceled", "cancelled"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlotTask:
-    """A migration of slots by the servers' own command, as its source or its target reports it."""
+class SlotMigration:
+    """A migration of slots that servers do by themselves, as one of its two nodes reports it. Both nodes use one id."""
 
     task_id: str
     slots: SlotSet
     source: NodeId
     target: NodeId
-    failed: bool = False
-    """It failed. Redis tries a failed task again every second until it is cancelled."""
+    """Both ids are empty where Valkey does not report them: on a target, or its replica, that was restarted since."""
+    importing: bool
+    """Reported by the target."""
+    state: str
+    """The server's own word, in lower case."""
+    retries: bool
+    """A failure is not final: a target on Redis tries again each second, until the migration is cancelled."""
     why: str = ""
+    """The server's last error or message; empty while the migration goes well."""
+
+    @property
+    def completed(self) -> bool:
+        """Whether it succeeded, as far as this node knows."""
+        return self.state in _COMPLETED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it, or its latest try, failed."""
+        return self.state == "failed"
+
+    @property
+    def over(self) -> bool:
+        """Whether this node does nothing more for it."""
+        return self.state in _COMPLETED | _CANCELLED or (self.failed and not self.retries)
 
 
 @dataclass(frozen=True, kw_only=True)  # without slots: the derived facts below are cached
@@ -163,8 +188,8 @@ class Node:
     keys_in: Mapping[int, int] = field(default_factory=dict)
     """Keys in all of its databases by slot, for the slots in `ClusterView.slots_to_count`; other slots are missing."""
     memory: Memory = field(default_factory=Memory)
-    tasks: tuple[SlotTask, ...] = ()
-    """Migrations of slots that it takes part in; finished ones are left out."""
+    migrations: tuple[SlotMigration, ...] = ()
+    """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
     libraries: frozenset[str] = frozenset()
     """Names of its function libraries; read only where a new node is to receive them."""
     users: frozenset[str] = frozenset()

@@ -1,10 +1,14 @@
-"""The words of the protocol that each step is told with."""
+"""The text of every command that this program sends to a server: constants, functions of their arguments, and
+`commands_for`, which gives the commands of a write. What a reply means belongs in `wire`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import assert_never
 
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, NodeId
+from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
@@ -30,11 +34,47 @@ from bootstrap.model.steps import (
     Write,
 )
 
-Command = tuple[str | int, ...]
+Command = tuple[str | bytes | int, ...]
+"""A command's name and arguments; texts are sent as UTF-8."""
+
+KEYSPACE: Command = ("INFO", "keyspace")
+PERSISTENCE: Command = ("INFO", "persistence")
+NODE_TIMEOUT: Command = ("CONFIG", "GET", "cluster-node-timeout")
+LOOK: tuple[Command, ...] = (
+    ("CLUSTER", "NODES"),
+    ("CLUSTER", "INFO"),
+    ("INFO", "replication"),
+    KEYSPACE,
+    ("INFO", "memory"),
+    ("INFO", "server"),
+    ("CONFIG", "GET", "cluster-*"),
+)
+"""One look at a node."""
+KNOWN_MIGRATION_COMMANDS: Command = ("COMMAND", "INFO", "cluster|migration", "cluster|migrateslots")
+"""Which way of moving slots a server has: Redis's command, Valkey's, or neither."""
+PROBE_COMMANDS: Command = ("COMMAND", "INFO", "SET", "GET", "DEL")
+INLINE_PING = b"PING\r\n"
+"""The one command that is sent without redis-py, to find out whether a port answers without TLS."""
+
+RESET: Command = ("CLUSTER", "RESET", "HARD")
+FLUSH: Command = ("FLUSHALL", "ASYNC")
+SAVE: Command = ("SAVE",)
+"""Only for an empty server: it blocks until the file is written. It fails while a background save runs."""
+BGSAVE: Command = ("BGSAVE",)
+BGREWRITEAOF: Command = ("BGREWRITEAOF",)
+
+FUNCTION_LIST: Command = ("FUNCTION", "LIST")
+ACL_LIST: Command = ("ACL", "LIST")
+ACL_SAVE: Command = ("ACL", "SAVE")
+
+MIGRATION_STATUS: Command = ("CLUSTER", "MIGRATION", "STATUS", "ALL")
+GET_SLOT_MIGRATIONS: Command = ("CLUSTER", "GETSLOTMIGRATIONS")
+CANCEL_SLOT_MIGRATIONS: Command = ("CLUSTER", "CANCELSLOTMIGRATIONS")
+"""Valkey cancels all migrations of which the node is the source: it has no command for a single one."""
 
 
 def commands_for(write: Write) -> tuple[Command, ...]:
-    """The words that a step is told with, in order."""
+    """The commands of a write, in order. Raises TypeError for a write whose commands depend on replies."""
     match write:
         case SetTimeout():
             return (("CONFIG", "SET", "cluster-node-timeout", write.timeout_ms),)
@@ -43,27 +83,23 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case SetEpoch():
             return (("CLUSTER", "SET-CONFIG-EPOCH", write.epoch),)
         case Meet():
-            return (_meet(write.address, write.bus_port),)
+            return (meet(write.address, write.bus_port),)
         case AddSlots():
             return (("CLUSTER", "ADDSLOTS", *write.slots),)
         case Replicate() | Reattach():
             return (("CLUSTER", "REPLICATE", write.master),)
         case SetSlotState():
-            side = "IMPORTING" if write.importing else "MIGRATING"
-            return (("CLUSTER", "SETSLOT", write.slot, side, write.other),)
+            return ((importing if write.importing else migrating)(write.slot, write.other),)
         case SetSlotOwner():
-            return tuple(("CLUSTER", "SETSLOT", slot, "NODE", write.owner) for slot in write.slots)
+            return tuple(assign(slot, write.owner) for slot in write.slots)
         case TakeSlot():
-            return (("CLUSTER", "SETSLOT", write.slot, "NODE", write.node),)
+            return (assign(write.slot, write.node),)
         case CloseSlot():
             return (("CLUSTER", "SETSLOT", write.slot, "STABLE"),)
         case Wipe():
-            reset = ("CLUSTER", "RESET", "HARD")
-            flush = ("FLUSHALL", "ASYNC")
-            save = ("SAVE",)
-            return (("MULTI",), flush, reset, ("EXEC",), save) if write.flush else (reset, flush, save)
+            return (("MULTI",), FLUSH, RESET, ("EXEC",), SAVE) if write.flush else (RESET, FLUSH, SAVE)
         case MoveKeys() | MoveSlots() | Provision() | Leave() | CancelMigration():
-            raise TypeError(f"{type(write).__name__} is a conversation, not a command")
+            raise TypeError(f"{type(write).__name__} takes several exchanges with its node, not a list of commands")
         case ManualFailover():
             return (("CLUSTER", "FAILOVER"),)
         case Failover():
@@ -71,10 +107,93 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case Forget():
             return (("CLUSTER", "FORGET", write.lost),)
         case Announce():
-            return tuple(_meet(address, bus_port) for address, bus_port in write.others)
+            return tuple(meet(address, bus_port) for address, bus_port in write.others)
         case _:
             assert_never(write)
 
 
-def _meet(address: Address, bus_port: int) -> Command:
+def meet(address: Address, bus_port: int) -> Command:
+    """CLUSTER MEET; without a bus port (0) the server adds 10000 to the port."""
     return ("CLUSTER", "MEET", address.host, address.port, *((bus_port,) if bus_port else ()))
+
+
+def importing(slot: int, source: NodeId) -> Command:
+    """Sent to a slot's next owner."""
+    return ("CLUSTER", "SETSLOT", slot, "IMPORTING", source)
+
+
+def migrating(slot: int, target: NodeId) -> Command:
+    """Sent to a slot's present owner. Any other node refuses it."""
+    return ("CLUSTER", "SETSLOT", slot, "MIGRATING", target)
+
+
+def assign(slot: int, owner: NodeId) -> Command:
+    """Sets the slot's owner in the recipient's view. A recipient that imports the slot and becomes its owner also takes
+    a new config epoch, with which the others follow.
+    """
+    return ("CLUSTER", "SETSLOT", slot, "NODE", owner)
+
+
+def select(database: int) -> Command:
+    """The database of the commands that follow on the same connection."""
+    return ("SELECT", database)
+
+
+def count_keys(slot: int) -> Command:
+    """Counts a slot's keys in the selected database."""
+    return ("CLUSTER", "COUNTKEYSINSLOT", slot)
+
+
+def get_keys(slot: int, count: int) -> Command:
+    """Names at most `count` keys of a slot in the selected database."""
+    return ("CLUSTER", "GETKEYSINSLOT", slot, count)
+
+
+def memory_usage(samples: int) -> tuple[Command, Command]:
+    """MEMORY USAGE as its words before and after the key; `samples`: how many elements of a key are measured."""
+    return ("MEMORY", "USAGE"), ("SAMPLES", samples)
+
+
+def migrate(
+    target: Address, database: int, keys: Sequence[bytes], *, timeout_ms: int, login: tuple[str, ...]
+) -> Command:
+    """MIGRATE of several keys. `timeout_ms`: how long the two servers may exchange nothing. `login`: AUTH or AUTH2
+    with its arguments, where the target requires them.
+    """
+    where = (target.host, target.port)
+    return ("MIGRATE", *where, "", database, timeout_ms, "REPLACE", *login, "KEYS", *keys)
+
+
+def migration_import(slots: SlotSet) -> Command:
+    """Redis since 8.4, sent to the target: it names no source, which is the owner in the target's view."""
+    return ("CLUSTER", "MIGRATION", "IMPORT", *_bounds(slots))
+
+
+def migration_cancel(task_id: str) -> Command:
+    """Redis since 8.4, sent to the target."""
+    return ("CLUSTER", "MIGRATION", "CANCEL", "ID", task_id)
+
+
+def migrate_slots(slots: SlotSet, target: NodeId) -> Command:
+    """Valkey since 9.0, sent to the source. The reply is OK, without an id."""
+    return ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *_bounds(slots), "NODE", target)
+
+
+def function_code(library: str) -> Command:
+    """FUNCTION LIST of one library, with its code."""
+    return ("FUNCTION", "LIST", "LIBRARYNAME", library, "WITHCODE")
+
+
+def function_load(code: str) -> Command:
+    """Loads a function library, also over one of the same name."""
+    return ("FUNCTION", "LOAD", "REPLACE", code)
+
+
+def acl_set_user(name: str, rules: Sequence[str]) -> Command:
+    """Gives an ACL user exactly these rules."""
+    return ("ACL", "SETUSER", name, "reset", *rules)
+
+
+def _bounds(slots: SlotSet) -> tuple[int, ...]:
+    """The first and last slot of each range, one after the other."""
+    return tuple(slot for pair in slots.ranges for slot in pair)

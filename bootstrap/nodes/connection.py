@@ -1,9 +1,13 @@
-"""One connection to one server: commands go out all at once, and every reply is a value, errors included."""
+"""One connection to one server: the credentials that open it, and commands sent together whose replies, errors
+included, are values.
+"""
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -15,15 +19,22 @@ from redis.exceptions import ResponseError
 from bootstrap.nodes import tls
 from bootstrap.nodes.commands import Command
 
-WORDS_MAX = 200
-"""Characters of what a server or a library says that go into a log."""
-HIDDEN_MIN = 4
-"""So many first characters of a password, cut off there, are hidden: fewer tell little, and may end any word."""
+Ask = Callable[..., Any]
+"""`ask(*command)` sends a command to one server and returns its reply, also when that is an error. Raises where the
+connection is lost."""
+AskAll = Callable[[Sequence[Command]], list[Any]]
+"""The same for several commands, which are sent in one packet."""
+
+MESSAGE_MAX = 200
+"""Characters of a message from a server or a library that are logged."""
+PREFIX_MIN = 4
+"""The shortest beginning of a password that is hidden where a message was cut: a shorter one reveals little, and many
+words end with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """How to get in: user, password, TLS files. The password is never shown."""
+    """User, password and TLS files. The password is never shown."""
 
     username: str = ""
     password: str | None = None
@@ -34,38 +45,39 @@ class Credentials:
     def __repr__(self) -> str:
         return f"Credentials(username={self.username!r}, tls={self.ca_file is not None})"
 
-    def redact(self, text: str, longest: int = WORDS_MAX) -> str:
-        """The text without the password, cut to a readable length: servers and libraries quote what they were sent, and
-        servers cut what they quote, so the beginning of the password before a quotation mark or the end counts, too.
+    def redact(self, text: str, longest: int = MESSAGE_MAX) -> str:
+        """The text without the password, cut to `longest` characters. Servers and libraries quote what they received,
+        and servers cut their quotation, so a beginning of the password before a quotation mark or at the end is hidden,
+        too.
         """
         for form in {self.password, repr(self.password)[1:-1], ascii(self.password)[1:-1]} if self.password else ():
             text = text.replace(str(form), "…")
-            for length in range(len(form) - 1, HIDDEN_MIN - 1, -1):
+            for length in range(len(form) - 1, PREFIX_MIN - 1, -1):
                 text = text.replace(f"{form[:length]}'", "…'").removesuffix(form[:length])
         return text[:longest]
 
-    def as_migrate_takes_them(self) -> tuple[str, ...]:
-        """The words with which one server lets itself in to another; Redis 5 knows no user names."""
+    def migrate_login(self) -> tuple[str, ...]:
+        """The arguments of MIGRATE with which the source logs in to the target; Redis 5 has no user names."""
         if not self.password:
             return ()
         return ("AUTH2", self.username, self.password) if self.username else ("AUTH", self.password)
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """How to speak TLS, or None where it is not set. Raises Misconfigured where a file is not what it should be."""
-        return tls.context(self.ca_file, self.cert_file, self.key_file) if self.ca_file else None
+        """The context for TLS, or None where TLS is not configured. Raises Misconfigured that names a faulty file."""
+        return tls.client_context(self.ca_file, self.cert_file, self.key_file) if self.ca_file else None
 
     def connection_options(self) -> dict[str, Any]:
-        """The options that redis-py takes for them, for a single connection and for a client alike."""
+        """The options for redis-py, the same for a single connection and for a client."""
         return {"username": self.username or None, "password": self.password, "protocol": 2}
 
 
-def connections(context: ssl.SSLContext | None) -> type[Connection]:
-    """The kind of redis-py's connections, with TLS or without."""
-    return tls.connections(context) if context else Connection
+def connection_class(context: ssl.SSLContext | None) -> type[Connection]:
+    """redis-py's class of connections, with TLS or without."""
+    return tls.connection_class(context) if context else Connection
 
 
-def ask(connection: Connection, *command: str | int) -> Any:
-    """The reply to one command."""
+def ask(connection: Connection, *command: str | bytes | int) -> Any:
+    """The reply to one command; see `Ask`."""
     return ask_all(connection, (command,))[0]
 
 
@@ -81,6 +93,18 @@ def first_error(replies: Sequence[Any]) -> Exception | None:
     """The first error among replies, also within the reply of a transaction."""
     flat = chain.from_iterable(reply if isinstance(reply, list) else [reply] for reply in replies)
     return next((reply for reply in flat if isinstance(reply, Exception)), None)
+
+
+def socket_of(connection: Connection) -> socket.socket | None:
+    """The socket of a connection, with TLS where that is set; None while it is not connected."""
+    return connection._get_socket()  # noqa: SLF001 - redis-py has no public way to its socket
+
+
+def hang_up(connection: Connection) -> None:
+    """Ends a connection from another thread: the thread that reads from it gets an error immediately."""
+    if (raw := socket_of(connection)) is not None:
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
 
 
 def _reply(connection: Connection) -> Any:

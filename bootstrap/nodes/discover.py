@@ -1,7 +1,7 @@
-"""Which pods the headless Service lists, from the cluster's DNS: SRV and A/AAAA records, asked afresh each time.
+"""Which pods the headless Service lists, from the cluster's DNS: SRV and A/AAAA records, queried anew each time.
 
-Names are absolute and answers are not cached here, since cluster DNS may itself hold a "no such name" for 30 s. No
-answer is trusted: stale, missing and doubled ones are normal, so `observe` checks each by talking to the node.
+Names are absolute, and answers are not cached here, since the cluster's DNS may itself cache a "no such name" for 30 s.
+No answer is trusted: stale, missing and duplicate records are normal, so `observe` checks each by asking the node.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _WORKERS_MAX = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What the DNS said in one round."""
+    """What the DNS answered in one round."""
 
     peers: tuple[Peer, ...] = ()
     unexpected_names: tuple[str, ...] = ()
-    """Names under the Service that are no pod of the StatefulSet."""
+    """Names under the Service that are not those of a pod of the StatefulSet."""
     error: str = ""
-    """Why there may be no answer at all: the server is silent or fails. Empty when it answered, even with nothing."""
+    """Why the list may be incomplete: a name server is silent or fails. Empty when it answered, even with nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """Where the peers' names live."""
+    """The names under which the DNS knows the peers."""
 
     service: str
     namespace: str
@@ -63,15 +63,15 @@ class Names:
 
 
 class Resolver:
-    """Asks one of the given name servers, without a cache. Safe to use from several threads."""
+    """Queries the given name servers, one after the other, without a cache. Safe to use from several threads."""
 
     def __init__(self, nameservers: Sequence[Address], *, query_limit_s: float = QUERY_LIMIT_S) -> None:
         self._nameservers = nameservers
         self._query_limit_s = query_limit_s
 
     def ask(self, name: str, kind: str) -> dns.message.Message:
-        """The first usable answer; "no such name" is one. Raises NoAnswer when no name server gives any."""
-        troubles: list[str] = []
+        """The first usable answer; "no such name" is one. Raises NoAnswer when no name server gives one."""
+        errors: list[str] = []
         for server in self._nameservers:
             try:
                 query = dns.message.make_query(name, kind)
@@ -79,14 +79,14 @@ class Resolver:
                     query, server.host, timeout=self._query_limit_s, port=server.port, ignore_unexpected=True
                 )
             except dns.exception.Timeout:
-                troubles.append(f"the name server {server} does not answer")
+                errors.append(f"the name server {server} does not answer")
             except (dns.exception.DNSException, OSError, EOFError, ValueError) as error:
-                troubles.append(f"the name server {server} cannot be asked: {str(error) or type(error).__name__}")
+                errors.append(f"the name server {server} cannot be queried: {str(error) or type(error).__name__}")
             else:
                 if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     return answer
-                troubles.append(f"the name server {server} answers {dns.rcode.to_text(answer.rcode())}")
-        raise NoAnswer("; ".join(troubles))
+                errors.append(f"the name server {server} answers {dns.rcode.to_text(answer.rcode())}")
+        raise NoAnswer("; ".join(errors))
 
     def hosts(self, name: str) -> tuple[str, ...]:
         """The IPv4 and IPv6 addresses of a name, sorted; none if it does not exist. Raises NoAnswer."""
@@ -97,12 +97,12 @@ class Resolver:
 
 
 class NoAnswer(Exception):
-    """No name server gave a usable answer; the text says which was asked and what happened."""
+    """No name server gave a usable answer; the text names each server and what happened."""
 
 
 def system_nameservers() -> tuple[Address, ...]:
     """The name servers of this machine's resolv.conf. Raises Misconfigured when there is none."""
-    import dns.resolver  # here, since it takes a while to load and a given name server needs none of it
+    import dns.resolver  # here, since it takes a while to load, and is not needed where BOOTSTRAP_NAMESERVER is set
 
     try:
         resolver = dns.resolver.Resolver()
@@ -111,12 +111,12 @@ def system_nameservers() -> tuple[Address, ...]:
         raise _no_nameserver(f"resolv.conf: {error}") from error
     servers = tuple(Address(host, resolver.port) for host in found)
     if not servers:
-        raise _no_nameserver("resolv.conf names none")
+        raise _no_nameserver("resolv.conf lists none")
     return servers
 
 
 def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
-    """The pods that the Service lists, sorted by ordinal. Where SRV gives nothing, the `wanted` first pods by name."""
+    """The pods that the Service lists, sorted by ordinal. Without SRV records, the first `wanted` pods by name."""
     srv_name = f"_{names.port_name}._tcp.{names.zone}"
     try:
         answer = resolver.ask(srv_name, "SRV")
@@ -126,9 +126,9 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
             glue: dict[str, set[str]] = {}
         else:
             glue = _glue(answer)
-        hosts, failure = _hosts(resolver, sorted({target for target, _ in targets}), glue)
-    except NoAnswer as error:
-        return Listing(error=str(error))
+        hosts, error = _hosts(resolver, sorted({target for target, _ in targets}), glue)
+    except NoAnswer as no_answer:
+        return Listing(error=str(no_answer))
     pod_name = re.compile(rf"({re.escape(names.statefulset)}-(0|[1-9][0-9]{{0,5}}))\..*", re.ASCII)
     found: dict[tuple[int, str], set[Address]] = {}
     unexpected_names: set[str] = set()
@@ -139,11 +139,11 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
         else:
             unexpected_names.add(target.split(".", 1)[0])
     peers = (Peer(ordinal, pod, tuple(sorted(where))) for (ordinal, pod), where in found.items() if where)
-    return Listing(peers=tuple(sorted(peers)), unexpected_names=tuple(sorted(unexpected_names)), error=failure)
+    return Listing(peers=tuple(sorted(peers)), unexpected_names=tuple(sorted(unexpected_names)), error=error)
 
 
 def _glue(answer: dns.message.Message) -> dict[str, set[str]]:
-    """Addresses that came along with the SRV answer: as fresh as it is, and one question in place of one a pod."""
+    """The addresses in the SRV answer's additional section: as fresh as the answer, and no further query per pod."""
     glue: dict[str, set[str]] = {}
     for rrset in answer.additional:
         if rrset.rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA):
@@ -154,30 +154,30 @@ def _glue(answer: dns.message.Message) -> dict[str, set[str]]:
 def _hosts(
     resolver: Resolver, targets: Sequence[str], glue: Mapping[str, set[str]]
 ) -> tuple[Mapping[str, Iterable[str]], str]:
-    """The addresses of each target, and what went wrong, if anything. One name that gets no answer is one peer without
-    a record, not the end of the round.
+    """The addresses of each target, and the errors, if any. A name without an answer is a peer without a record, not
+    the end of the round.
     """
     hosts: dict[str, Iterable[str]] = dict(glue)
     lacking = [target for target in targets if target not in glue]
     if not lacking:
         return hosts, ""
-    silent = threading.Event()
+    failed = threading.Event()
 
     def ask(target: str) -> tuple[str, ...]:
-        """After the first silence nobody else is asked in this round: each question would take as long again."""
-        if silent.is_set():
+        """After the first failure no name is queried any more in this round: each query would take as long again."""
+        if failed.is_set():
             return ()
         try:
             return resolver.hosts(target)
         except NoAnswer:
-            silent.set()
+            failed.set()
             raise
 
     with ThreadPoolExecutor(max_workers=min(_WORKERS_MAX, len(lacking))) as pool:
-        asked = {target: pool.submit(ask, target) for target in lacking}
-    troubles = {str(error) for future in asked.values() if (error := future.exception())}
-    hosts |= {target: () if future.exception() else future.result() for target, future in asked.items()}
-    return hosts, "; ".join(sorted(troubles))
+        futures = {target: pool.submit(ask, target) for target in lacking}
+    errors = {str(error) for future in futures.values() if (error := future.exception())}
+    hosts |= {target: () if future.exception() else future.result() for target, future in futures.items()}
+    return hosts, "; ".join(sorted(errors))
 
 
 def _records(section: Iterable[dns.rrset.RRset], kind: str) -> Iterator[Any]:
@@ -192,6 +192,6 @@ def _family_first(host: str) -> tuple[bool, str]:
 
 def _no_nameserver(why: str) -> Misconfigured:
     reason = Reason(
-        code="nameserver", message=f"no name server to ask: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
+        code="nameserver", message=f"no name server to query: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
     )
     return Misconfigured(reason.message, reasons=(reason,))

@@ -1,4 +1,6 @@
-"""What an exception says about the server that caused it: the many ways of no answer, as one `Absence` each."""
+"""Errors → reasons: why a server gave no usable answer. The system, the TLS library, redis-py and the parsers report
+that in many exceptions; each becomes one `Failure`.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,20 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from bootstrap.errors import WireError
 from bootstrap.model.unreachable import UnreachableReason
 
+_TLS_REASONS = {
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server requires a client certificate, and none is set: set "
+    "BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE",
+    "TLSV1_ALERT_UNKNOWN_CA": "the server does not know the authority that signed the client certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client certificate has expired",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the server does not accept the client certificate",
+    "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",
+}
+"""What OpenSSL's most frequent reasons mean here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """No usable answer from an address: why, and in whose words."""
+    """No usable answer from an address: the reason, and the message of the server or the library."""
 
     why: UnreachableReason
     detail: str = ""
@@ -31,46 +43,37 @@ class Failure:
 
 
 class NotANode(Exception):
-    """The server answers, and its answer says that it is no cluster node."""
+    """The server answers, and its answer shows that it is not a cluster node."""
 
     def __init__(self, why: UnreachableReason) -> None:
         super().__init__(why.value)
         self.why = why
 
 
-def words_of(error: object) -> str:
-    """An error's words on one line, without characters that would move a terminal's cursor or colours."""
+def error_text(error: object) -> str:
+    """An error's message on one line, without characters that would move a terminal's cursor or change its colours."""
     line = " ".join(str(error).split()) or type(error).__name__
     return "".join(character if character.isprintable() else "?" for character in line)
 
 
-def server_words_of(error: BaseException) -> str:
-    """The server's own words where it gave some: redis-py's cluster client puts its own over them."""
+def server_error_text(error: BaseException) -> str:
+    """The server's own message, where there is one: redis-py's cluster client wraps it in errors of its own."""
     replies = [link for link in _chain_of(error) if isinstance(link, ResponseError)]
-    return words_of(replies[-1] if replies else error)
-
-
-def _chain_of(error: BaseException) -> list[BaseException]:
-    """An error and what caused it, down to the first cause."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    return chain
+    return error_text(replies[-1] if replies else error)
 
 
 def classify_error(error: BaseException) -> Failure:
-    """What an exception says about a server; redis-py wraps the system's errors in its own, so the chain is walked."""
-    detail = words_of(error)
+    """The reason behind an exception. redis-py wraps the system's errors in its own, so the chain of causes decides."""
+    detail = error_text(error)
     for link in _chain_of(error):
         match link:
             case NotANode():
                 return Failure(link.why)
             case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
-                return Failure(
-                    UnreachableReason.UNREACHABLE, detail
-                )  # it hung up: so does a server that is about to end
+                # The server closed the connection, as one that shuts down does.
+                return Failure(UnreachableReason.UNREACHABLE, detail)
             case ssl.SSLError():
-                return Failure(UnreachableReason.TLS, _tls_words(link) or detail)
+                return Failure(UnreachableReason.TLS, _tls_text(link) or detail)
             case BusyLoadingError():
                 return Failure(UnreachableReason.LOADING)
             case NoPermissionError():
@@ -82,28 +85,27 @@ def classify_error(error: BaseException) -> Failure:
                 return Failure(UnreachableReason.CONNECTION_REFUSED)
             case TimeoutError() | RedisTimeoutError():
                 return Failure(UnreachableReason.TIMEOUT)
-    return _silence_by_words(error, detail)
+    return _classify_text(error, detail)
 
 
-def _tls_words(error: ssl.SSLError) -> str:
-    """OpenSSL's reason, and for the usual ones what it means."""
+def _chain_of(error: BaseException) -> list[BaseException]:
+    """An error and its causes, down to the first one."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    return chain
+
+
+def _tls_text(error: ssl.SSLError) -> str:
+    """OpenSSL's reason, and what the frequent ones mean."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return f"the server's certificate is not accepted: {error.verify_message}"
     reason = error.reason or ""
     return f"{reason}: {_TLS_REASONS[reason]}" if reason in _TLS_REASONS else reason
 
 
-_TLS_REASONS = {
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate of the client, and none is set",
-    "TLSV1_ALERT_UNKNOWN_CA": "it does not know the authority that signed the client's certificate",
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the client's certificate has expired",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "it does not accept the client's certificate",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS",
-}
-
-
-def _silence_by_words(error: BaseException, detail: str) -> Failure:
-    """Errors that only their text tells apart."""
+def _classify_text(error: BaseException, detail: str) -> Failure:
+    """Errors that differ in their text alone."""
     if isinstance(error, ResponseError):
         if "cluster support disabled" in detail:
             return Failure(UnreachableReason.CLUSTER_OFF)
@@ -112,7 +114,7 @@ def _silence_by_words(error: BaseException, detail: str) -> Failure:
         if detail.startswith("BUSY"):
             return Failure(UnreachableReason.BUSY)
         if "protected mode" in detail:
-            return Failure(UnreachableReason.DENIED, "it is in protected mode")
+            return Failure(UnreachableReason.DENIED, "protected mode is on")
         return Failure(UnreachableReason.NOT_REDIS, detail)
     if isinstance(error, WireError | InvalidResponse | ValueError | RecursionError | MemoryError):
         return Failure(UnreachableReason.NOT_REDIS, detail)

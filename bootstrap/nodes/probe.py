@@ -1,7 +1,7 @@
-"""The last proof: as a client, write, read and delete a short-lived key in every shard, as `redis-cli -c` does by hand.
+"""Client probe: write, read and delete a short-lived key in every shard, as `redis-cli -c` does by hand.
 
-It goes through the access Service where there is one, so it also proves that clients get in. Only a run that changed
-something probes; a run on a healthy cluster writes nothing.
+It connects through the access Service where there is one, so it also proves that clients can connect. Only a run that
+changed something probes; a run on a healthy cluster writes nothing.
 """
 
 from __future__ import annotations
@@ -21,36 +21,35 @@ from bootstrap.clock import Clock, Deadline
 from bootstrap.model.node import Address, NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
-from bootstrap.nodes.client import ANSWER_LIMIT_S
-from bootstrap.nodes.connection import Credentials, connections
-from bootstrap.nodes.failures import server_words_of, words_of
+from bootstrap.nodes.commands import PROBE_COMMANDS
+from bootstrap.nodes.connection import Credentials, connection_class
+from bootstrap.nodes.failures import error_text, server_error_text
+from bootstrap.nodes.pool import ANSWER_LIMIT_S
 
 KEY_LIFE_MS = 10_000
-"""A key that a killed probe leaves behind is gone after this."""
-
-
+"""A key that a killed probe leaves behind expires after this."""
 PROBE_LIMIT_S = 15.0
-"""How long one probe may take as a whole: a socket's own limit never ends for a door that drips bytes."""
+"""How long a whole probe may take: a socket's own limit never ends a server that sends a byte now and then."""
 
 
 class ProbeFailed(Exception):
-    """A client could not do what it should be able to; the text says which step, in which shard."""
+    """A client could not do what it should be able to do; the text names the step and the shard."""
 
 
 def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, clock: Clock) -> int:
-    """Enters through the first door that opens and probes every shard; returns how many it proved.
+    """Connects through the first endpoint that answers and probes every shard; returns the number of shards.
 
-    Raises ProbeFailed with the first thing that a client could not do.
+    Raises ProbeFailed with the first step that failed, and what `clock.check` raises.
     """
     ended: list[int | Exception] = []
 
     def run() -> None:
         try:
             ended.append(_probe(view, endpoints, credentials))
-        except Exception as error:  # noqa: BLE001 - redis-py's own, the system's, and what a stranger makes it raise
+        except Exception as error:  # noqa: BLE001 - a server that is not Redis makes redis-py raise anything
             ended.append(error)
 
-    # A daemon: one that hangs in a socket neither holds up this run nor the end of the program.
+    # A daemon thread: one that hangs in a socket delays neither this run nor the end of the program.
     thread = threading.Thread(target=run, name="probe", daemon=True)
     thread.start()
     limit = Deadline.after(PROBE_LIMIT_S, clock)
@@ -64,27 +63,28 @@ def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credenti
         case [ProbeFailed() as error]:
             raise error
         case [Exception() as error]:
-            raise ProbeFailed(f"no way in through {through}: {credentials.redact(server_words_of(error))}") from error
+            message = credentials.redact(server_error_text(error))
+            raise ProbeFailed(f"a client cannot connect through {through}: {message}") from error
         case _:
-            raise ProbeFailed(f"no way in through {through}: no answer within {PROBE_LIMIT_S:g} s")
+            raise ProbeFailed(f"a client cannot connect through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
 
 class _Client(RedisCluster):
-    """Where the key stands in a command, redis-py asks of all commands at once: a hundred kilobytes, a tenth of a short
-    run (*measured*). This client asks of those that it sends.
+    """redis-py asks where the keys stand in every command that the server has: a hundred kilobytes, a tenth of a short
+    run (*measured*). This client asks for the commands that it sends.
     """
 
     def command(self, **_: object) -> dict[str, dict[str, Any]]:
-        told: dict[str, dict[str, Any]] = self.execute_command("COMMAND", "INFO", "SET", "GET", "DEL")  # type: ignore[no-untyped-call]
-        return told
+        reply: dict[str, dict[str, Any]] = self.execute_command(*PROBE_COMMANDS)  # type: ignore[no-untyped-call]
+        return reply
 
 
 def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials) -> int:
     client = _Client(
-        # Only a client that is given a URL takes a kind of connection; the other doors are as good.
+        # Only a client with a URL accepts a class of connections. It uses the other endpoints in the same way.
         url=f"redis://{endpoints[0]}",
-        startup_nodes=[ClusterNode(door.host, door.port) for door in endpoints[1:]],
-        connection_class=connections(credentials.tls_context()),
+        startup_nodes=[ClusterNode(endpoint.host, endpoint.port) for endpoint in endpoints[1:]],
+        connection_class=connection_class(credentials.tls_context()),
         socket_timeout=ANSWER_LIMIT_S,
         socket_connect_timeout=ANSWER_LIMIT_S,
         retry=Retry(NoBackoff(), 0),
@@ -100,7 +100,7 @@ def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credent
 
 
 def keys_for(owners: Mapping[NodeId, SlotSet], token: str) -> Mapping[NodeId, str]:
-    """One key a master that hashes to a slot of its own. With 16384 slots a few tries a shard find one."""
+    """One key per master, whose slot that master owns. With 16384 slots a few tries per shard find one."""
     found: dict[NodeId, str] = {}
     owner_of = {slot: master for master, slots in owners.items() for slot in slots}
     for number in count():
@@ -110,7 +110,7 @@ def keys_for(owners: Mapping[NodeId, SlotSet], token: str) -> Mapping[NodeId, st
             found[owner] = key
         if len(found) == len(owners) or number > 100 * 16384:
             return found
-    raise AssertionError("count() ends never")
+    raise AssertionError("count() never ends")
 
 
 def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -> None:
@@ -122,7 +122,7 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
         step = "delete"
         client.delete(key)
     except Exception as error:
-        words = credentials.redact(words_of(error))
-        raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {words}") from error
+        message = credentials.redact(error_text(error))
+        raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {message}") from error
     if found != key:
-        raise ProbeFailed(f"a client read another value than it wrote in the shard of {pod}")
+        raise ProbeFailed(f"a client read a different value than it wrote in the shard of {pod}")

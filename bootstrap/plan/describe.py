@@ -114,7 +114,7 @@ def _describe_wait(step: Wait, view: ClusterView) -> str:
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
             return "wait until every replica has its copy and its link is up" + (f" (down: {down})" if down else "")
         case AwaitMigrations():
-            moving = sorted({str(task.slots) for node in view.nodes for task in node.tasks})
+            moving = sorted({str(each.slots) for node in view.nodes for each in node.migrations})
             return f"wait until the servers have moved the slots {', '.join(moving) or 'that they migrate'}"
         case AwaitServing():
             return "wait until every node reports cluster_state:ok"

@@ -28,8 +28,8 @@ def resize(found: Assessment) -> Iterator[Phase]:
     ones are done and all nodes agree.
     """
     steps: tuple[Step, ...]
-    if failed := [(node, task) for node in found.view.nodes for task in node.tasks if task.failed]:
-        steps = tuple(CancelMigration(node=node.node_id, task_id=task.task_id) for node, task in failed)
+    if failed := [(node, each) for node in found.view.nodes for each in node.migrations if each.failed]:
+        steps = tuple(CancelMigration(node=node.node_id, task_id=each.task_id) for node, each in failed)
         yield Phase(name="cancel migrations", why="the server would retry a failed migration forever", steps=steps)
     elif not settled(AwaitMigrations(), found.view):
         why = "a run that was killed has started them"

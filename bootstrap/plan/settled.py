@@ -89,7 +89,7 @@ def _write_settled(step: Write, view: ClusterView) -> bool:
         case MoveSlots():
             return step.target in nodes and all(not step.slots - line.slots for line in _lines(step.target, view))
         case CancelMigration():
-            return step.node in nodes and all(task.task_id != step.task_id for task in nodes[step.node].tasks)
+            return step.node in nodes and all(each.task_id != step.task_id for each in nodes[step.node].migrations)
         case ManualFailover():
             return (
                 step.candidate in nodes
@@ -125,7 +125,7 @@ def _wait_settled(step: Wait, view: ClusterView) -> bool:
         case AwaitReplication():
             return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
         case AwaitMigrations():
-            return not any(node.tasks for node in view.nodes)
+            return not any(node.migrations for node in view.nodes)
         case AwaitServing():
             return all(node.serving for node in view.nodes)
         case _:

@@ -14,9 +14,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -29,6 +30,7 @@ from bootstrap.nodes.connection import Credentials
 from bootstrap.run.report import aligned
 from bootstrap.verify import violations
 from tests.bench.looking import start, start_apply, view_of
+from tests.bench.results import facts, ratio, seconds, store, version_of
 
 LIMIT_S = 120.0
 NODE_TIMEOUT_MS = 5000
@@ -45,6 +47,8 @@ class Timing:
     healthy: float
     startup: float
     """Of Python and its libraries, until `apply` says its first word: contained in its figures."""
+    rounds: Mapping[str, Sequence[float]]
+    """Every figure behind the medians, by the names of this class."""
 
 
 class Bench:
@@ -149,9 +153,28 @@ def measure(nodes: int, rounds: int, server: str | None) -> Timing:
                     times["healthy"].append(bench.healthy())
                     times["startup"].append(bench.startup())
     medians = {name: statistics.median(values) for name, values in times.items()}
-    return Timing(
-        2 * shards, medians["redis_cli"], medians["quick"], medians["plain"], medians["healthy"], medians["startup"]
-    )
+    return Timing(nodes=2 * shards, **medians, rounds=times)
+
+
+def stored(row: Timing, server: str | None) -> dict[str, Any]:
+    """The row as it is stored."""
+    program = find_program(server)
+    names = {
+        "redis_cli": "redis-cli",
+        "quick": "apply",
+        "plain": "apply, timeouts left alone",
+        "healthy": "apply on a healthy cluster",
+        "startup": "start-up of apply",
+    }
+    figures = {names[name]: seconds(rounds_s) for name, rounds_s in row.rounds.items()}
+    return {
+        "server": f"{program.name} {program.version}",
+        "tool": version_of("redis-cli"),
+        "nodes": row.nodes,
+        "rounds": len(row.rounds["quick"]),
+        "figures": figures,
+        "ratios": {tool: ratio(figures, tool, "redis-cli") for tool in ("apply", "apply, timeouts left alone")},
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -160,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", default="6,30,60,100", help="sizes, comma-separated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", help="server program; default: as `local` finds it")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
     options = parser.parse_args(arguments)
     if shutil.which("redis-cli") is None:
         raise SystemExit("redis-cli is not on PATH: there is nothing to compare with")
@@ -177,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     ]
     for size in (int(text) for text in options.nodes.split(",")):
+        now = facts()
         row = measure(size, options.rounds, options.server)
+        store(options.json, "forming", stored(row, options.server) | now)
         ratios = (row.quick / row.redis_cli, row.plain / row.redis_cli)
         rows.append(
             (

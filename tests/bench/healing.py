@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from redis import Redis, RedisCluster
 from redis.cluster import ClusterNode
@@ -31,6 +32,7 @@ from bootstrap.run.report import aligned
 from bootstrap.verify import violations
 from tests.available_servers import SERVERS
 from tests.bench.looking import start_apply, view_of
+from tests.bench.results import facts, seconds, store
 
 LIMIT_S = 60.0
 OWN_DELAY_S = 2.0
@@ -80,8 +82,8 @@ def move_all(cluster: LocalCluster, number: int) -> None:
             door.ping()
 
 
-def measure(server: str, rounds: int) -> tuple[float, float]:
-    """Medians, seconds: with a run that waits already, and with one that starts at that moment."""
+def measure(server: str, rounds: int) -> tuple[list[float], list[float]]:
+    """Each round, seconds: with a run that waits already, and with one that starts at that moment."""
     waiting: list[float] = []
     starting: list[float] = []
     with (
@@ -104,19 +106,35 @@ def measure(server: str, rounds: int) -> tuple[float, float]:
             (waiting if early else starting).append(until_good(cluster, began))
             if process.wait(LIMIT_S) != 0:
                 raise SystemExit("apply failed")
-    return statistics.median(waiting), statistics.median(starting)
+    return waiting, starting
+
+
+def stored(server: str, waiting: Sequence[float], starting: Sequence[float]) -> dict[str, Any]:
+    """The row as it is stored."""
+    program = find_program(server)
+    return {
+        "server": f"{program.name} {program.version}",
+        "nodes": 6,
+        "keys": KEYS,
+        "rounds": len(waiting),
+        "figures": {"apply was waiting": seconds(waiting), "apply starts then": seconds(starting)},
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
     options = parser.parse_args(arguments)
     rows: list[tuple[str, ...]] = [
         ("SERVER", "apply was waiting s", "over the servers' 2 s", "apply starts then s", "over the servers' 2 s")
     ]
     for name, path in SERVERS.items():
-        waiting, starting = measure(str(path), options.rounds)
+        now = facts()
+        rounds = measure(str(path), options.rounds)
+        waiting, starting = (statistics.median(each) for each in rounds)
+        store(options.json, "healing", stored(str(path), *rounds) | now)
         times = (waiting, waiting - OWN_DELAY_S, starting, starting - OWN_DELAY_S)
         rows.append((name, *(f"{seconds:.2f}" for seconds in times)))
         print(aligned(rows), flush=True)

@@ -19,10 +19,11 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from redis import Redis, RedisCluster
 from redis.cluster import ClusterNode
@@ -50,6 +51,7 @@ from bootstrap.run.report import aligned
 from tests.available_servers import CLIENTS, SERVERS
 from tests.bench.filling import fill
 from tests.bench.looking import start, start_apply, view_of
+from tests.bench.results import facts, ratio, seconds, store, version_of
 from tests.real.checker import Checker
 
 LIMIT_S = 600.0
@@ -226,10 +228,13 @@ def _even(view: ClusterView) -> bool:
     return settled(AwaitAgreement(), view) and [len(node.slots) for node in view.nodes] == [SHARE] * 4
 
 
-def measure(server: str, keys: int, rounds: int, *, clients: bool) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def measure(
+    server: str, keys: int, rounds: int, *, clients: bool, json_path: Path | None
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """One row of times, and what clients felt by tool where that is wanted."""
     times: dict[str, list[Turn]] = {"cli": [], "apply": []}
     felt: dict[str, list[Felt]] = {"cli": [], "apply": []}
+    now = facts()
     with (
         tempfile.TemporaryDirectory() as directory,
         LocalCluster(find_program(str(SERVERS[server])), Path(directory), nodes=4, config=_config(server)) as cluster,
@@ -246,6 +251,7 @@ def measure(server: str, keys: int, rounds: int, *, clients: bool) -> tuple[tupl
             felt[tool.__name__].append(bench.felt(tool))
             bench.back()
     load = f"{os.getloadavg()[0]:.1f}"
+    store(json_path, "moving", stored(server, keys, times, felt) | now)
     return _row(server, keys, times, load), [_felt_row(server, keys, name, f) for name, f in felt.items() if f]
 
 
@@ -270,6 +276,28 @@ HEAD: tuple[str, ...] = (
     "cli, apply from-to s",
     "load",
 )
+
+
+def stored(
+    server: str, keys: int, times: Mapping[str, Sequence[Turn]], felt: Mapping[str, Sequence[Felt]]
+) -> dict[str, Any]:
+    """The row as it is stored; what clients felt only where that was measured."""
+    program = find_program(str(SERVERS[server]))
+    figures = {
+        "own tool": seconds([turn.took_s for turn in times["cli"]]),
+        "apply": seconds([turn.took_s for turn in times["apply"]]),
+        "the move itself": seconds([turn.move_s for turn in times["apply"]]),
+        "start-up of apply": seconds([turn.startup_s for turn in times["apply"]]),
+    }
+    clients = {name: [asdict(each) for each in each_felt] for name, each_felt in felt.items() if each_felt}
+    return {
+        "server": f"{program.name} {program.version}",
+        "tool": version_of(CLIENTS[_cli_name(server)]),
+        "keys": keys,
+        "rounds": len(times["apply"]),
+        "figures": figures,
+        "ratios": {name: ratio(figures, name, "own tool") for name in ("apply", "the move itself")},
+    } | ({"clients": clients} if clients else {})
 
 
 def _row(server: str, keys: int, times: dict[str, list[Turn]], load: str) -> tuple[str, ...]:
@@ -314,6 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", action="store_true", help="also say what clients feel of it")
     parser.add_argument("--quick", action="store_true", help="75,000 keys, one round")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
     options = parser.parse_args(arguments)
     sizes, rounds = ([75_000], 1) if options.quick else (options.keys, options.rounds)
     rows, felt_rows = [HEAD], [FELT_HEAD]
@@ -322,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if _cli_name(server) not in CLIENTS:
                 print(f"{server}: not measured, for {_cli_name(server)} is not on this machine", flush=True)
                 continue
-            row, felt = measure(server, keys, rounds, clients=options.clients)
+            row, felt = measure(server, keys, rounds, clients=options.clients, json_path=options.json)
             rows.append(row)
             felt_rows += felt
             print(aligned(rows), flush=True)

@@ -1,6 +1,6 @@
-"""Runs in a pod, with the redis-py of the Job's image. Prints how many went well.
+"""Runs in a pod, with the redis-py of the Job's image. Prints the number of successes.
 
-`write FROM TO`, `read FROM TO`: keys, through the Service gold-redis. `reach PORT ADDRESS…`: which addresses let it in.
+`write FROM TO`, `read FROM TO`: keys, through the Service gold-redis. `reach PORT ADDRESS…`: connections to addresses.
 """
 
 import socket
@@ -16,7 +16,7 @@ AUTH, TLS = Path("/etc/redis-auth"), Path("/etc/redis-tls")
 
 
 def keys(verb: str, first: int, last: int) -> int:
-    """Writes or reads so many keys, with the name, password and certificate that the pod was given, if any."""
+    """Writes or reads these keys. Logs in and uses TLS if the Secrets for that are mounted."""
     known: dict[str, Any] = {}
     if (AUTH / "password").exists():
         known |= {key: (AUTH / key).read_text(encoding="utf-8") for key in ("username", "password")}
@@ -31,7 +31,7 @@ def keys(verb: str, first: int, last: int) -> int:
 
 
 def reach(port: int, *addresses: str) -> int:
-    """To how many of the addresses a connection comes about."""
+    """The number of addresses that accept a connection."""
     reached = 0
     for address in addresses:
         with suppress(OSError), socket.create_connection((address, port), LIMIT_S):
@@ -40,5 +40,5 @@ def reach(port: int, *addresses: str) -> int:
 
 
 if __name__ == "__main__":
-    verb, *words = sys.argv[1:]
-    print(reach(int(words[0]), *words[1:]) if verb == "reach" else keys(verb, int(words[0]), int(words[1])))
+    verb, *arguments = sys.argv[1:]
+    print(reach(int(arguments[0]), *arguments[1:]) if verb == "reach" else keys(verb, *map(int, arguments)))

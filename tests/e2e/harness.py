@@ -1,4 +1,4 @@
-"""A namespace of its own on a real cluster, and what a person would do there: kubectl, with a limit on everything."""
+"""A namespace on a real cluster, and kubectl for the actions of a person in it. Every call has a time limit."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from typing import Any, TypeVar
 
 from tests.manifests.kustomize import KUBECTL, OVERLAYS, Manifest, written
 
-from .secrets import SECRETS
+from .redis_secrets import SECRETS
 
 T = TypeVar("T")
 
 KUBECTL_S = 120
-"""For one call; a `kubectl delete` waits until the object is gone."""
+"""For one call. `kubectl delete` waits until the object is deleted."""
 RUN_S = 360
-"""For a run of the Job: its own deadline is 300 s, and an image may have to be pulled first."""
+"""For a run of the Job: its deadline is 300 s, and the image may have to be pulled first."""
 PODS_S = 180
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 LET_IN = {"gold-redis-client": "true"}
-"""By the component network-policy."""
+"""The label of clients that the component network-policy admits."""
 OURS = {"app.kubernetes.io/part-of": "redis-cluster-e2e"}
 FORBIDDEN = re.compile(r"does not let this account|HTTP 403|[Ff]orbidden")
 CLIENT = Path(__file__).with_name("client.py")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconciler:
-    """One Job that has ended: its condition, what its pods said, one after the other, and what they left behind."""
+class Run:
+    """One Job that has ended: its condition, and the logs and termination messages of its pods in order."""
 
     condition: str
     reason: str
     log: str
-    last_words: tuple[str, ...]
+    termination_messages: tuple[str, ...]
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
         """The last line of the log."""
-        said: dict[str, Any] = json.loads(self.log.splitlines()[-1])
-        assert said["event"] == "outcome", self.log
-        return said
+        outcome: dict[str, Any] = json.loads(self.log.splitlines()[-1])
+        assert outcome["event"] == "outcome", self.log
+        return outcome
 
     def events(self, name: str) -> tuple[dict[str, Any], ...]:
-        """The log's lines of that event."""
+        """The lines of the log for that event."""
         lines = (json.loads(line) for line in self.log.splitlines() if line.startswith("{"))
         return tuple(line for line in lines if line["event"] == name)
 
     @property
     def roles(self) -> dict[str, str]:
-        """Each pod's master, a master's is itself: by the table at the end of the log."""
+        """The master of each pod, from the table at the end of the log. A master is its own master."""
         lines = [line.split() for line in self.log.splitlines()]
         start = next(number for number, words in enumerate(lines) if words[:3] == ["POD", "ROLE", "SHARD"])
         rows = [words[:3] for words in lines[start + 1 :] if not words[0].startswith("{")]
@@ -69,34 +69,34 @@ class Reconciler:
 
     @property
     def forbidden(self) -> tuple[str, ...]:
-        """The log's lines about requests that Kubernetes did not let through; the program tells all of them."""
+        """The lines of the log about requests that Kubernetes has denied. The program logs all of them."""
         return tuple(line for line in self.log.splitlines() if FORBIDDEN.search(line))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Namespace:
-    """One namespace of one cluster, which is named in every call: whatever the current context is, it is not used."""
+    """One namespace of one cluster. Every call names the context, so the current context is never used."""
 
     context: str
     name: str
     image: str
 
-    def kubectl(self, *words: str, stdin: str | None = None, limit_s: float = KUBECTL_S) -> str:
-        """What kubectl printed. Fails the test where kubectl failed."""
-        done = self._kubectl(words, stdin, limit_s)
-        assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stdout}\n{done.stderr}"
+    def kubectl(self, *arguments: str, stdin: str | None = None, limit_s: float = KUBECTL_S) -> str:
+        """The output of kubectl. The test fails if kubectl fails."""
+        done = self._kubectl(arguments, stdin, limit_s)
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def refused(self, *words: str, stdin: str | None = None) -> str:
-        """What kubectl complained of. Fails the test where it did not."""
-        done = self._kubectl(words, stdin, KUBECTL_S)
-        assert done.returncode != 0, f"kubectl {' '.join(words)}: {done.stdout}"
+    def refused(self, *arguments: str, stdin: str | None = None) -> str:
+        """The error of kubectl. The test fails if kubectl succeeds."""
+        done = self._kubectl(arguments, stdin, KUBECTL_S)
+        assert done.returncode != 0, f"kubectl {' '.join(arguments)}: {done.stdout}"
         return done.stderr
 
-    def _kubectl(self, words: Sequence[str], stdin: str | None, limit_s: float) -> subprocess.CompletedProcess[str]:
+    def _kubectl(self, arguments: Sequence[str], stdin: str | None, limit_s: float) -> subprocess.CompletedProcess[str]:
         place = ["--context", self.context, "--namespace", self.name]
         return subprocess.run(
-            [KUBECTL, *place, *words],
+            [KUBECTL, *place, *arguments],
             input=stdin,
             stdin=None if stdin is not None else subprocess.DEVNULL,
             capture_output=True,
@@ -105,25 +105,25 @@ class Namespace:
             check=False,
         )
 
-    def get(self, *words: str) -> Any:
-        """`kubectl get`, as data."""
-        return json.loads(self.kubectl("get", *words, "-o", "json") or "null")
+    def get(self, *arguments: str) -> Any:
+        """The parsed output of `kubectl get`."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json") or "null")
 
     def create(self) -> None:
-        """The namespace, with the restricted Pod Security Standard enforced."""
+        """Creates the namespace, with the restricted Pod Security Standard enforced."""
         metadata = {"name": self.name, "labels": RESTRICTED | OURS}
         self.kubectl(
             "create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         )
 
     def create_all(self, manifests: Iterable[Manifest]) -> None:
-        """Objects of a test's own."""
+        """Creates the objects of a test."""
         self.kubectl(
             "create", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
         )
 
     def delete(self) -> None:
-        """All of it, without waiting for it."""
+        """Deletes the namespace without waiting for the end."""
         self.kubectl("delete", "namespace", self.name, "--wait=false", "--ignore-not-found")
 
     def apply(self, overlay: str, **fields: Any) -> str:
@@ -131,52 +131,52 @@ class Namespace:
         name, tag = self.image.rsplit(":", 1)
         images = [{"name": "redis-bootstrap", "newName": name, "newTag": tag}]
         with written(resources=[OVERLAYS / overlay], images=images, **fields) as directory:
-            self._bring_secrets(self.kubectl("kustomize", str(directory)))
+            self._create_secrets(self.kubectl("kustomize", str(directory)))
             return self.kubectl("apply", "-k", str(directory))
 
-    def _bring_secrets(self, manifests: str) -> None:
-        """Those that the manifests name are the user's to bring, beforehand."""
+    def _create_secrets(self, manifests: str) -> None:
+        """Creates the Secrets that the manifests name, as a user would."""
         for name, data_of in SECRETS.items():
             if f"secretName: {name}\n" in manifests and not self.get("secret", name, "--ignore-not-found"):
                 metadata = {"name": name}
                 self.create_all([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data_of()}])
 
-    def run(self, name: str) -> Reconciler:
-        """A run for the asking, from its start to its end."""
+    def run(self, name: str) -> Run:
+        """Starts a run from the CronJob and waits for its end."""
         self.start(name)
         return self.ended(name)
 
     def start(self, name: str) -> None:
-        """A run for the asking."""
+        """Starts a run from the CronJob."""
         self.kubectl("create", "job", "--from=cronjob/redis-bootstrap", name)
 
-    def ended(self, job: str = "redis-bootstrap", limit_s: float = RUN_S) -> Reconciler:
-        """That Job, once it is complete or has failed."""
+    def ended(self, job: str = "redis-bootstrap", limit_s: float = RUN_S) -> Run:
+        """Waits until that Job is complete or has failed."""
 
         def end() -> Manifest | None:
             conditions = self.get("job", job)["status"].get("conditions", [])
             return next((each for each in conditions if each["type"] in ("Complete", "Failed")), None)
 
         condition = until(end, f"job {job} ends", limit_s)
-        return Reconciler(
+        return Run(
             condition=condition["type"],
             reason=condition.get("reason", ""),
             log=self.log(job),
-            last_words=tuple(self._last_words(job)),
+            termination_messages=tuple(self._termination_messages(job)),
         )
 
     def log(self, job: str) -> str:
-        """What the pods of that Job have said so far."""
+        """The logs of the pods of that Job so far."""
         return "".join(self.kubectl("logs", pod["metadata"]["name"]) for pod in self.tries(job) if _has_run(pod))
 
-    def _last_words(self, job: str) -> Iterator[str]:
+    def _termination_messages(self, job: str) -> Iterator[str]:
         for pod in self.tries(job):
             for status in pod["status"].get("containerStatuses", []):
                 if "terminated" in status["state"]:
                     yield status["state"]["terminated"].get("message", "")
 
     def tries(self, job: str) -> list[Manifest]:
-        """The pods of that Job, the first try first."""
+        """The pods of that Job, in order of their creation."""
         pods: list[Manifest] = self.get("pods", "-l", f"job-name={job}")["items"]
         return sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
@@ -186,46 +186,46 @@ class Namespace:
         return {pod["metadata"]["name"]: pod for pod in pods}
 
     def wait_for_servers(self, count: int = 6, *, ready: bool = True, but: frozenset[str] = frozenset()) -> None:
-        """Until that many pods run (and are ready), none of which has a uid of `but`."""
+        """Waits until that many pods run (and are ready). Pods with a uid in `but` do not count."""
 
         def good(pod: Manifest) -> bool:
             status = next(iter(pod["status"].get("containerStatuses", [])), {"started": False, "ready": False})
             here = pod["metadata"]["uid"] not in but and "deletionTimestamp" not in pod["metadata"]
             return bool(here and status["started"] and (status["ready"] or not ready))
 
-        words = "ready" if ready else "up"
-        until(lambda: sum(map(good, self.servers().values())) == count, f"{count} pods are {words}", PODS_S)
+        state = "ready" if ready else "up"
+        until(lambda: sum(map(good, self.servers().values())) == count, f"{count} pods are {state}", PODS_S)
 
-    def redis(self, pod: str, *words: str) -> str:
-        """What that server answers."""
-        return self.kubectl("exec", pod, "-c", "redis", "--", "redis-cli", *words).strip()
+    def redis(self, pod: str, *arguments: str) -> str:
+        """Runs redis-cli in that pod, and returns its output."""
+        return self.kubectl("exec", pod, "-c", "redis", "--", "redis-cli", *arguments).strip()
 
-    def client(self, *words: str, name: str = "client", labels: dict[str, str] | None = None) -> str:
-        """What a cluster client says that runs in a pod of its own and enters through the Service gold-redis.
+    def client(self, *arguments: str, name: str = "client", labels: dict[str, str] | None = None) -> str:
+        """Runs the cluster client in a pod of its own, and returns its output. It connects to the Service gold-redis.
 
-        The pod is made when it is first asked; without `labels` it has those by which clients are let in.
+        The first call creates the pod. By default it has the label of clients that network-policy admits.
         """
         if not self.get("pod", name, "--ignore-not-found"):
             self.create_all([_client_pod(self.image, name, LET_IN if labels is None else labels)])
             self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={PODS_S}s", limit_s=PODS_S + 5)
         program = CLIENT.read_text(encoding="utf-8")
-        return self.kubectl("exec", "-i", name, "--", "python", "-", *words, stdin=program).strip()
+        return self.kubectl("exec", "-i", name, "--", "python", "-", *arguments, stdin=program).strip()
 
-    def story(self) -> str:
-        """What one would look at after a failure: objects, Events, and the log of every container."""
+    def describe(self) -> str:
+        """The objects, the Events and the log of every container, for the report of a failure."""
         parts = [
             self._kubectl(("get", "pods,pvc,jobs", "-o", "wide"), None, KUBECTL_S).stdout,
             self._kubectl(("get", "events", "--sort-by=.lastTimestamp"), None, KUBECTL_S).stdout,
         ]
         for pod in self.get("pods")["items"]:
             name = pod["metadata"]["name"]
-            said = self._kubectl(("logs", name, "--all-containers", "--prefix", "--tail=60"), None, KUBECTL_S)
-            parts.append(said.stdout or said.stderr)
+            log = self._kubectl(("logs", name, "--all-containers", "--prefix", "--tail=60"), None, KUBECTL_S)
+            parts.append(log.stdout or log.stderr)
         return "\n".join(parts)
 
 
 def until(look: Callable[[], T | None], what: str, limit_s: float) -> T:
-    """What `look` found, as soon as it finds something; looks twice a second, at most so long."""
+    """Calls `look` twice a second until it returns something. Fails after the limit."""
     end = time.monotonic() + limit_s
     while not (found := look()):
         assert time.monotonic() < end, f"not within {limit_s:g} s: {what}"
@@ -249,7 +249,7 @@ def load(command: str, image: str) -> None:
 
 
 def environment(name: str) -> str:
-    """A variable; "" where it is not set."""
+    """The environment variable, or "" if it is not set."""
     return os.environ.get(name, "")
 
 

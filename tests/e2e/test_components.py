@@ -1,4 +1,4 @@
-"""Components that only a real cluster can show at work."""
+"""Components that need a real cluster to show their effect."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
 
-from .asked import needs_disks
 from .harness import PODS_S, Namespace, until
+from .requirements import needs_disks
 
 NETWORK_POLICY = COMPONENTS / "network-policy"
 POLICY_S = 40
@@ -23,28 +23,28 @@ WALL = {
 
 
 def test_only_one_pod_at_a_time_may_be_drained(namespace: Namespace) -> None:
-    """The budget lets the first go, and no second one before that is back."""
+    """The budget allows one eviction, and refuses the next one until the first pod is ready again."""
     namespace.apply("minikube", components=[COMPONENTS / "high-availability"])
     assert namespace.ended().condition == "Complete"
     namespace.wait_for_servers()
     budget = until(lambda: allowed(namespace), "the budget allows a disruption", PODS_S)
     assert budget == 1
-    namespace.kubectl(*eviction(namespace, "redis-app-0"), stdin=words_of_eviction("redis-app-0"))
-    said = namespace.refused(*eviction(namespace, "redis-app-1"), stdin=words_of_eviction("redis-app-1"))
-    assert "disruption budget" in said
+    namespace.kubectl(*eviction(namespace, "redis-app-0"), stdin=eviction_body("redis-app-0"))
+    error = namespace.refused(*eviction(namespace, "redis-app-1"), stdin=eviction_body("redis-app-1"))
+    assert "disruption budget" in error
 
 
-@pytest.mark.skipif(not NETWORK_POLICY.exists(), reason="there is no such component yet")
+@pytest.mark.skipif(not NETWORK_POLICY.exists(), reason="the component network-policy does not exist")
 def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
-    """The Job and they do; and to the bus nobody but peers, since whoever reaches it is taken for one."""
+    """Clients with the label and the Job connect to the servers, other pods do not. Only peers reach the bus."""
     namespace.apply("minikube")
     assert namespace.ended().condition == "Complete"
     namespace.wait_for_servers()
     servers = [pod["status"]["podIP"] for pod in namespace.servers().values()]
-    assert stranger(namespace, servers) == 6
+    assert reached_without_label(namespace, servers) == 6
     namespace.create_all([WALL])
     try:
-        until(lambda: stranger(namespace, servers) == 0, "a policy that lets nobody in is enforced", POLICY_S)
+        until(lambda: reached_without_label(namespace, servers) == 0, "a policy that admits none is enforced", POLICY_S)
     except AssertionError:
         pytest.skip("this cluster's network does not enforce NetworkPolicies")
     namespace.kubectl("delete", "networkpolicy", "wall")
@@ -52,13 +52,13 @@ def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
     until(lambda: namespace.client("reach", "6379", *servers) == "6", "a client gets in", POLICY_S)
     assert namespace.client("reach", "16379", *servers) == "0"
     assert namespace.client("write", "0", "50") == "50"
-    assert stranger(namespace, servers) == 0
+    assert reached_without_label(namespace, servers) == 0
     run = namespace.run("again")
     assert (run.outcome["outcome"], run.forbidden) == ("unchanged", ())
 
 
 def test_services_follow_the_roles(namespace: Namespace) -> None:
-    """The masters behind one, the replicas behind the other, and everybody behind gold-redis."""
+    """One Service leads to the masters, the other to the replicas."""
     needs_disks(namespace, "production")
     namespace.apply("production")
     run = namespace.ended()
@@ -69,11 +69,11 @@ def test_services_follow_the_roles(namespace: Namespace) -> None:
 
 
 def test_a_volume_on_nfs_binds_to_the_claim_of_its_pod(namespace: Namespace) -> None:
-    """No share is mounted: claims are made as the StatefulSet would make them, and each finds its own volume."""
+    """Claims like those of the StatefulSet each bind to their own volume. No share is mounted."""
     built = build(COMPONENTS / "nfs")
     (template,) = built.one("StatefulSet", "redis-app")["spec"]["volumeClaimTemplates"]
     volumes = [volume_of(namespace, volume) for volume in built.of_kind("PersistentVolume")]
-    # The last pod's first: without a volume kept for each, it would take the first one.
+    # The claim of the last pod is first: if volumes were not reserved, it would bind to the first volume.
     names = sorted((volume["spec"]["claimRef"]["name"] for volume in volumes), reverse=True)
     claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **template}
     try:
@@ -88,13 +88,13 @@ def test_a_volume_on_nfs_binds_to_the_claim_of_its_pod(namespace: Namespace) -> 
         namespace.kubectl("delete", "pv", *(volume["metadata"]["name"] for volume in volumes))
 
 
-def stranger(namespace: Namespace, servers: list[str]) -> int:
-    """How many servers a pod reaches that nobody was told about."""
+def reached_without_label(namespace: Namespace, servers: list[str]) -> int:
+    """The number of servers that a pod without the label reaches."""
     return int(namespace.client("reach", "6379", *servers, name="stranger", labels={}))
 
 
 def volume_of(namespace: Namespace, volume: Manifest) -> Manifest:
-    """That volume for claims of this namespace, and of a name that nobody else's volume has."""
+    """That volume for a claim in this namespace, with a name that is unique in the cluster."""
     own = deepcopy(volume)
     own["metadata"]["name"] = f"{namespace.name}-{volume['metadata']['name']}"
     own["spec"]["claimRef"]["namespace"] = namespace.name
@@ -102,29 +102,29 @@ def volume_of(namespace: Namespace, volume: Manifest) -> Manifest:
 
 
 def claims(namespace: Namespace) -> list[Manifest]:
-    """The namespace's claims."""
+    """The claims of the namespace."""
     items: list[Manifest] = namespace.get("pvc")["items"]
     return items
 
 
 def allowed(namespace: Namespace) -> int:
-    """How many pods may go now."""
+    """The number of evictions that the budget allows now."""
     status = namespace.get("pdb", "redis-app").get("status", {})
     return int(status.get("disruptionsAllowed", 0))
 
 
 def eviction(namespace: Namespace, pod: str) -> tuple[str, ...]:
-    """What `kubectl drain` asks of the API for each pod."""
+    """The request of `kubectl drain` for each pod."""
     return ("create", "--raw", f"/api/v1/namespaces/{namespace.name}/pods/{pod}/eviction", "-f", "-")
 
 
-def words_of_eviction(pod: str) -> str:
-    """The body of it."""
+def eviction_body(pod: str) -> str:
+    """The body of that request."""
     return json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}})
 
 
 def behind(namespace: Namespace, service: str) -> set[str]:
-    """The pods that a Service leads to."""
+    """The ready pods behind a Service."""
     slices = namespace.get("endpointslices", "-l", f"kubernetes.io/service-name={service}")["items"]
     return {
         endpoint["targetRef"]["name"]

@@ -1,4 +1,4 @@
-"""From `kubectl apply -k` to a cluster that serves, wherever that can be run; and applied again at any time."""
+"""From `kubectl apply -k` to a cluster that serves, and `kubectl apply -k` again at any time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from tests.manifests.kustomize import COMPONENTS
 
-from .asked import needs_disks
 from .harness import Namespace
+from .requirements import needs_disks
 
 KEYS = 200
 ZONE = "topology.kubernetes.io/zone"
@@ -24,13 +24,13 @@ OTHER_SETTINGS = {
 
 @pytest.mark.parametrize("overlay", ["minikube", "production"])
 def test_an_overlay_forms_a_cluster_that_serves(namespace: Namespace, overlay: str) -> None:
-    """Under restricted Pod Security; a client in a pod comes in by gold-redis; the second run writes nothing."""
+    """Under restricted Pod Security. A client in a pod connects through gold-redis. A second run writes nothing."""
     needs_disks(namespace, overlay)
     namespace.apply(overlay)
     first = namespace.ended()
     assert (first.condition, first.outcome["outcome"], first.outcome["slots_covered"]) == ("Complete", "formed", 16384)
-    # Where `kubectl describe` looks, the same is said.
-    assert json.loads(first.last_words[-1]).items() <= first.outcome.items()
+    # The termination message, which `kubectl describe` shows, has the same content.
+    assert json.loads(first.termination_messages[-1]).items() <= first.outcome.items()
     namespace.wait_for_servers()
     assert namespace.client("write", "0", str(KEYS)) == str(KEYS)
     assert namespace.client("read", "0", str(KEYS)) == str(KEYS)
@@ -40,7 +40,7 @@ def test_an_overlay_forms_a_cluster_that_serves(namespace: Namespace, overlay: s
 
 
 def test_applying_again_never_fails(namespace: Namespace) -> None:
-    """While the Job runs, when it has ended, when it is gone; with other settings, and with another redis.conf."""
+    """While the Job runs, after its end and after its deletion. Also with other settings, and another redis.conf."""
     namespace.apply("minikube")
     namespace.apply("minikube")
     assert namespace.ended().condition == "Complete"
@@ -52,14 +52,14 @@ def test_applying_again_never_fails(namespace: Namespace) -> None:
     assert namespace.ended().outcome["outcome"] == "unchanged"
     redis_conf = "redis.conf=port 6379\ncluster-enabled yes\n"
     conf = [{"name": "redis-config", "behavior": "merge", "literals": [redis_conf]}]
-    # The servers are rolled by it, the Job is not touched.
-    said = namespace.apply("minikube", configMapGenerator=conf).splitlines()
-    assert "statefulset.apps/redis-app configured" in said
-    assert "job.batch/redis-bootstrap unchanged" in said
+    # The new redis.conf rolls the servers and does not change the Job.
+    output = namespace.apply("minikube", configMapGenerator=conf).splitlines()
+    assert "statefulset.apps/redis-app configured" in output
+    assert "job.batch/redis-bootstrap unchanged" in output
 
 
 def test_roles_are_spread_over_nodes_and_zones(namespace: Namespace) -> None:
-    """No replica on its master's node or in its zone, and of three masters one in each of three zones."""
+    """No replica is on the node or in the zone of its master. Each of three zones has one of three masters."""
     zones = {node["metadata"]["name"]: node["metadata"]["labels"].get(ZONE) for node in namespace.get("nodes")["items"]}
     if None in zones.values() or len(set(zones.values())) != 3:
         pytest.skip(f"needs nodes in three zones, found {zones}")

@@ -1,25 +1,25 @@
-"""Another size on a real cluster, as the README has it: one edit to grow, drain first to shrink."""
+"""A resize on a real cluster: one edit to grow, drain first to shrink."""
 
 from __future__ import annotations
 
-from .asked import needs_disks
 from .harness import Namespace
+from .requirements import needs_disks
 
 KEYS = 300
 
 
 def shaped(pods: int, shards: int) -> dict[str, object]:
-    """The edit in an overlay: so many pods, so many shards; no run but those of the test."""
+    """The edit in an overlay. The CronJob is suspended, so only the test starts runs."""
     settings = (
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: redis-bootstrap-settings}\n"
         f'data: {{BOOTSTRAP_SHARDS: "{shards}"}}\n'
     )
-    by_hand = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
-    return {"replicas": [{"name": "redis-app", "count": pods}], "patches": [{"patch": settings}, by_hand]}
+    suspended = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
+    return {"replicas": [{"name": "redis-app", "count": pods}], "patches": [{"patch": settings}, suspended]}
 
 
 def test_it_grows_and_shrinks_with_its_keys(namespace: Namespace) -> None:
-    """Production with auth and TLS: 3 to 4 shards by one edit; back, drained first; the printed command ends it."""
+    """From 3 to 4 shards with one edit, and back with a drain first. The printed command ends the shrink."""
     needs_disks(namespace, "production")
     namespace.apply("production", **shaped(6, 3))
     assert namespace.ended().outcome["outcome"] == "formed"
@@ -37,8 +37,8 @@ def test_it_grows_and_shrinks_with_its_keys(namespace: Namespace) -> None:
     namespace.apply("production", **shaped(8, 3))
     shrunk = namespace.run("shrink")
     assert (shrunk.condition, shrunk.outcome["outcome"], shrunk.outcome["shards"]) == ("Complete", "scaled", 3)
-    said, command = shrunk.outcome["next"].split(": ", 1)
-    assert said == "safe to set replicas to 6 now"
+    message, command = shrunk.outcome["next"].split(": ", 1)
+    assert message == "safe to set replicas to 6 now"
     assert command.split()[:3] == ["kubectl", "--namespace", namespace.name]
     namespace.kubectl(*command.split()[3:])
     namespace.wait_for_servers(6)
@@ -48,7 +48,7 @@ def test_it_grows_and_shrinks_with_its_keys(namespace: Namespace) -> None:
 
 
 def test_a_statefulset_that_is_shrunk_first_comes_back(namespace: Namespace) -> None:
-    """Pods of the fourth shard are gone: refused with what to do, once; raised again, everything is there."""
+    """The pods of the fourth shard are deleted: the run is refused, once. Scaled up again, every key is there."""
     needs_disks(namespace, "production")
     namespace.apply("production", **shaped(8, 4))
     assert namespace.ended().outcome["outcome"] == "formed"
@@ -61,7 +61,7 @@ def test_a_statefulset_that_is_shrunk_first_comes_back(namespace: Namespace) -> 
     codes = {reason["code"] for reason in early.outcome["reasons"]}
     assert (early.condition, early.outcome["outcome"]) == ("Failed", "refused"), early.log
     assert "shrunk-too-early" in codes
-    assert len(early.last_words) == 1
+    assert len(early.termination_messages) == 1
 
     namespace.apply("production", **shaped(8, 4))
     namespace.wait_for_servers(8, ready=False)

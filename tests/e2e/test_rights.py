@@ -1,4 +1,4 @@
-"""The rights of the Job are exactly those that it uses: none is refused, and each is missed where it lacks."""
+"""The rights of the Job are exactly those that it uses: no request is denied, and no right is unused."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from .harness import Namespace
 COMPONENT = COMPONENTS / "role-labels"
 
 
-def test_each_right_is_missed_where_it_lacks(namespace: Namespace) -> None:
-    """Each verb of each rule is taken away in turn: the run says that Kubernetes does not let it do just that.
+def test_each_right_is_needed(namespace: Namespace) -> None:
+    """Removes each verb of each rule in turn: the run reports that Kubernetes denies that request.
 
-    With all of them no run says so, which tells something because of the runs before.
+    With all rights no run reports a denied request. The runs before show that it would.
     """
     namespace.apply("minikube", components=[COMPONENT])
     first = namespace.ended()
     namespace.wait_for_servers()
     role = combine(COMPONENT).one("Role", "redis-bootstrap")
-    silent = []
+    not_reported = []
     for number, (less, verb, resource) in enumerate(without_each(role)):
         namespace.kubectl("replace", "-f", "-", stdin=json.dumps(less))
-        run = misses(namespace, f"less-{number}")
+        run = denied(namespace, f"less-{number}")
         if not any(f"{verb} {resource}" in line for line in run):
-            silent.append(f"{verb} {resource}")
-    assert silent == []
+            not_reported.append(f"{verb} {resource}")
+    assert not_reported == []
     namespace.kubectl("replace", "-f", "-", stdin=json.dumps(role))
-    assert first.forbidden + misses(namespace, "whole") == ()
+    assert first.forbidden + denied(namespace, "whole") == ()
 
 
 def without_each(role: Manifest) -> Iterator[tuple[Manifest, str, str]]:
-    """The role without one verb of one rule, and which: `get`, `leases`."""
+    """The role without one verb of one rule, that verb and its resource: `get`, `leases`."""
     for number, rule in enumerate(role["rules"]):
         for verb in rule["verbs"]:
             less = deepcopy(role)
@@ -44,10 +44,10 @@ def without_each(role: Manifest) -> Iterator[tuple[Manifest, str, str]]:
             yield less, verb, resource
 
 
-def misses(namespace: Namespace, job: str) -> tuple[str, ...]:
-    """What a run is not let do that has everything to do: a Lease to make, Events to make and count, labels to set."""
+def denied(namespace: Namespace, job: str) -> tuple[str, ...]:
+    """Denied requests of a run that creates a Lease, creates and counts Events, and sets labels."""
     namespace.kubectl("delete", "lease", "redis-bootstrap", "--ignore-not-found")
-    # That it starts has been said before, so that is counted; that nothing is to be done is said anew.
+    # The Event for the start exists, so it is counted. The Event for an unchanged cluster is created again.
     namespace.kubectl("delete", "events", "--field-selector", "reason=BootstrapUnchanged")
     namespace.kubectl("label", "pods", "-l", "app.kubernetes.io/name=redis-app", "redis-role-", "redis-shard-")
     namespace.start(job)

@@ -1,4 +1,4 @@
-"""What the tests of `bootstrap.local` share: every server program, the command line, waiting for conditions."""
+"""Fixtures of the tests of `bootstrap.local`: every server program, the command line, waiting for conditions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ ROOT = Path(__file__).parents[2]
 STUB = Path(__file__).with_name("stub.py")
 
 for number in (signal.SIGINT, signal.SIGHUP):
-    # Ignored where the tests run in the background or under nohup. What is ignored is inherited, a handler is not.
+    # Under nohup or in the background the signals are ignored, and child processes inherit that. They do not inherit a
+    # handler.
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
 
 def eventually(condition: Callable[[], object], *, timeout_s: float = 40.0) -> None:
-    """Wait until the condition holds; fail when it does not in time."""
+    """Wait until the condition holds; fail after `timeout_s`."""
     never, deadline = threading.Event(), time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not hold in time"
@@ -45,7 +46,7 @@ def ask(address: Address, command: str) -> str:
 
 
 def processes_in(directory: Path) -> list[int]:
-    """The processes whose working directory is inside `directory`: a server's always is."""
+    """The processes whose working directory is inside `directory`, as that of a server always is."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -67,13 +68,13 @@ def program(request: pytest.FixtureRequest) -> Program:
 
 @pytest.fixture
 def default_program() -> Program:
-    """One server program, where all of them would show the same."""
+    """One server program, for tests in which all would behave alike."""
     return PROGRAMS["default"]
 
 
 @dataclass
 class Shell:
-    """Runs the command line as a person would, each run with its own temporary directory."""
+    """Runs the command line in processes of their own, all with the same temporary directory."""
 
     temporary: Path
     started: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -86,13 +87,13 @@ class Shell:
 
     @property
     def record(self) -> Path:
-        """Where the stub leaves the settings with which its `apply` was called."""
+        """The file in which the stub records the settings that its `apply` received."""
         return self.temporary.parent / "settings.json"
 
     def start(
         self, *arguments: str, apply: str = "0", program: tuple[str, ...] = (str(STUB),)
     ) -> subprocess.Popen[str]:
-        """Begin one run. `apply`: the stub's exit code, or `wait` to stay inside of it."""
+        """Start one run. `apply`: the exit code of the stub's `apply`, or `wait` to stay inside it."""
         process = subprocess.Popen(
             [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
@@ -113,7 +114,7 @@ class Shell:
         return process.returncode, out, err
 
     def settings(self) -> dict[str, str]:
-        """The settings with which the stub's `apply` was called."""
+        """The settings that the stub's `apply` received."""
         read: dict[str, str] = json.loads(self.record.read_text())
         return read
 
@@ -134,7 +135,7 @@ class Shell:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    """The command line; whatever a failed test leaves running is ended."""
+    """The command line. Processes that a failed test leaves running are killed."""
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     shell = Shell(temporary)

@@ -1,4 +1,4 @@
-"""`python -m bootstrap local` with a stand-in for `apply`, told by STUB_APPLY what to do."""
+"""`python -m bootstrap local` with a stand-in for `apply` that STUB_APPLY controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bootstrap.local import command
 
 
 def apply(settings: Mapping[str, str]) -> int:
-    """Note the settings, then end with the exit code that was told, or wait for a signal."""
+    """Record the settings, then return STUB_APPLY as the exit code, or wait for a signal."""
     Path(os.environ["STUB_RECORD"]).write_text(json.dumps(dict(settings)))
     if os.environ["STUB_APPLY"] == "wait":
         print("applying", flush=True)
@@ -25,7 +25,7 @@ def apply(settings: Mapping[str, str]) -> int:
 
 
 def main() -> int:
-    """As the program's own command line treats it."""
+    """Parse and run, like the program's own command line."""
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     try:

@@ -1,4 +1,4 @@
-"""Addresses are free when they are chosen, and nobody else's until they are released."""
+"""Addresses are free when they are chosen, and no other cluster can take them until they are released."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bindable(address: Address, port: int) -> bool:
 
 
 def test_each_server_gets_an_address_of_its_own_on_the_usual_port() -> None:
-    """As pods have: another IP, the same port."""
+    """Like pods: different IP addresses, the same port."""
     with reserve(6) as reservation:
         assert len({address.host for address in reservation.addresses}) == 6
         assert {address.port for address in reservation.addresses} == {6379}
@@ -36,7 +36,7 @@ def test_each_server_gets_an_address_of_its_own_on_the_usual_port() -> None:
 
 
 def test_one_address_gives_each_server_a_port_of_its_own() -> None:
-    """And no port is another one's bus port."""
+    """No port is the bus port of another server."""
     with reserve(20, one_address=True) as reservation:
         ports = {address.port for address in reservation.addresses}
         assert {address.host for address in reservation.addresses} == {"127.0.0.1"}
@@ -44,7 +44,7 @@ def test_one_address_gives_each_server_a_port_of_its_own() -> None:
 
 
 def test_machine_without_the_whole_loopback_network_uses_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There, nobody needs to ask for it."""
+    """The option is not needed there."""
     monkeypatch.setattr(addresses, "has_whole_loopback", lambda: False)
     with reserve(3) as reservation:
         assert {address.host for address in reservation.addresses} == {"127.0.0.1"}
@@ -63,7 +63,7 @@ def test_usual_port_taken_everywhere_leaves_the_other_ports(monkeypatch: pytest.
 
 @pytest.mark.parametrize("one_address", [False, True])
 def test_former_addresses_come_first_and_more_follow(one_address: bool) -> None:
-    """A cluster that is started again finds itself where it was, also when it has grown."""
+    """A cluster that is started again gets its former addresses, also when it has grown."""
     with reserve(3, one_address=one_address) as reservation:
         before = reservation.addresses
     with reserve(5, one_address=one_address, before=before) as again:
@@ -73,7 +73,7 @@ def test_former_addresses_come_first_and_more_follow(one_address: bool) -> None:
 
 @pytest.mark.parametrize("offset", [0, BUS_OFFSET])
 def test_former_address_that_is_taken_is_not_used(offset: int) -> None:
-    """Someone listens on its port or on its bus port: all servers go elsewhere together."""
+    """Another program listens on its port or on its bus port: all servers get new addresses."""
     with reserve(3) as reservation:
         before = reservation.addresses
     with socket.socket() as taken:
@@ -86,7 +86,7 @@ def test_former_address_that_is_taken_is_not_used(offset: int) -> None:
 
 @pytest.mark.parametrize("one_address", [False, True])
 def test_reservations_at_the_same_moment_never_overlap(monkeypatch: pytest.MonkeyPatch, one_address: bool) -> None:
-    """Clusters that start together, as parallel tests do; so few places that they are bound to meet."""
+    """Clusters that start in parallel, with so few addresses that they must collide."""
     monkeypatch.setattr(addresses, "_SECOND_BYTES", range(201, 203))
     monkeypatch.setattr(addresses, "_THIRD_BYTES", range(20))
     monkeypatch.setattr(addresses, "_PORTS", range(7_000, 7_400))
@@ -101,7 +101,7 @@ def test_reservations_at_the_same_moment_never_overlap(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("one_address", [False, True])
 def test_reserved_address_is_refused_until_it_is_released(one_address: bool) -> None:
-    """The former addresses of a cluster that still has them are not taken from it."""
+    """A cluster does not get its former addresses while another reservation holds them."""
     with (
         reserve(2, one_address=one_address) as first,
         reserve(2, one_address=one_address, before=first.addresses) as second,
@@ -113,6 +113,6 @@ def test_reserved_address_is_refused_until_it_is_released(one_address: bool) -> 
 
 @pytest.mark.parametrize("count", [0, -1, 251])
 def test_number_without_addresses_is_refused(count: int) -> None:
-    """The limit is said, not run into."""
+    """The message names the limits."""
     with pytest.raises(Misconfigured, match="between 1 and 250"):
         reserve(count)

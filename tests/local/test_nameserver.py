@@ -1,4 +1,4 @@
-"""The DNS server answers as cluster DNS does, over real sockets, to dnspython's own resolver."""
+"""The DNS server responds like cluster DNS, over real sockets, to dnspython's own resolver."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ FIRST = f"redis-app-0.{SERVICE}"
 
 
 def pods(count: int, third: int = 1) -> tuple[Pod, ...]:
-    """So many pods, numbered and addressed alike."""
+    """`count` pods with names and addresses by number."""
     return tuple(Pod(name=f"redis-app-{each}", addresses=(f"127.9.{third}.{each + 1}",)) for each in range(count))
 
 
 @pytest.fixture
 def served() -> Iterator[Nameserver]:
-    """Two pods: the second has IPv6 too and a port of its own."""
+    """Two pods. The second one has an IPv6 address, too, and another port."""
     two = (pods(1)[0], Pod(name="redis-app-1", addresses=("127.9.1.2", "fd00::2"), port=7001))
     with Nameserver(Zone(pods=two)) as nameserver:
         yield nameserver
 
 
 def resolver(nameserver: Nameserver) -> dns.resolver.Resolver:
-    """A resolver that asks this server and no other."""
+    """A resolver that queries only this server."""
     made = dns.resolver.Resolver(configure=False)
     made.nameservers = [nameserver.host]
     made.port = nameserver.port
@@ -55,16 +55,16 @@ def lookup(nameserver: Nameserver, name: str, kind: str) -> set[str]:
 
 
 def udp(nameserver: Nameserver, query: dns.message.Message) -> dns.message.Message:
-    """The response to one query, as it comes by UDP."""
+    """The response to one query by UDP."""
     return dns.query.udp(query, nameserver.host, port=nameserver.port, timeout=10)
 
 
 def test_srv_names_every_pod_with_its_port(served: Nameserver) -> None:
-    """SRV is where the peers and their ports come from."""
+    """Clients find the peers and their ports in the SRV records."""
     assert lookup(served, SRV, "SRV") == {f"0 50 6379 {FIRST}", f"0 50 7001 redis-app-1.{SERVICE}"}
 
 
-def test_srv_answer_brings_the_addresses_of_its_targets(served: Nameserver) -> None:
+def test_srv_response_carries_the_addresses_of_its_targets(served: Nameserver) -> None:
     """The additional section saves a lookup for each pod."""
     response = udp(served, dns.message.make_query(SRV, "SRV"))
     brought = {(str(rrset.name), record.to_text()) for rrset in response.additional for record in rrset}
@@ -76,18 +76,18 @@ def test_srv_answer_brings_the_addresses_of_its_targets(served: Nameserver) -> N
 
 
 def test_pod_name_has_its_own_addresses(served: Nameserver) -> None:
-    """A pod is found by its name, in both address families."""
+    """In both address families."""
     assert lookup(served, f"redis-app-1.{SERVICE}", "A") == {"127.9.1.2"}
     assert lookup(served, f"redis-app-1.{SERVICE}", "AAAA") == {"fd00::2"}
 
 
 def test_service_name_has_the_addresses_of_all_pods(served: Nameserver) -> None:
-    """A headless Service's own name stands for all of its pods."""
+    """The name of a headless Service has one record per pod."""
     assert lookup(served, SERVICE, "A") == {"127.9.1.1", "127.9.1.2"}
 
 
 def test_names_are_found_in_any_case(served: Nameserver) -> None:
-    """DNS names have no case."""
+    """DNS names are not case-sensitive."""
     assert lookup(served, FIRST.upper(), "A") == {"127.9.1.1"}
 
 
@@ -96,7 +96,7 @@ def test_names_are_found_in_any_case(served: Nameserver) -> None:
     [(FIRST, "AAAA"), (FIRST, "SRV"), (f"_tcp.{SERVICE}", "A"), ("default.svc.cluster.local.", "A")],
 )
 def test_existing_name_without_such_a_record_is_no_data(served: Nameserver, name: str, kind: str) -> None:
-    """Another type, or a name that only has names below it: NOERROR, no answer, an SOA for negative caching."""
+    """Another type, or a name with only names below it: NOERROR, no answer, an SOA record for negative caching."""
     response = udp(served, dns.message.make_query(name, kind))
     assert response.rcode() == dns.rcode.NOERROR
     assert not response.answer
@@ -114,33 +114,33 @@ def test_existing_name_without_such_a_record_is_no_data(served: Nameserver, name
     ],
 )
 def test_unknown_name_does_not_exist(served: Nameserver, name: str, owner: str) -> None:
-    """NXDOMAIN, with the SOA of whoever knows that."""
+    """NXDOMAIN, with the SOA record of the domain, or of the root for names outside of it."""
     response = udp(served, dns.message.make_query(name, "A"))
     assert response.rcode() == dns.rcode.NXDOMAIN
     assert [(str(rrset.name), rrset.rdtype) for rrset in response.authority] == [(owner, dns.rdatatype.SOA)]
 
 
 def test_service_without_pods_does_not_exist() -> None:
-    """So it is in CoreDNS: a headless Service is its endpoints."""
+    """As in CoreDNS: a headless Service consists of its endpoints."""
     with Nameserver(Zone()) as nameserver:
         for name, kind in ((SRV, "SRV"), (SERVICE, "A")):
             with pytest.raises(dns.resolver.NXDOMAIN):
                 lookup(nameserver, name, kind)
 
 
-def test_hundred_pods_are_cut_in_udp_and_whole_in_tcp() -> None:
-    """Too much for UDP: the mark, no record at all, and the resolver comes back by TCP."""
+def test_response_with_a_hundred_pods_is_truncated_in_udp_and_complete_in_tcp() -> None:
+    """The UDP response has the TC flag and no record; the resolver retries by TCP."""
     with Nameserver(Zone(pods=pods(100))) as nameserver:
-        cut = udp(nameserver, dns.message.make_query(SRV, "SRV"))
-        assert cut.flags & dns.flags.TC
-        assert not cut.answer
+        truncated = udp(nameserver, dns.message.make_query(SRV, "SRV"))
+        assert truncated.flags & dns.flags.TC
+        assert not truncated.answer
         assert len(lookup(nameserver, SRV, "SRV")) == 100
         assert len(lookup(nameserver, SERVICE, "A")) == 100
         assert {question.transport for question in nameserver.questions} == {"udp", "tcp"}
 
 
-def test_client_that_takes_large_packets_gets_one() -> None:
-    """EDNS says how much a client takes: within it, no TCP is needed."""
+def test_client_that_accepts_large_packets_gets_one() -> None:
+    """EDNS announces the size that a client accepts. A response within it needs no TCP."""
     query = dns.message.make_query(SRV, "SRV", use_edns=0, payload=4096)
     with Nameserver(Zone(pods=pods(12))) as nameserver:
         response = udp(nameserver, query)
@@ -149,16 +149,16 @@ def test_client_that_takes_large_packets_gets_one() -> None:
         assert udp(nameserver, dns.message.make_query(SRV, "SRV")).flags & dns.flags.TC
 
 
-def test_more_pods_than_tcp_can_carry_are_marked_as_cut() -> None:
-    """A DNS message ends at 65535 bytes, whoever carries it: the additional section goes first, then all of it."""
+def test_response_too_large_for_tcp_is_truncated() -> None:
+    """A DNS message has at most 65535 bytes: first the additional section is left out, then every record."""
     with Nameserver(Zone(pods=pods(250))) as nameserver:
 
         def answered(count: int) -> tuple[int, int, bool]:
             nameserver.publish(Zone(pods=tuple(replace(pods(1)[0], name=f"redis-app-{each}") for each in range(count))))
             query = dns.message.make_query(SRV, "SRV")
             response = dns.query.tcp(query, nameserver.host, port=nameserver.port, timeout=20)
-            cut = bool(response.flags & dns.flags.TC)
-            return sum(len(rrset) for rrset in response.answer), len(response.additional), cut
+            truncated = bool(response.flags & dns.flags.TC)
+            return sum(len(rrset) for rrset in response.answer), len(response.additional), truncated
 
         assert answered(600) == (600, 600, False)
         assert answered(800) == (800, 0, False)
@@ -166,13 +166,13 @@ def test_more_pods_than_tcp_can_carry_are_marked_as_cut() -> None:
 
 
 def test_published_records_are_in_the_next_answer(served: Nameserver) -> None:
-    """Pods move, come and go while the server runs."""
+    """Pods appear, move and disappear while the server runs."""
     served.publish(replace(served.zone, pods=pods(3, third=7)))
     assert lookup(served, SERVICE, "A") == {"127.9.7.1", "127.9.7.2", "127.9.7.3"}
 
 
 def test_answer_never_mixes_two_zones(served: Nameserver) -> None:
-    """While another thread publishes, each answer is from before or from after."""
+    """While another thread publishes, each answer is from one zone or the other."""
     zones = [replace(served.zone, pods=pods(8, third=third)) for third in (1, 2)]
     served.publish(zones[0])
     done = threading.Event()
@@ -193,15 +193,15 @@ def test_answer_never_mixes_two_zones(served: Nameserver) -> None:
     assert all(len(addresses) == 8 for addresses in seen)
 
 
-def test_pod_in_the_middle_of_a_move_has_two_answers(served: Nameserver) -> None:
-    """DNS may show the old and the new address of a pod, and the same SRV record but once."""
+def test_pod_that_is_moving_has_two_addresses(served: Nameserver) -> None:
+    """DNS may list the old and the new address of a pod; the equal SRV records are one."""
     served.publish(replace(served.zone, pods=(*pods(1, third=1), *pods(1, third=2))))
     assert lookup(served, FIRST, "A") == {"127.9.1.1", "127.9.2.1"}
     assert lookup(served, SRV, "SRV") == {f"0 50 6379 {FIRST}"}
 
 
 def test_pod_without_an_address_is_only_a_target(served: Nameserver) -> None:
-    """SRV may be ahead of A."""
+    """SRV records may appear before A records."""
     served.publish(replace(served.zone, pods=(Pod(name="redis-app-0", addresses=()),)))
     assert lookup(served, SRV, "SRV") == {f"0 100 6379 {FIRST}"}
     with pytest.raises(dns.resolver.NoAnswer):
@@ -209,22 +209,22 @@ def test_pod_without_an_address_is_only_a_target(served: Nameserver) -> None:
 
 
 def test_additional_section_can_be_left_out(served: Nameserver) -> None:
-    """Not every DNS server sends one; the addresses are still there to be asked for."""
+    """Not every DNS server sends one; separate queries still find the addresses."""
     served.publish(replace(served.zone, additional=False))
     assert not udp(served, dns.message.make_query(SRV, "SRV")).additional
     assert lookup(served, FIRST, "A") == {"127.9.1.1"}
 
 
 def test_srv_records_can_be_left_out(served: Nameserver) -> None:
-    """A Service whose port has no name has no SRV records, and its pods still have addresses."""
+    """A Service whose port has no name has no SRV records, but its pods have addresses."""
     served.publish(replace(served.zone, srv=False))
     with pytest.raises(dns.resolver.NXDOMAIN):
         lookup(served, SRV, "SRV")
     assert lookup(served, FIRST, "A") == {"127.9.1.1"}
 
 
-def test_silent_server_never_answers_until_it_speaks_again(served: Nameserver) -> None:
-    """A DNS server that hangs, and comes back."""
+def test_silent_server_does_not_respond_until_its_behaviour_changes(served: Nameserver) -> None:
+    """Like a DNS server that hangs and recovers."""
     served.behave(Behaviour.SILENT)
     with pytest.raises(dns.exception.Timeout):
         dns.query.udp(dns.message.make_query(FIRST, "A"), served.host, port=served.port, timeout=0.2)
@@ -234,36 +234,36 @@ def test_silent_server_never_answers_until_it_speaks_again(served: Nameserver) -
     assert lookup(served, FIRST, "A") == {"127.9.1.1"}
 
 
-def test_failing_server_says_so(served: Nameserver) -> None:
-    """SERVFAIL, without a record."""
+def test_failing_server_responds_with_servfail(served: Nameserver) -> None:
+    """The response has no record."""
     served.behave(Behaviour.FAIL)
     response = udp(served, dns.message.make_query(FIRST, "A"))
     assert (response.rcode(), response.answer) == (dns.rcode.SERVFAIL, [])
 
 
-def test_questions_are_remembered_as_they_were_spelled(served: Nameserver) -> None:
-    """A test can see what a client really asked."""
+def test_questions_are_recorded_in_their_original_spelling(served: Nameserver) -> None:
+    """A test can check the exact queries of a client."""
     lookup(served, FIRST, "A")
     udp(served, dns.message.make_query("Relative", "SRV"))
     assert served.questions == (Question(FIRST, "A", "udp"), Question("Relative.", "SRV", "udp"))
 
 
-def test_two_questions_at_once_are_a_format_error(served: Nameserver) -> None:
-    """What no client asks and no server answers."""
+def test_query_with_two_questions_is_a_format_error(served: Nameserver) -> None:
+    """No client sends such a query, and no server answers one."""
     query = dns.message.make_query(FIRST, "A")
     query.question.extend(dns.message.make_query(FIRST, "AAAA").question)
     assert udp(served, query).rcode() == dns.rcode.FORMERR
 
 
-def test_update_is_not_implemented(served: Nameserver) -> None:
-    """The zone changes by `publish` alone."""
+def test_other_operation_than_a_query_is_not_implemented(served: Nameserver) -> None:
+    """Only `publish` changes the zone."""
     query = dns.message.make_query(FIRST, "A")
     query.set_opcode(dns.opcode.NOTIFY)
     assert udp(served, query).rcode() == dns.rcode.NOTIMP
 
 
-def test_garbage_by_udp_never_ends_it(served: Nameserver) -> None:
-    """Random bytes, and queries with a byte changed or their end missing."""
+def test_garbage_by_udp_does_not_end_the_server(served: Nameserver) -> None:
+    """Random bytes, and queries with a changed byte or without their end."""
     chance = random.Random(7)
     good = dns.message.make_query(SRV, "SRV", use_edns=0).to_wire()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -276,7 +276,7 @@ def test_garbage_by_udp_never_ends_it(served: Nameserver) -> None:
 
 
 def test_unreadable_query_is_a_format_error(served: Nameserver) -> None:
-    """A header that asks one question, and no question: the client hears it rather than waiting."""
+    """The header announces one question and none follows. The client gets a response and need not wait."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(10)
         client.sendto(struct.pack("!6H", 0x1234, 0x0100, 1, 0, 0, 0), (served.host, served.port))
@@ -285,18 +285,18 @@ def test_unreadable_query_is_a_format_error(served: Nameserver) -> None:
 
 
 def test_response_is_not_answered(served: Nameserver) -> None:
-    """Two servers that answer each other's answers never stop."""
+    """Two servers that answer each other's responses would never stop."""
     response = dns.message.make_response(dns.message.make_query(FIRST, "A"))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(10)
         client.sendto(response.to_wire(), (served.host, served.port))
-        asked = dns.message.make_query(SERVICE, "A")
-        client.sendto(asked.to_wire(), (served.host, served.port))
-        assert dns.message.from_wire(client.recv(512)).id == asked.id
+        query = dns.message.make_query(SERVICE, "A")
+        client.sendto(query.to_wire(), (served.host, served.port))
+        assert dns.message.from_wire(client.recv(512)).id == query.id
 
 
 def test_connection_answers_queries_in_pieces_and_in_a_row(served: Nameserver) -> None:
-    """TCP has no packets: a query may come byte by byte, or two in one."""
+    """TCP has no message boundaries: a query may arrive byte by byte, or two together."""
     wire = dns.message.make_query(FIRST, "A").to_wire()
     framed = struct.pack("!H", len(wire)) + wire
     with socket.create_connection((served.host, served.port), timeout=10) as client:
@@ -310,8 +310,8 @@ def test_connection_answers_queries_in_pieces_and_in_a_row(served: Nameserver) -
             assert dns.message.from_wire(stream.read(size)).answer
 
 
-def test_idle_and_broken_connections_keep_nobody_out(served: Nameserver) -> None:
-    """More open connections than it keeps, half of them with garbage, and it still answers by TCP."""
+def test_idle_and_broken_connections_do_not_block_others(served: Nameserver) -> None:
+    """More connections than the limit, half of them with garbage: it still responds by TCP."""
     clients = [socket.create_connection((served.host, served.port), timeout=10) for _ in range(150)]
     try:
         for client in clients[::2]:
@@ -323,8 +323,8 @@ def test_idle_and_broken_connections_keep_nobody_out(served: Nameserver) -> None
             client.close()
 
 
-def test_stopped_server_gives_its_port_back() -> None:
-    """The port is free for UDP and TCP at once, and stopping again does nothing."""
+def test_stopped_server_frees_its_port() -> None:
+    """The port is free immediately for UDP and TCP, and a second stop does nothing."""
     with Nameserver(Zone()) as nameserver:
         port = nameserver.port
         with pytest.raises(Misconfigured, match=f"127.0.0.1:{port}"):

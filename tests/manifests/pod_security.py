@@ -1,4 +1,4 @@
-"""The *restricted* Pod Security Standard as a function: what of it does a pod break?
+"""The *restricted* Pod Security Standard as a function that lists the rules that a pod breaks.
 
 Written after the rules of the standard (baseline and restricted, Kubernetes 1.37), independent of any admission plugin.
 """
@@ -15,7 +15,7 @@ SELINUX_TYPES = {"", "container_t", "container_init_t", "container_kvm_t", "cont
 
 
 def violations(pod: dict[str, Any]) -> tuple[str, ...]:
-    """Every rule that the pod spec breaks, each with the place; none if it may run in a restricted namespace."""
+    """Every rule that the pod spec breaks, each with its place. Empty for a pod that a restricted namespace admits."""
     shared = pod.get("securityContext", {})
     containers = [
         container
@@ -37,7 +37,7 @@ def _of_the_pod(pod: dict[str, Any]) -> Iterator[str]:
         for kind in volume.keys() - {"name"} - VOLUMES:
             yield f"pod: volume type {kind}"
     for sysctl in pod.get("securityContext", {}).get("sysctls", []):
-        # Stricter than the standard, which lets a few pass: nothing here needs one.
+        # Stricter than the standard, which allows some of them: nothing here needs one.
         yield f"pod: sysctl {sysctl['name']}"
 
 
@@ -62,7 +62,7 @@ def _of_a_container(container: dict[str, Any], shared: dict[str, Any]) -> Iterat
     own = container.get("securityContext", {})
     capabilities = own.get("capabilities", {})
     yield from _of_either(own)
-    # Stated for the container, or for the pod and not taken back by the container.
+    # Set for the container, or set for the pod and not overridden by the container.
     if not own.get("runAsNonRoot", shared.get("runAsNonRoot")):
         yield "runAsNonRoot is not set"
     if "seccompProfile" not in own and "seccompProfile" not in shared:

@@ -1,15 +1,17 @@
-"""Real servers on loopback addresses of their own, each started with the base's redis.conf as a pod would start it."""
+"""Real servers on loopback addresses of their own, each started with the base's redis.conf as a pod starts it."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,18 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from .kustomize import BASE
+from tests.available_servers import CLIENTS
+
+from .kustomize import BASE_SERVERS
 
 DEADLINE_S = 15
+a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
 _counter = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """One running server, and how to reach it."""
+    """One running server and a client of it."""
 
     address: str
     process: subprocess.Popen[bytes]
@@ -34,10 +39,10 @@ class Server:
 
 @contextmanager
 def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
-    """The server, started with the base's redis.conf; killed at the end, since there is nothing of it to keep."""
+    """The server, started with the base's redis.conf and killed at the end."""
     address = own_address()
-    configuration = (BASE / "redis.conf").read_text(encoding="utf-8")
-    # The server changes into `dir` as soon as it reads that line, so no later option can spare it a missing /data.
+    configuration = (BASE_SERVERS / "redis.conf").read_text(encoding="utf-8")
+    # The server changes into `dir` as soon as it reads that line, so a later option cannot replace a missing /data.
     assert configuration.count("dir /data\n") == 1
     directory.mkdir(exist_ok=True)
     file = directory / "redis.conf"
@@ -46,7 +51,7 @@ def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
     arguments = [str(program), str(file), "--cluster-announce-ip", address, "--bind", address, *options]
     process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
-        once = Retry(NoBackoff(), 0)  # what is waited for here is waited for in `eventually`
+        once = Retry(NoBackoff(), 0)  # only `eventually` waits
         client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
         server = Server(address, process, client)
         eventually(lambda: answers(server), f"{program} answers: {file}")
@@ -59,18 +64,18 @@ def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
 
 
 def answers(server: Server) -> bool:
-    """Whether the server answers at all; errors are answers."""
+    """Whether the server answers at all. Errors are answers."""
     assert server.process.poll() is None, "the server has ended"
     try:
         server.client.ping()
     except redis.ConnectionError as error:
-        # Loading and wrong passwords are ConnectionErrors too, in redis-py's eyes.
+        # redis-py raises subclasses of ConnectionError for a server that loads, and for wrong passwords.
         return type(error) is not redis.ConnectionError
     return True
 
 
 def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Waits until the condition holds, at most DEADLINE_S."""
+    """Waits until the condition holds, for at most DEADLINE_S."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
@@ -84,3 +89,42 @@ def own_address() -> str:
     with socket.socket() as probe:
         probe.bind((address, 0))
     return address
+
+
+def join(replica: Server, master: Server) -> None:
+    """Makes the first a linked replica of the second, and waits until both know each other."""
+    replica.client.execute_command("CLUSTER", "MEET", master.address, "6379")
+    master_id = str(master.client.execute_command("CLUSTER", "MYID"))
+    replica_id = str(replica.client.execute_command("CLUSTER", "MYID"))
+    eventually(partial(knows, replica, master_id), "the replica knows the master")
+    replica.client.execute_command("CLUSTER", "REPLICATE", master_id)
+    eventually(lambda: link_of(replica) == "up", "the link is up")
+    eventually(partial(knows, master, f"{replica_id} .* slave {master_id}"), "the master knows its replica")
+    for server in (master, replica):
+        eventually(partial(serves, server), "the cluster is served")
+
+
+def serves(server: Server) -> bool:
+    """Whether the server reports the cluster as ok."""
+    return "cluster_state:ok" in cluster_text(server, "INFO")
+
+
+def knows(server: Server, pattern: str) -> bool:
+    """Whether a line of its CLUSTER NODES matches the pattern and is not a handshake."""
+    lines = cluster_text(server, "NODES").splitlines()
+    return any(re.search(pattern, line) and "handshake" not in line for line in lines)
+
+
+def cluster_text(server: Server, subcommand: str) -> str:
+    """The output of CLUSTER NODES or CLUSTER INFO."""
+    return subprocess.check_output([a_cli, "-h", server.address, "CLUSTER", subcommand], text=True)
+
+
+def link_of(replica: Server) -> str:
+    """`up` or `down`; `None` on a master."""
+    return str(replica.client.info("replication").get("master_link_status"))
+
+
+def role_of(server: Server) -> str:
+    """`master` or `slave`."""
+    return str(server.client.info("replication")["role"])

@@ -5,57 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import kubernetes_validate
-
 from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
 from .pod_security import violations
+from .schema import validate
 
-KUBERNETES = kubernetes_validate.latest_version()
-OF_OTHERS = {"monitoring.coreos.com", "cert-manager.io"}
-"""API groups of custom resources, whose schema Kubernetes does not bring along."""
 NAMES_A_NAMESPACE = {"PersistentVolume", "ClusterRoleBinding"}
-"""Cluster-wide kinds that say to which namespace they belong: who uses one has to choose the namespace beforehand."""
+"""Cluster-wide kinds that refer to a namespace. An overlay that uses one has to set the namespace."""
 SET_BY_A_RUN = {"redis-role"}
-"""Labels that pods get from the Job, not from their template."""
+"""Labels that the Job sets on pods, and that their template does not have."""
 
 
 def test_kubectl_builds_it_without_a_warning(built: Build) -> None:
-    """A deprecated field still builds today; the warning is how it announces that it will not tomorrow."""
+    """A deprecated field builds with a warning now, and not at all in a later version."""
     assert built.manifests
     assert built.warnings == ""
 
 
 def test_current_kubernetes_knows_every_field(built: Build) -> None:
-    """Strict validation: a misspelt or vanished field is an error, not a silent nothing."""
-    for manifest in built.manifests:
-        if manifest["apiVersion"].split("/")[0] not in OF_OTHERS:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    """Strict validation: a misspelt or removed field is an error. Kubernetes would ignore it."""
+    validate(built)
 
 
-def test_no_namespace_is_named(built: Build) -> None:
-    """`kubectl -n` decides; a namespace of ours in the output would override it."""
+def test_no_object_sets_a_namespace(built: Build) -> None:
+    """`kubectl -n` decides. A namespace in the output would override it."""
     namespaces = {manifest["metadata"].get("namespace") for manifest in built.manifests}
     if NAMES_A_NAMESPACE.isdisjoint(manifest["kind"] for manifest in built.manifests):
         assert namespaces == {None}
     else:
-        # One for all that can have one, if any: `kubectl -n` with another one then fails instead of half working.
+        # At most one for all objects: `kubectl -n` with another namespace then fails before it changes anything.
         assert len(namespaces - {None}) <= 1
 
 
 def test_every_object_has_the_recommended_labels(built: Build) -> None:
-    """`kubectl get -l app.kubernetes.io/part-of=redis-cluster` finds all of it, the generated ones too."""
+    """`kubectl get -l app.kubernetes.io/part-of=redis-cluster` finds all objects, also the generated ones."""
     for manifest in built.manifests:
         assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "redis-cluster", name_of(manifest)
 
 
-def test_the_servers_selector_never_varies(built: Build) -> None:
-    """Selectors of a StatefulSet are immutable: a label that crept in would break every later `kubectl apply`."""
+def test_the_selector_of_the_servers_never_changes(built: Build) -> None:
+    """Selectors of a StatefulSet are immutable: an additional label would break every later `kubectl apply`."""
     stateful_set = built.one("StatefulSet", "redis-app")
     assert stateful_set["spec"]["selector"] == {"matchLabels": {"app.kubernetes.io/name": "redis-app"}}
 
 
-def test_every_service_finds_the_servers_and_only_them(built: Build) -> None:
-    """The Job's own pod carries no label that a Service selects, or it would appear among its peers."""
+def test_every_service_selects_the_servers_and_only_them(built: Build) -> None:
+    """The Job's pod has no label that a Service selects. Otherwise it would appear among the peers."""
     services = built.of_kind("Service")
     assert {"redis-service", "gold-redis"} <= {name_of(service) for service in services}
     for service in services:
@@ -67,7 +61,7 @@ def test_every_service_finds_the_servers_and_only_them(built: Build) -> None:
 
 
 def test_every_service_port_is_a_port_of_the_servers(built: Build) -> None:
-    """A named target port that no container has leads nowhere, in silence."""
+    """Kubernetes does not report a named target port that no container has."""
     offered = {
         port["name"]: port["containerPort"]
         for container in built.one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
@@ -75,26 +69,26 @@ def test_every_service_port_is_a_port_of_the_servers(built: Build) -> None:
     }
     for service in built.of_kind("Service"):
         for port in service["spec"]["ports"]:
-            # A headless Service maps no ports, so the numbers must agree as well.
+            # A headless Service does not map ports, so the numbers must be equal as well.
             assert offered[port["targetPort"]] == port["port"], name_of(service)
 
 
 def test_the_shape_is_the_number_of_servers(built: Build) -> None:
-    """The Job waits for exactly shards × (1 + replicas) peers: one too few and it waits for ever."""
+    """The Job waits for exactly shards × (1 + replicas) peers. With one too few it would wait until its deadline."""
     settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
     wanted = int(settings["BOOTSTRAP_SHARDS"]) * (1 + int(settings["BOOTSTRAP_REPLICAS_PER_SHARD"]))
     assert built.one("StatefulSet", "redis-app")["spec"]["replicas"] == wanted
 
 
 def test_the_declared_node_timeout_is_the_servers_own(built: Build) -> None:
-    """Otherwise every run of the Job would find drift and mend it, and every restart would bring it back."""
+    """Otherwise every run of the Job would repair drift, and every restart would bring the drift back."""
     declared = built.one("ConfigMap", "redis-bootstrap-settings")["data"]["BOOTSTRAP_NODE_TIMEOUT_MS"]
     lines = built.one("ConfigMap", "redis-config")["data"]["redis.conf"].splitlines()
     assert [line.split()[1] for line in lines if line.startswith("cluster-node-timeout ")] == [declared]
 
 
-def test_settings_name_what_is_there(built: Build) -> None:
-    """The names in the settings are plain text to kustomize; nothing else notices when one of them goes stale."""
+def test_settings_name_existing_objects(built: Build) -> None:
+    """Nothing else notices when a name in the settings is out of date."""
     settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
     peers = built.one("Service", settings["BOOTSTRAP_SERVICE"])
     stateful_set = built.one("StatefulSet", settings["BOOTSTRAP_STATEFULSET"])
@@ -103,8 +97,8 @@ def test_settings_name_what_is_there(built: Build) -> None:
     assert built.one("Service", settings["BOOTSTRAP_ACCESS_SERVICE"])["spec"].get("clusterIP") != "None"
 
 
-def test_pods_name_only_what_is_there(built: Build) -> None:
-    """Each ConfigMap and ServiceAccount that a pod refers to is in the build, each mount has its volume."""
+def test_pods_refer_only_to_existing_objects(built: Build) -> None:
+    """Each ConfigMap and ServiceAccount that a pod refers to is in the build, and each mount has its volume."""
     config_maps = {name_of(manifest) for manifest in built.of_kind("ConfigMap")}
     accounts = {name_of(manifest) for manifest in built.of_kind("ServiceAccount")} | {"default"}
     claims = {name_of(each) for each in built.one("StatefulSet", "redis-app")["spec"].get("volumeClaimTemplates", [])}
@@ -117,8 +111,8 @@ def test_pods_name_only_what_is_there(built: Build) -> None:
         assert mounts == volumes | (claims if owner.startswith("StatefulSet") else set()), owner
 
 
-def test_roles_are_bound_to_accounts_that_are_there(built: Build) -> None:
-    """A binding to a name that does not exist is accepted by Kubernetes and grants nothing."""
+def test_roles_are_bound_to_existing_accounts(built: Build) -> None:
+    """Kubernetes accepts a binding to a name that does not exist, and such a binding grants nothing."""
     accounts = {name_of(manifest) for manifest in built.of_kind("ServiceAccount")}
     for suffix in ("", "Cluster"):
         roles = {name_of(manifest) for manifest in built.of_kind(f"{suffix}Role")}
@@ -128,14 +122,14 @@ def test_roles_are_bound_to_accounts_that_are_there(built: Build) -> None:
 
 
 def test_every_pod_may_run_in_a_restricted_namespace(built: Build) -> None:
-    """Nothing less than the restricted Pod Security Standard, with no exception for anyone."""
+    """Every pod satisfies the restricted Pod Security Standard, without exceptions."""
     assert {owner: violations(template["spec"]) for owner, template in built.templates()} == {
         owner: () for owner, _ in built.templates()
     }
 
 
 def test_every_container_is_tighter_than_the_standard(built: Build) -> None:
-    """A user by number (kubelet cannot check a name), a root file system that is read-only, and stated requests."""
+    """A numeric user (the kubelet cannot check a name), a read-only root file system, and resource requests."""
     for owner, template in built.templates():
         for container in template["spec"]["containers"]:
             merged = {**template["spec"]["securityContext"], **container["securityContext"]}
@@ -146,13 +140,13 @@ def test_every_container_is_tighter_than_the_standard(built: Build) -> None:
 
 
 def test_only_the_job_gets_a_token(built: Build) -> None:
-    """A server has no business with the Kubernetes API, so there is no token in it to steal."""
+    """A server does not use the Kubernetes API, so its pod has no token that could be stolen."""
     tokens = {owner: template["spec"]["automountServiceAccountToken"] for owner, template in built.templates()}
     assert tokens == {owner: "redis-bootstrap" in owner for owner in tokens}
 
 
 def test_no_role_is_wider_than_a_list_of_names(built: Build) -> None:
-    """No wildcard, and no way to raise the own rights."""
+    """No wildcard, and no right to gain further rights."""
     for role in (*built.of_kind("Role"), *built.of_kind("ClusterRole")):
         for rule in role["rules"]:
             assert "*" not in (*rule["apiGroups"], *rule["resources"], *rule["verbs"])
@@ -160,7 +154,7 @@ def test_no_role_is_wider_than_a_list_of_names(built: Build) -> None:
 
 
 def test_a_namespace_reaches_every_reference() -> None:
-    """With `namespace:` in somebody's overlay, subjects and claims follow; without one a binding's own is meant."""
+    """An overlay's `namespace:` reaches subjects and claims. Without it, subjects are in the binding's namespace."""
     named = combine(*menu(), namespace="elsewhere")
     everywhere = [manifest for manifest in named.manifests if "namespace" not in manifest["metadata"]]
     assert {manifest["kind"] for manifest in everywhere} == {"ClusterRole", "ClusterRoleBinding", "PersistentVolume"}
@@ -171,7 +165,7 @@ def test_a_namespace_reaches_every_reference() -> None:
 
 
 def test_a_name_prefix_reaches_every_reference() -> None:
-    """The settings' plain text too, so a prefix or suffix in somebody's overlay leaves a cluster that works."""
+    """The names in the settings too, so the cluster works with the prefix or suffix of an overlay."""
     plain, renamed = build(ROOT), build_text(resources=[ROOT], namePrefix="blue-", nameSuffix="-1")
     before = plain.one("ConfigMap", "redis-bootstrap-settings")["data"]
     after = renamed.one("ConfigMap", "blue-redis-bootstrap-settings-1")["data"]
@@ -188,12 +182,12 @@ def test_a_name_prefix_reaches_every_reference() -> None:
 
 
 def test_the_root_is_the_base() -> None:
-    """Whoever takes the repository as a remote base gets the base, and no image or storage of somebody's overlay."""
+    """The repository as a remote base is the base, without the image and the storage of an overlay."""
     assert build(ROOT) == build(BASE)
 
 
 def config_maps_named_by(pod: Manifest) -> Iterator[str]:
-    """Names of the ConfigMaps that a pod spec refers to, by volume, by variable, or all at once."""
+    """Names of the ConfigMaps that a pod spec refers to, in volumes and in variables."""
     for volume in pod.get("volumes", []):
         sources: list[dict[str, Any]] = [volume, *volume.get("projected", {}).get("sources", [])]
         yield from (source["configMap"]["name"] for source in sources if "configMap" in source)

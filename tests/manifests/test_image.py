@@ -1,4 +1,4 @@
-"""The image: what the Dockerfile promises to the manifests, and that its requirements are locked."""
+"""The image: the Dockerfile fits the manifests, and the requirements are locked."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ LOCKED = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", REQUIREMENTS, re.MULTILINE)
 
 
 def test_the_image_runs_as_the_user_that_the_job_names() -> None:
-    """By number in both places: the kubelet cannot tell whether a name is root."""
+    """Both are numeric: the kubelet cannot check whether a user name is root."""
     context = build(BASE).one("Job", "redis-bootstrap")["spec"]["template"]["spec"]["securityContext"]
     (user,) = [argument for name, argument in INSTRUCTIONS if name == "USER"]
     assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
 
 
 def test_the_program_is_the_first_process() -> None:
-    """In exec form: under a shell the signal that ends the pod would never arrive."""
+    """Both instructions are in exec form: a shell would not forward the signal that ends the pod."""
     (entrypoint,) = [json.loads(argument) for name, argument in INSTRUCTIONS if name == "ENTRYPOINT"]
     (command,) = [json.loads(argument) for name, argument in INSTRUCTIONS if name == "CMD"]
     assert [*entrypoint, *command] == ["python", "-m", "bootstrap", "apply"]
 
 
 def test_the_final_stage_installs_nothing() -> None:
-    """It copies what the builder made; only there do tools run."""
+    """It only copies files from the builder stage."""
     last = max(number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM")
     assert "RUN" not in [name for name, _ in INSTRUCTIONS[last:]]
     assert all("--from=" in argument for name, argument in INSTRUCTIONS[last:] if name == "COPY")
 
 
-def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
-    """An allow list: whatever else lies in a working copy, secrets too, never reaches the build."""
+def test_the_build_context_has_only_the_files_that_are_copied() -> None:
+    """.dockerignore is an allow list. Other files of a working copy, such as secrets, never reach the build."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
     rules = [line for line in lines if line and not line.startswith("#")]
     copied = {argument.split()[0] for name, argument in INSTRUCTIONS if name == "COPY" and "--from=" not in argument}
@@ -51,7 +51,7 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
 
 
 def test_every_requirement_is_locked_by_hash() -> None:
-    """One version, and at least one hash right after it, for each."""
+    """Each one has one version, followed by at least one hash."""
     lines = [line for line in REQUIREMENTS.splitlines() if not line.startswith("#")]
     assert lines
     for line, following in pairwise([*lines, ""]):
@@ -60,13 +60,13 @@ def test_every_requirement_is_locked_by_hash() -> None:
 
 
 def test_requirements_name_no_registry() -> None:
-    """Where packages come from is the affair of whoever builds the image."""
+    """The environment of the build decides where packages come from."""
     assert "//" not in REQUIREMENTS
     assert "index-url" not in REQUIREMENTS.replace("--no-emit-index-url", "")
 
 
-def test_what_the_package_needs_is_locked() -> None:
-    """pyproject.toml and the lock cannot drift apart unseen."""
+def test_the_lock_satisfies_the_dependencies_of_the_package() -> None:
+    """The locked versions satisfy pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for requirement in map(Requirement, project["dependencies"]):
         assert requirement.specifier.contains(LOCKED[requirement.name]), requirement

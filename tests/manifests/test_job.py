@@ -1,6 +1,11 @@
-"""The Job: its retry policy, its limits, and that it never stands in the way of the next `kubectl apply -k`."""
+"""The Job: its retry policy, its limits, its copy in the CronJob, and the next `kubectl apply -k` while it exists."""
 
 from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -8,10 +13,10 @@ import yaml
 from bootstrap.config import Settings, unknown_variables
 from bootstrap.errors import Misconfigured, NotYet, Refused, WrongUsage
 
-from .kustomize import BASE, ROOT, Build, Manifest, build, build_text
+from .kustomize import BASE, OVERLAYS, ROOT, TRANSFORMER, Build, Manifest, build, build_text
 
 FIRST_BACKOFF_S = 10
-"""Kubernetes waits 10 s before the second try and twice as long before each further one."""
+"""Kubernetes waits 10 s before the second try, and doubles the time before each further try."""
 PULL_AND_START_S = 120
 
 
@@ -22,46 +27,46 @@ def job(built: Build) -> Manifest:
     return spec
 
 
-def test_what_no_retry_can_cure_fails_the_job_at_once(job: Manifest) -> None:
-    """The exit codes are the retry policy, so they are the program's own; `not yet` is left to backoffLimit."""
+def test_errors_that_no_retry_can_fix_fail_the_job_immediately(job: Manifest) -> None:
+    """The exit codes are those of the program. Exit code 1 (`not yet`) is retried up to backoffLimit."""
     (rule,) = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
     assert rule["onExitCodes"]["operator"] == "In"
     assert set(rule["onExitCodes"]["values"]) == {each.exit_code for each in (WrongUsage, Refused, Misconfigured)}
     assert NotYet.exit_code not in rule["onExitCodes"]["values"]
-    # The rule names a container; a rule for one that does not exist would never match.
+    # A rule for a container that does not exist would never match.
     assert rule["onExitCodes"]["containerName"] in [each["name"] for each in job["template"]["spec"]["containers"]]
     assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_a_disrupted_pod_does_not_count_as_a_try(job: Manifest) -> None:
-    """Draining a machine may not use up the tries."""
+    """A drained machine does not use up the tries."""
     (rule,) = [rule for rule in job["podFailurePolicy"]["rules"] if rule["action"] == "Ignore"]
     assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
-def test_every_try_has_its_time(built: Build, job: Manifest) -> None:
-    """The Job's own deadline ends it only after each try had the whole of its own, the last one included."""
-    told = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
-    deadline_s = float(told["BOOTSTRAP_DEADLINE_S"]) + float(told["BOOTSTRAP_MOVE_DEADLINE_S"])
+def test_every_try_can_use_its_whole_deadline(built: Build, job: Manifest) -> None:
+    """The deadline of the Job leaves room for all tries, each of them until its own deadline."""
+    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    deadline_s = float(settings["BOOTSTRAP_DEADLINE_S"]) + float(settings["BOOTSTRAP_MOVE_DEADLINE_S"])
     tries = job["backoffLimit"] + 1
     backoffs_s = FIRST_BACKOFF_S * (2 ** job["backoffLimit"] - 1)
     assert job["activeDeadlineSeconds"] >= tries * deadline_s + backoffs_s + PULL_AND_START_S
 
 
-def test_a_finished_job_goes_away_after_its_log_could_be_read(job: Manifest) -> None:
-    """Not before a person could read why; not so late that the next `kubectl apply -k` runs nothing."""
+def test_a_finished_job_is_deleted_after_its_log_could_be_read(job: Manifest) -> None:
+    """Not before a person can read its log, and not so late that the next `kubectl apply -k` runs nothing."""
     assert 120 <= job["ttlSecondsAfterFinished"] <= 600
 
 
 def test_the_job_runs_apply_with_limits_of_its_own(job: Manifest) -> None:
-    """A runaway run takes nothing from the servers next to it."""
+    """A run that uses too much does not slow the servers on its machine."""
     (container,) = job["template"]["spec"]["containers"]
     assert container["args"] == ["apply"]
     assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
 
 
 def test_the_program_understands_every_setting(built: Build) -> None:
-    """The ConfigMap is read by the program's own reader: no unknown name, no value out of range."""
+    """The program reads the ConfigMap: no name is unknown, and no value is out of range."""
     settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
     assert unknown_variables(settings) == ()
     desired = Settings.from_env(settings).desired
@@ -70,14 +75,14 @@ def test_the_program_understands_every_setting(built: Build) -> None:
 
 
 def test_the_namespace_is_the_pods_own(job: Manifest) -> None:
-    """By the downward API, since no file can know where it is applied."""
+    """It comes from the downward API, because a manifest does not know where it is applied."""
     (container,) = job["template"]["spec"]["containers"]
     variables = {variable["name"]: variable for variable in container["env"]}
     assert variables["BOOTSTRAP_NAMESPACE"]["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.namespace"}}
 
 
 def test_no_change_of_settings_or_redis_conf_touches_the_job() -> None:
-    """A Job's template is immutable: if a setting reached it, `kubectl apply -k` would fail while the Job is there."""
+    """A Job's template is immutable: if a setting changed it, `kubectl apply -k` would fail while the Job exists."""
     before = build(BASE)
     settings = before.one("ConfigMap", "redis-bootstrap-settings")
     after = build_text(
@@ -87,13 +92,13 @@ def test_no_change_of_settings_or_redis_conf_touches_the_job() -> None:
     )
     assert set(after.one("ConfigMap", "redis-bootstrap-settings")["data"].values()) == {"7"}
     assert after.one("Job", "redis-bootstrap") == before.one("Job", "redis-bootstrap")
-    # The servers, on the other hand, are rolled by a new redis.conf: their template names the new hash.
+    # A new redis.conf rolls the servers, because their template names the new hash.
     assert after.one("StatefulSet", "redis-app") != before.one("StatefulSet", "redis-app")
 
 
 def test_the_job_writes_its_lease_and_events_and_nothing_else() -> None:
-    """The base asks for the rights that it uses (tests/real/test_kubernetes.py); a component that needs more brings
-    it along. No right reaches beyond the namespace, and none beyond the one Lease, but to make it.
+    """The base has the rights that it uses (another test records them). A component that needs more adds them. No right
+    reaches beyond the namespace, and the rights on Leases are for one name, except `create`.
     """
     (role,) = build(BASE).of_kind("Role")
     rights = {plural: rule["verbs"] for rule in role["rules"] for plural in rule["resources"] if plural != "leases"}
@@ -103,15 +108,84 @@ def test_the_job_writes_its_lease_and_events_and_nothing_else() -> None:
     assert build(BASE).of_kind("ClusterRole") == ()
 
 
-def test_the_cron_job_makes_the_very_same_job(built: Build, job: Manifest) -> None:
-    """Its template is the Job's spec, in every kustomization, so that a rerun is the same run."""
+def test_the_cron_job_creates_the_same_job(built: Build, job: Manifest) -> None:
+    """In every kustomization its template is the spec of the Job, so a rerun is the same run."""
     cron = built.one("CronJob", "redis-bootstrap")["spec"]
     assert cron["jobTemplate"]["spec"] == job
     assert cron["concurrencyPolicy"] == "Forbid"
 
 
+PATCHED = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "nodeSelector": {"pool": "tools"},
+}
+LIMITS = {"cpu": "2", "memory": "1Gi"}
+OVERLAY: dict[str, Any] = {
+    "namePrefix": "blue-",
+    "namespace": "elsewhere",
+    "images": [{"name": "redis-bootstrap", "newName": "registry.example.org/redis-bootstrap", "newTag": "1"}],
+    "patches": [
+        {
+            "patch": yaml.safe_dump(
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "metadata": {"name": "redis-bootstrap"},
+                    "spec": {"template": {"spec": PATCHED}},
+                }
+            )
+        },
+        {
+            "target": {"kind": "Job", "name": "redis-bootstrap"},
+            "patch": yaml.safe_dump(
+                [{"op": "replace", "path": "/spec/template/spec/containers/0/resources/limits", "value": LIMITS}]
+            ),
+        },
+    ],
+}
+"""A user's overlay that patches the Job."""
+
+
+def check_patched(built: Build) -> None:
+    job = built.one("Job", "blue-redis-bootstrap")["spec"]
+    pod = job["template"]["spec"]
+    assert {key: pod[key] for key in PATCHED} == PATCHED
+    assert pod["containers"][0]["resources"]["limits"] == LIMITS
+    assert pod["containers"][0]["image"] == "registry.example.org/redis-bootstrap:1"
+    assert built.one("CronJob", "blue-redis-bootstrap")["spec"]["jobTemplate"]["spec"] == job
+
+
+@pytest.mark.parametrize(
+    "below", [ROOT, OVERLAYS / "minikube", OVERLAYS / "production"], ids=["root", "minikube", "production"]
+)
+def test_a_patch_of_the_job_reaches_the_cron_job(below: Path) -> None:
+    """One line in an overlay copies the patched Job, however the patch is written."""
+    check_patched(build_text(resources=[below], transformers=[TRANSFORMER], **OVERLAY))
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="no git on this machine")
+def test_a_patch_of_the_job_reaches_the_cron_job_of_a_remote_base(tmp_path: Path) -> None:
+    """The overlay names a repository and a tag, as the README shows. Kustomize clones it with git."""
+    shutil.copytree(ROOT / "k8s", tmp_path / "k8s")
+    shutil.copy(ROOT / "kustomization.yaml", tmp_path)
+    for command in (
+        "init --quiet",
+        "add .",
+        "-c user.name=a -c user.email=a@example.org commit --quiet -m a",
+        "tag v1",
+    ):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True, timeout=30)
+    built = build_text(
+        resources=[f"file://{tmp_path}//k8s/overlays/production?ref=v1"],
+        transformers=[f"file://{tmp_path}//k8s/transformers/cronjob-from-job?ref=v1"],
+        **OVERLAY,
+    )
+    check_patched(built)
+
+
 def test_no_run_starts_by_itself_without_self_heal() -> None:
-    """The base's CronJob is there for `kubectl create job --from`; the component alone lets it run."""
+    """The CronJob of the base is for `kubectl create job --from`. Only the component resumes it."""
     self_heal = build(ROOT / "k8s" / "components" / "self-heal")
     assert build(BASE).one("CronJob", "redis-bootstrap")["spec"]["suspend"] is True
     assert self_heal.one("CronJob", "redis-bootstrap")["spec"]["suspend"] is False

@@ -1,4 +1,4 @@
-"""The checker of the restricted Pod Security Standard finds each thing that it is there to find."""
+"""The checker of the restricted Pod Security Standard finds every violation."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ ONE = ("containers", 0)
     ],
 )
 def test_one_broken_rule_is_found(path: tuple[str | int, ...], value: Any, finding: str) -> None:
-    """A pod that is good but for one field breaks the rule about that field (None: the field is left out)."""
+    """A pod with one wrong field breaks the rule about that field. None removes the field."""
     pod = deepcopy(GOOD)
     *parents, last = path
     place: Any = pod
@@ -68,7 +68,7 @@ def test_one_broken_rule_is_found(path: tuple[str | int, ...], value: Any, findi
 
 
 def test_a_good_pod_breaks_nothing() -> None:
-    """No false alarm, also where the container states what the pod leaves out."""
+    """No false alarm, also where the container sets the fields that the pod does not set."""
     assert violations(GOOD) == ()
     by_container = deepcopy(GOOD)
     by_container["containers"][0]["securityContext"].update(by_container.pop("securityContext"))

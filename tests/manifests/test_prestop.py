@@ -1,9 +1,8 @@
-"""The preStop hook: a master's place is taken before it goes, and nobody waits where there is nothing to hand over."""
+"""The preStop hook: a replica takes over before its master stops, and other nodes stop immediately."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import time
@@ -16,20 +15,19 @@ import pytest
 
 from tests.available_servers import CLIENTS, SERVERS
 
-from .kustomize import BASE, build
-from .servers import Server, eventually, running
+from .kustomize import BASE, BASE_SERVERS, build
+from .servers import Server, a_cli, eventually, join, link_of, role_of, running, serves
 
 pytestmark = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 a_server = next(iter(SERVERS.values()), Path("redis-server"))
-a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
 SOON_S = 8.0
-"""Far less than the script's own limit, and than the node timeout after which the others would elect a replica."""
+"""Far less than the time limit of the script, and than the node timeout after which a replica would be elected."""
 
 
 @every_server
-def test_a_replica_takes_over_before_the_master_goes(program: Path, tmp_path: Path) -> None:
-    """When the hook ends, the other is the master, and a key that was written just before is there."""
+def test_a_replica_takes_over_before_the_master_stops(program: Path, tmp_path: Path) -> None:
+    """When the hook ends, the replica is the master and has a key that was written just before."""
     with shard(program, tmp_path) as (master, replica):
         master.client.set("written", "just before")
         took_s, words = stop(master, tmp_path)
@@ -44,8 +42,8 @@ def test_a_replica_takes_over_before_the_master_goes(program: Path, tmp_path: Pa
         assert replica.client.get("written") == "just before"
 
 
-def test_a_replica_just_goes(tmp_path: Path) -> None:
-    """It has nothing to hand over; its master stays what it is."""
+def test_a_replica_stops_immediately(tmp_path: Path) -> None:
+    """A replica stops without a failover, and its master keeps its role."""
     with shard(a_server, tmp_path) as (master, replica):
         took_s, words = stop(replica, tmp_path)
         assert took_s < SOON_S
@@ -54,8 +52,8 @@ def test_a_replica_just_goes(tmp_path: Path) -> None:
 
 
 @every_server
-def test_a_master_that_nobody_follows_just_goes(program: Path, tmp_path: Path) -> None:
-    """A node before it was formed, or one whose replicas are gone."""
+def test_a_master_without_replicas_stops_immediately(program: Path, tmp_path: Path) -> None:
+    """A node before the cluster is formed, or a master without replicas."""
     with running(program, tmp_path) as alone:
         took_s, words = stop(alone, tmp_path)
         assert took_s < SOON_S
@@ -63,29 +61,29 @@ def test_a_master_that_nobody_follows_just_goes(program: Path, tmp_path: Path) -
 
 
 def test_a_server_that_hangs_or_is_gone_is_not_waited_for(tmp_path: Path) -> None:
-    """It cannot be asked for its role, so there is nothing that the hook could do for it."""
+    """Its role is unknown, so the hook cannot do anything."""
     with running(a_server, tmp_path) as server:
         server.process.send_signal(signal.SIGSTOP)
         took_s, _ = stop(server, tmp_path)
-        assert took_s < 3 + SOON_S, "one question's own limit"
+        assert took_s < 3 + SOON_S, "the limit of one request"
         server.process.kill()
         server.process.wait()
         took_s, _ = stop(server, tmp_path)
         assert took_s < SOON_S
 
 
-def test_a_replica_that_hangs_holds_the_master_up_for_a_while_only(tmp_path: Path) -> None:
-    """The machine keeps its connection open, so it still counts as linked; the limit ends that."""
+def test_a_replica_that_hangs_delays_the_master_by_the_limit_only(tmp_path: Path) -> None:
+    """Its connection stays open, so it still counts as linked. The time limit ends the hook."""
     with shard(a_server, tmp_path) as (master, replica):
         replica.process.send_signal(signal.SIGSTOP)
         took_s, words = stop(master, tmp_path, PRESTOP_LIMIT_S="2")
-        assert took_s < 2 + 3 + SOON_S, "the limit, and the question that was on its way"
-        assert words == ["prestop.sh: nobody has taken over in time"]
+        assert took_s < 2 + 3 + SOON_S, "the limit, and one request in flight"
+        assert words == ["prestop.sh: no replica has taken over in time"]
         assert role_of(master) == "master"
 
 
-def test_when_all_go_at_once_all_are_soon_gone(tmp_path: Path) -> None:
-    """Scaled to 0: each runs its hook and then gets the signal, and nobody waits for another who has gone too."""
+def test_when_all_stop_at_the_same_time_none_waits(tmp_path: Path) -> None:
+    """Scaled to 0: each pod runs its hook and then gets the signal. No hook waits for a pod that has stopped too."""
     with shard(a_server, tmp_path) as (master, replica):
         began = time.monotonic()
         hooks = {server.address: start(server, tmp_path) for server in (master, replica)}
@@ -98,7 +96,7 @@ def test_when_all_go_at_once_all_are_soon_gone(tmp_path: Path) -> None:
 
 
 def test_of_two_replicas_the_linked_one_takes_over(tmp_path: Path) -> None:
-    """One has lost its way to the master: its copy is old, so it is not asked."""
+    """The other replica has lost its link to the master and has old data, so it is not a candidate."""
     with (
         shard(a_server, tmp_path) as (master, linked),
         running(a_server, tmp_path / "second") as other,
@@ -115,11 +113,11 @@ def test_of_two_replicas_the_linked_one_takes_over(tmp_path: Path) -> None:
 
 
 def test_the_kubelet_leaves_the_hook_its_time() -> None:
-    """The hook's limit, two questions on their way, and the 10 s that a server gives its replicas before it ends."""
+    """The limit of the hook, two requests in flight, and the 10 s for which a server waits for its replicas."""
     pod = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sh", "/etc/redis/prestop.sh"]
-    assert "${PRESTOP_LIMIT_S:-12}" in (BASE / "prestop.sh").read_text(encoding="utf-8")
+    assert "${PRESTOP_LIMIT_S:-12}" in (BASE_SERVERS / "prestop.sh").read_text(encoding="utf-8")
     assert pod["terminationGracePeriodSeconds"] >= 12 + 2 * 3 + 10
 
 
@@ -132,46 +130,10 @@ def shard(program: Path, directory: Path) -> Iterator[tuple[Server, Server]]:
         yield master, replica
 
 
-def join(replica: Server, master: Server) -> None:
-    """Makes the one a linked replica of the other, known to both."""
-    replica.client.execute_command("CLUSTER", "MEET", master.address, "6379")
-    master_id = str(master.client.execute_command("CLUSTER", "MYID"))
-    replica_id = str(replica.client.execute_command("CLUSTER", "MYID"))
-    eventually(partial(knows, replica, master_id), "the replica knows the master")
-    replica.client.execute_command("CLUSTER", "REPLICATE", master_id)
-    eventually(lambda: link_of(replica) == "up", "the link is up")
-    eventually(partial(knows, master, f"{replica_id} .* slave {master_id}"), "the master knows its replica")
-    for server in (master, replica):
-        eventually(partial(serves, server), "the cluster is served")
-
-
-def serves(server: Server) -> bool:
-    return "cluster_state:ok" in told(server, "INFO")
-
-
-def knows(server: Server, words: str) -> bool:
-    """Whether a line of its CLUSTER NODES has these words, and it is no handshake."""
-    lines = told(server, "NODES").splitlines()
-    return any(re.search(words, line) and "handshake" not in line for line in lines)
-
-
-def told(server: Server, question: str) -> str:
-    """The text of CLUSTER NODES or CLUSTER INFO, as redis-cli shows it."""
-    return subprocess.check_output([a_cli, "-h", server.address, "CLUSTER", question], text=True)
-
-
-def link_of(replica: Server) -> str:
-    return str(replica.client.info("replication").get("master_link_status"))
-
-
-def role_of(server: Server) -> str:
-    return str(server.client.info("replication")["role"])
-
-
 def start(server: Server, directory: Path, **environment: str) -> subprocess.Popen[str]:
-    """The hook of that server, as the kubelet would run it."""
+    """Starts the hook of that server, as the kubelet does."""
     return subprocess.Popen(
-        ["sh", str(BASE / "prestop.sh")],
+        ["sh", str(BASE_SERVERS / "prestop.sh")],
         env={
             "PATH": f"{a_cli.parent}:{os.defpath}",
             "REDIS_CLI_OPTIONS": f"-h {server.address}",
@@ -183,7 +145,7 @@ def start(server: Server, directory: Path, **environment: str) -> subprocess.Pop
 
 
 def stop(server: Server, directory: Path, **environment: str) -> tuple[float, list[str]]:
-    """Runs the hook to its end: how long that took, seconds, and what stands in the container's log."""
+    """Runs the hook to its end. Returns the time in seconds and the lines in the log of the container."""
     began = time.monotonic()
     assert start(server, directory, **environment).wait(30) == 0
     took_s = time.monotonic() - began

@@ -1,4 +1,4 @@
-"""The Job that wipes the cluster: one value to edit, one command, and part of nothing else."""
+"""The Job that wipes the cluster: one value to edit, one command, and not part of any overlay."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import shutil
 from copy import deepcopy
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 
 from bootstrap.__main__ import main
 
-from .kustomize import ALONE, BASE, ROOT, Build, Manifest, build, name_of
+from .kustomize import BASE, ROOT, Build, Manifest, build, name_of
 from .pod_security import violations
+from .schema import validate
 
 REINIT = ROOT / "k8s" / "reinit"
 
@@ -23,8 +23,8 @@ def job_of(built: Build) -> Manifest:
 
 
 def edited(directory: Path, fingerprint: str) -> Manifest:
-    """The Job, after a person has put the fingerprint in its one place."""
-    for source in ALONE:
+    """The Job after a person has entered the fingerprint."""
+    for source in (REINIT, ROOT / "k8s" / "job"):
         shutil.copytree(source, directory / source.name)
     file = directory / "reinit" / "kustomization.yaml"
     text = file.read_text(encoding="utf-8")
@@ -33,30 +33,30 @@ def edited(directory: Path, fingerprint: str) -> Manifest:
     return job_of(build(directory / "reinit"))
 
 
-def test_it_is_one_job_that_kubernetes_takes() -> None:
-    """Nothing else is applied with it, it passes the restricted level, and kubectl has nothing to remark."""
+def test_it_is_one_job_that_kubernetes_accepts() -> None:
+    """Nothing else is applied with it, it passes the restricted level, and kubectl prints no warning."""
     built = build(REINIT)
     assert built.warnings == ""
-    kubernetes_validate.validate(job_of(built), kubernetes_validate.latest_version(), strict=True)
+    validate(built)
     assert list(violations(job_of(built)["spec"]["template"]["spec"])) == []
 
 
-def test_as_it_is_it_confirms_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """The value that stands in the repository is none: that run says what would be destroyed, and the next step."""
+def test_unedited_it_confirms_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The value in the repository is `none`. That run reports what would be destroyed, and the next step."""
     assert job_of(build(REINIT))["spec"]["template"]["spec"]["containers"][0]["args"] == ["reinit", "--confirm", "none"]
     environment = {"BOOTSTRAP_DEADLINE_S": "1", "BOOTSTRAP_NAMESERVER": "127.0.0.1:1", "BOOTSTRAP_LOG": "json"}
-    assert main(["reinit", "--confirm", "none"], environment) == 1, "understood; there is nobody to wipe"
+    assert main(["reinit", "--confirm", "none"], environment) == 1, "the arguments are valid, and no node is there"
 
 
 def test_another_value_is_another_job(tmp_path: Path) -> None:
-    """A Job cannot be changed: if the name stayed, applying the edited value would fail while the first is there."""
+    """A Job is immutable: with the same name, applying the edited value would fail while the first Job exists."""
     job = edited(tmp_path, "0123456789ab")
     assert name_of(job) == "redis-reinit-0123456789ab"
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["reinit", "--confirm", "0123456789ab"]
 
 
-def test_but_for_its_words_it_is_the_job_of_every_other_run() -> None:
-    """The same image, account, limits and retry policy; a killed run goes on with the same value."""
+def test_except_for_its_arguments_it_is_the_job_of_every_other_run() -> None:
+    """The same image, account, limits and retry policy. A new run with the same value finishes one that was killed."""
     own = deepcopy(job_of(build(REINIT))["spec"])
     usual = deepcopy(build(BASE).one("Job", "redis-bootstrap")["spec"])
     for spec in (own, usual):
@@ -65,7 +65,7 @@ def test_but_for_its_words_it_is_the_job_of_every_other_run() -> None:
     assert own == usual
 
 
-def test_no_overlay_brings_it(built: Build) -> None:
-    """A person applies it, on purpose and by its own path."""
+def test_no_overlay_includes_it(built: Build) -> None:
+    """A person applies it on purpose, by its own path."""
     assert not [name_of(job) for job in built.of_kind("Job") if "reinit" in name_of(job)]
     assert [template for _, template in built.templates() if "reinit" in str(template)] == []

@@ -1,4 +1,4 @@
-"""The components `auth` and `tls` around a server: their scripts, as the build has them, against real servers."""
+"""The components `auth` and `tls`: the scripts of the build, run against real servers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ import redis
 
 from tests.available_servers import CLIENTS, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
-from tests.secrets import KEYS, Secret, mount
+from tests.secret_files import KEYS, Secret, mount
 
 from .kustomize import BASE, ROOT, Build, build_text
-from .servers import Server, running
-from .test_prestop import join, role_of
+from .servers import Server, a_cli, join, role_of, running
 
 AUTH, TLS = (ROOT / "k8s" / "components" / name for name in ("auth", "tls"))
 SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
 with_a_client = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 a_server = next(iter(SERVERS.values()), Path("redis-server"))
-a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
 a_tls_server = next((path for path in SERVERS.values() if b"libssl" in path.resolve().read_bytes()), None)
 a_tls_cli = next((path for path in CLIENTS.values() if b"libssl" in path.resolve().read_bytes()), None)
 with_tls = pytest.mark.skipif(
@@ -43,18 +41,18 @@ def built() -> Build:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What a server finds around it: the scripts of the build under /etc/redis, and the container's log."""
+    """The files of a server's pod: the scripts of the build under /etc/redis, and the log of the container."""
 
     directory: Path
     tls_options: str
-    """Those of redis-cli, as the component tells them."""
+    """The options of redis-cli that the component sets."""
     settings: dict[str, str] = field(default_factory=dict)
 
-    def run(self, script: str, *words: str, server: Server, path: str = "") -> str:
-        """A script's words, run as the kubelet would."""
+    def run(self, script: str, *arguments: str, server: Server, path: str = "") -> str:
+        """Runs a script as the kubelet does, and returns its output."""
         cli, port = (a_tls_cli or a_cli, 6380) if "REDIS_TLS_OPTIONS" in self.settings else (a_cli, 6379)
         ended = subprocess.run(
-            ["sh", str(self.directory / script), *words],
+            ["sh", str(self.directory / script), *arguments],
             env={
                 "PATH": path or f"{cli.parent}:{os.defpath}",
                 "REDIS_CLI_OPTIONS": f"-h {server.address} -p {port}",
@@ -81,32 +79,32 @@ class Pod:
         return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
     def with_auth(self, secret: Secret, server: Path | None = None) -> Pod:
-        """As the component `auth` alone has it, in the image of that server."""
+        """The pod with the component `auth` alone, in the image of that server."""
         (self.directory / "renew-tls.sh").unlink()
-        told = {
+        environment = {
             "REDIS_USER": "server",
             "REDIS_PASSWORD_FILE": str(secret.written / "password"),
             "REDIS_SECRET_DIR": str(secret.mounted),
             "REDIS_AUTH_DIR": str(secret.written),
         }
         if server:
-            told["PATH"] = f"{server.parent}:{a_cli.parent}:{os.defpath}"
-        return Pod(self.directory, self.tls_options, told)
+            environment["PATH"] = f"{server.parent}:{a_cli.parent}:{os.defpath}"
+        return Pod(self.directory, self.tls_options, environment)
 
     def with_tls(self, shown: Certificate) -> Pod:
-        """As the component `tls` alone has it, with that certificate mounted."""
+        """The pod with the component `tls` alone, with that certificate mounted."""
         (self.directory / "renew-auth.sh").unlink(missing_ok=True)
         files = self.directory / "tls"
         self.mount(shown)
-        told = {
+        environment = {
             "REDIS_TLS_OPTIONS": self.tls_options.replace("/etc/redis-tls", str(files)),
             "REDIS_TLS_DIR": str(files),
             "REDIS_TLS_SEEN": str(self.directory / "seen"),
         }
-        return Pod(self.directory, self.tls_options, told)
+        return Pod(self.directory, self.tls_options, environment)
 
     def mount(self, shown: Certificate) -> Certificate:
-        """The certificate as the Secret's files, in place of what was there."""
+        """Replaces the files of the Secret with the certificate."""
         files = self.directory / "tls"
         mount(
             files,
@@ -126,13 +124,13 @@ def pod(built: Build, tmp_path: Path) -> Pod:
     for name, text in built.one("ConfigMap", "redis-config")["data"].items():
         (directory / name).write_text(text, encoding="utf-8")
     (container,) = built.one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
-    (said,) = [variable["value"] for variable in container["env"] if variable["name"] == "REDIS_TLS_OPTIONS"]
-    return Pod(directory, said)
+    (tls_options,) = [variable["value"] for variable in container["env"] if variable["name"] == "REDIS_TLS_OPTIONS"]
+    return Pod(directory, tls_options)
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_every_shell_writes_the_same(shell: str, tmp_path: Path) -> None:
-    """dash, bash and busybox: what images have. The users, and one hash for each of their passwords."""
+    """Images have dash, bash or busybox. Each writes the same users, with one hash for each of their passwords."""
     secret = Secret.of(tmp_path, also_password="the one before", users_acl="user reader on >secret ~* +get\n")
     assert secret.render(shell).returncode == 0
     assert list(secret.users) == ["default", "bootstrap", "server", "reader"]
@@ -149,7 +147,7 @@ NOT_THREE = "bootstrap-username must not be default, server, or username"
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "error"),
     [
         ({"password": None}, "the key password is missing"),
         ({"server_password": "\r\n"}, "the key server-password is empty"),
@@ -165,53 +163,53 @@ NOT_THREE = "bootstrap-username must not be default, server, or username"
     ],
     ids=["missing", "empty", "second empty", "two lines", "two words", "default", "the same", "ours"],
 )
-def test_a_key_that_will_not_do_keeps_the_server_from_starting(
-    tmp_path: Path, changed: dict[str, str | None], told: str
+def test_an_invalid_key_keeps_the_server_from_starting(
+    tmp_path: Path, changed: dict[str, str | None], error: str
 ) -> None:
-    """By its name, in the init container's log; no value is shown."""
+    """The log of the init container names the key, and contains no value."""
     ended = Secret.of(tmp_path, **changed).render()
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Secret redis-auth: {told}\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Secret redis-auth: {error}\n")
 
 
 PROGRAMS = (
     *("sh", "timeout", "redis-cli", "cat", "sha256sum", "cut", "od", "tr", "sed", "sort"),
     *("readlink", "ln", "mkdir", "rm", "mv", "cp", "date", "sleep"),
 )
-"""All that the scripts call."""
+"""All programs that the scripts call."""
 
 
 @with_a_client
 def test_no_program_gets_a_password_as_an_argument(pod: Pod, tmp_path: Path) -> None:
-    """Everybody on a machine can read those. Each program is called through a door that notes them."""
+    """Arguments are visible on the whole machine. A wrapper around each program records them."""
     secret = Secret.of(tmp_path)
-    noted, endpoints = tmp_path / "noted", tmp_path / "doors"
-    endpoints.mkdir()
+    recorded, wrappers = tmp_path / "recorded", tmp_path / "wrappers"
+    wrappers.mkdir()
     for name in PROGRAMS:
         path = a_cli if name == "redis-cli" else shutil.which(name)
-        (endpoints / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{noted}\nexec {path} "$@"\n')
-        (endpoints / name).chmod(0o755)
-    assert secret.render(path=str(endpoints)).returncode == 0
+        (wrappers / name).write_text(f'#!/bin/sh\necho "{name} $*" >>{recorded}\nexec {path} "$@"\n')
+        (wrappers / name).chmod(0o755)
+    assert secret.render(path=str(wrappers)).returncode == 0
     pod = pod.with_auth(secret)
     with running(a_server, tmp_path / "server", *options(secret)) as server:
         for change in ({}, {"password": "new", "server_password": "new of the servers"}):
             secret.change(**change)
             for script in (("probe.sh", "alive"), ("probe.sh", "ready"), ("prestop.sh",)):
-                pod.run(*script, server=server, path=str(endpoints))
-    calls = noted.read_text()
+                pod.run(*script, server=server, path=str(wrappers))
+    calls = recorded.read_text()
     assert "redis-cli" in calls
     assert "sha256sum" in calls
-    assert len(pod.log) == 2, "the hook of the probe ran, too"
+    assert len(pod.log) == 2, "the probe has run renew-auth.sh"
     passwords = [value for key, value in KEYS.items() if key.endswith("password")]
     assert [password for password in (*passwords, "new of the servers") if password in calls] == []
 
 
 @with_a_client
 @every_server
-def test_a_changed_secret_is_taken_over_without_a_restart(
+def test_a_changed_secret_is_applied_without_a_restart(
     program: Path, pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new passwords are good, an old one is where it is kept as a second, and replicas log in with the new one."""
-    # As in its image: the script asks the server that it finds which commands that one knows.
+    """New passwords are valid, an old one while it is the second password, and replicas log in with the new one."""
+    # As in the image of the server: the script checks the version of the server that it finds.
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     secret = rendered(tmp_path)
     pod = pod.with_auth(secret, program)
@@ -219,7 +217,7 @@ def test_a_changed_secret_is_taken_over_without_a_restart(
         assert (pod.alive(server), pod.log) == ("", [])
         secret.change(password="new", also_password=KEYS["password"], server_password="new of the servers")
         assert pod.alive(server) == ""
-        assert pod.log == ["renew-auth.sh: the changed Secret redis-auth was taken over"]
+        assert pod.log == ["renew-auth.sh: the changed Secret redis-auth is applied"]
         for password in ("new", KEYS["password"]):
             assert login(server, "default", password)
         assert not login(server, "server", KEYS["server-password"])
@@ -232,8 +230,8 @@ def test_a_changed_secret_is_taken_over_without_a_restart(
 
 
 @with_a_client
-def test_a_changed_secret_that_will_not_do_changes_nothing(pod: Pod, tmp_path: Path) -> None:
-    """A key is gone, or a user's line is no ACL: the log says so, and the server goes on with what it has."""
+def test_an_invalid_changed_secret_changes_nothing(pod: Pod, tmp_path: Path) -> None:
+    """A key is missing, or a line is not a valid ACL: the log reports it, and the server keeps its users."""
     secret = rendered(tmp_path)
     pod = pod.with_auth(secret)
     with running(a_server, tmp_path / "server", *options(secret)) as server:
@@ -243,22 +241,22 @@ def test_a_changed_secret_that_will_not_do_changes_nothing(pod: Pod, tmp_path: P
         assert [pod.alive(server) for _ in range(3)] == [""] * 3
         assert login(server, "default", KEYS["password"])
         first, second = pod.log
-        assert first == f"{NOT_TAKEN}: Secret redis-auth: the key password is missing"
-        assert second.startswith(f"{NOT_TAKEN}: ERR ")
+        assert first == f"{NOT_APPLIED}: Secret redis-auth: the key password is missing"
+        assert second.startswith(f"{NOT_APPLIED}: ERR ")
         secret.change(users_acl=None)
         assert pod.alive(server) == ""
         assert login(server, "default", "new")
 
 
-NOT_TAKEN = "renew-auth.sh: the changed Secret redis-auth was not taken over"
+NOT_APPLIED = "renew-auth.sh: the changed Secret redis-auth is not applied"
 
 
 @with_a_client
 def test_probes_and_hook_work_as_the_servers_user(pod: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its rights alone: no server denies them anything."""
+    """The rights of that user are enough: the ACL log stays empty."""
     secret = rendered(tmp_path)
     pod = pod.with_auth(secret)
-    monkeypatch.setenv("REDISCLI_AUTH", KEYS["password"])  # for the tests' own questions
+    monkeypatch.setenv("REDISCLI_AUTH", KEYS["password"])  # for the requests of the test
     with (
         running(a_server, tmp_path / "master", *options(secret)) as first,
         running(a_server, tmp_path / "replica", *options(secret)) as second,
@@ -276,8 +274,8 @@ def test_probes_and_hook_work_as_the_servers_user(pod: Pod, tmp_path: Path, monk
 
 
 @with_tls
-def test_probes_and_hook_speak_tls(pod: Pod, tmp_path: Path) -> None:
-    """With the options that the component gives them, which name the mounted files."""
+def test_probes_and_hook_use_tls(pod: Pod, tmp_path: Path) -> None:
+    """With the options of the component, which name the mounted files."""
     assert a_tls_server
     good = Authority(tmp_path / "authority").issue("redis")
     pod = pod.with_tls(good)
@@ -288,8 +286,8 @@ def test_probes_and_hook_speak_tls(pod: Pod, tmp_path: Path) -> None:
 
 
 @with_tls
-def test_a_certificate_that_is_not_accepted_kills_nobody(pod: Pod, tmp_path: Path) -> None:
-    """The server answers, so it is alive, and no restart would bring another certificate; but it is not ready."""
+def test_a_rejected_certificate_does_not_restart_the_server(pod: Pod, tmp_path: Path) -> None:
+    """The server answers, so it is alive but not ready. A restart would not change the certificate."""
     assert a_tls_server
     authority = Authority(tmp_path / "authority")
     old, good = authority.issue("old", days=-1), authority.issue("redis")
@@ -305,7 +303,7 @@ def test_a_certificate_that_is_not_accepted_kills_nobody(pod: Pod, tmp_path: Pat
 
 @with_tls
 def test_a_renewed_certificate_is_served_without_a_restart(pod: Pod, tmp_path: Path) -> None:
-    """The next connection sees it; the log says so once."""
+    """The next connection gets it, and the log reports it once."""
     assert a_tls_server
     authority = Authority(tmp_path / "authority")
     first, second = authority.issue("first"), authority.issue("second")
@@ -316,7 +314,7 @@ def test_a_renewed_certificate_is_served_without_a_restart(pod: Pod, tmp_path: P
         pod.mount(second)
         assert (pod.alive(server), subject(server, mounted)) == ("", "second")
         assert pod.alive(server) == ""
-        assert pod.log == ["renew-tls.sh: the changed Secret redis-tls was taken over"]
+        assert pod.log == ["renew-tls.sh: the changed Secret redis-tls is applied"]
 
 
 def rendered(directory: Path) -> Secret:
@@ -326,12 +324,12 @@ def rendered(directory: Path) -> Secret:
 
 
 def options(secret: Secret) -> list[str]:
-    """What the component adds to the server's arguments."""
+    """The arguments that the component adds for the server."""
     return [word for line in secret.server_config for word in f"--{line}".split(" ", 1)]
 
 
 def tls_options(certificate: Certificate) -> list[str]:
-    """The component's lines, with the plain port beside it, by which the tests look at the server."""
+    """The settings of the component, and a plain port for the requests of the tests."""
     lines = (*certificate.server_config(port=6380), "port 6379", "tls-cluster no", "tls-replication no")
     return [word for line in lines for word in f"--{line}".split(" ", 1)]
 
@@ -348,7 +346,7 @@ def login(server: Server, user: str, password: str) -> bool:
 
 
 def subject(server: Server, certificate: Certificate) -> str:
-    """The common name in the certificate that the server shows."""
+    """The common name in the certificate of the server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.load_verify_locations(certificate.ca)

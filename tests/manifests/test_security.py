@@ -1,4 +1,4 @@
-"""The components around secrets, TLS, the network and Valkey: what each adds, and all of them together."""
+"""The components for secrets, TLS, the network and Valkey, each alone and all together."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from bootstrap.config import unknown_variables
 
 from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, name_of
 from .pod_security import violations
-from .test_builds import KUBERNETES, OF_OTHERS
+from .schema import validate
 
 COMPONENTS = ROOT / "k8s" / "components"
 NAMES = ("auth", "tls", "tls-cert-manager", "network-policy", "tls-plain-port", "valkey")
-"""In an order that they allow."""
+"""The order in which they are listed."""
 
 
 @cache
@@ -28,16 +27,14 @@ def with_components(*names: str) -> Build:
 
 @pytest.fixture(params=[NAMES, ("valkey", *NAMES[:-1])], ids=["valkey last", "valkey first"])
 def all_of_them(request: pytest.FixtureRequest) -> Build:
-    """Everything at once; also with the image changed before others come to use it."""
+    """All of them together, with the component valkey last or first."""
     return with_components(*request.param)
 
 
 def test_together_they_are_valid_and_restricted(all_of_them: Build) -> None:
-    """No warning of kubectl's, no unknown field, nothing that the restricted Pod Security Standard forbids."""
+    """No warning of kubectl, no unknown field, and no violation of the restricted Pod Security Standard."""
     assert all_of_them.warnings == ""
-    for manifest in all_of_them.manifests:
-        if manifest["apiVersion"].split("/")[0] not in OF_OTHERS:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+    validate(all_of_them)
     for owner, template in all_of_them.templates():
         assert violations(template["spec"]) == (), owner
         for container in (*template["spec"].get("initContainers", []), *template["spec"]["containers"]):
@@ -46,13 +43,13 @@ def test_together_they_are_valid_and_restricted(all_of_them: Build) -> None:
 
 
 def test_the_cron_job_is_the_job_in_all_of_them(all_of_them: Build) -> None:
-    """The base copies one to the other before components come; each that changes the Job copies again."""
+    """The base copies the Job before components patch it, so each component that patches the Job copies it again."""
     job = all_of_them.one("Job", "redis-bootstrap")["spec"]
     assert all_of_them.one("CronJob", "redis-bootstrap")["spec"]["jobTemplate"]["spec"] == job
 
 
 def test_every_variable_of_the_job_is_one_of_the_programs(all_of_them: Build) -> None:
-    """A misspelt one would be no setting, and the Job would come without its password or certificate."""
+    """A misspelt variable would be ignored, and the Job would have no password or certificate."""
     (container,) = all_of_them.one("Job", "redis-bootstrap")["spec"]["template"]["spec"]["containers"]
     names = {variable["name"] for variable in container["env"]}
     assert unknown_variables(dict.fromkeys(names, "")) == ()
@@ -60,7 +57,7 @@ def test_every_variable_of_the_job_is_one_of_the_programs(all_of_them: Build) ->
 
 
 def test_files_that_are_named_are_mounted(all_of_them: Build) -> None:
-    """Paths in arguments, options and variables are plain text; nothing else notices when one leads nowhere."""
+    """Nothing else notices when a path in arguments, options or variables does not exist."""
     scripts = all_of_them.one("ConfigMap", "redis-config")["data"]
     written = {"/run/redis/auth.conf", "/run/redis/users.acl", "/run/redis/password"}
     for owner, template in all_of_them.templates():
@@ -80,12 +77,12 @@ def test_files_that_are_named_are_mounted(all_of_them: Build) -> None:
 
 
 def test_no_secret_is_made_here(all_of_them: Build) -> None:
-    """Whoever uses it brings it: a default would be a password that everybody can read in git."""
+    """The user creates the Secret. A default would be a password that everybody can read in git."""
     assert all_of_them.of_kind("Secret") == ()
 
 
 def test_secrets_are_for_the_pods_group_alone(all_of_them: Build) -> None:
-    """The program reads them by its group, nobody else does, and what is made of them stays in memory."""
+    """Only the group of the program can read them, and files derived from them stay in memory."""
     for owner, template in all_of_them.templates():
         pod = template["spec"]
         assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], owner
@@ -96,8 +93,8 @@ def test_secrets_are_for_the_pods_group_alone(all_of_them: Build) -> None:
                 assert volume["emptyDir"]["medium"] == "Memory"
 
 
-def test_the_job_sees_its_own_password_alone() -> None:
-    """Of the Secret it has one key in a file, and one name in a variable."""
+def test_the_job_sees_only_its_own_password() -> None:
+    """It gets one key of the Secret as a file, and one name as a variable."""
     pod = with_components("auth").one("Job", "redis-bootstrap")["spec"]["template"]["spec"]
     (volume,) = pod["volumes"]
     assert [item["key"] for item in volume["secret"]["items"]] == ["bootstrap-password"]
@@ -107,7 +104,7 @@ def test_the_job_sees_its_own_password_alone() -> None:
 
 
 def test_a_server_reads_what_the_components_add_after_its_own(all_of_them: Build) -> None:
-    """Of two lines that say the same the last one holds: redis.conf says `port 6379`, tls.conf `port 0`."""
+    """The last of two equal settings is used: redis.conf has `port 6379`, and tls.conf has `port 0`."""
     arguments = server_of(all_of_them)["args"]
     assert arguments[0] == "/etc/redis/redis.conf"
     includes = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--include"]
@@ -116,15 +113,15 @@ def test_a_server_reads_what_the_components_add_after_its_own(all_of_them: Build
 
 
 def test_tls_leaves_no_plain_port() -> None:
-    """Clients, replication and bus, with a certificate asked of each; the ports keep their numbers."""
+    """TLS for clients, replication and the bus, with client certificates. The ports keep their numbers."""
     text = with_components("tls").one("ConfigMap", "redis-config")["data"]["tls.conf"]
     lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
     assert (lines["port"], lines["tls-port"]) == ("0", "6379")
-    assert {lines[f"tls-{what}"] for what in ("cluster", "replication", "auth-clients")} == {"yes"}
+    assert {lines[f"tls-{kind}"] for kind in ("cluster", "replication", "auth-clients")} == {"yes"}
 
 
 def test_the_plain_port_is_one_more_port_of_the_access_service() -> None:
-    """The peers are listed with the TLS port alone, and the policy lets clients through to both."""
+    """The peers are listed with the TLS port alone, and the policy admits clients to both ports."""
     built = with_components("tls", "network-policy", "tls-plain-port")
     ports = {port["name"]: port["containerPort"] for port in server_of(built)["ports"]}
     assert ports["redis-plain"] == 6380
@@ -155,8 +152,8 @@ CLIENT = {"gold-redis-client": "true"}
         ({"app": "other"}, "redis-bus", False),
     ],
 )
-def test_the_servers_policy_lets_in_whom_it_should(source: dict[str, str], port: str, *, passes: bool) -> None:
-    """Whoever reaches the bus is taken for a node: peers alone."""
+def test_the_policy_of_the_servers_admits_the_right_pods(source: dict[str, str], port: str, *, passes: bool) -> None:
+    """Only peers reach the bus, because every client of the bus is accepted as a node."""
     policy = build(COMPONENTS / "network-policy").one("NetworkPolicy", "redis-app")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["podSelector"] == {"matchLabels": SERVER}
@@ -168,7 +165,7 @@ def test_the_servers_policy_lets_in_whom_it_should(source: dict[str, str], port:
 
 
 def test_pods_reach_no_more_than_they_need() -> None:
-    """The servers their peers; the Job the servers, the DNS and the API server; nobody reaches the Job."""
+    """The servers reach their peers. The Job reaches the servers, DNS and the API server. Nothing reaches the Job."""
     built = build(COMPONENTS / "network-policy")
     servers, job = (built.one("NetworkPolicy", name)["spec"] for name in ("redis-app", "redis-bootstrap"))
     to_servers = [{"podSelector": {"matchLabels": SERVER}}]
@@ -181,8 +178,8 @@ def test_pods_reach_no_more_than_they_need() -> None:
     assert {port["port"] for port in api["ports"]} >= {443, 6443}
 
 
-def test_the_policies_select_the_pods_that_there_are() -> None:
-    """A selector that matches nobody denies nothing."""
+def test_the_policies_select_existing_pods() -> None:
+    """A policy whose selector matches no pod has no effect."""
     built = build(COMPONENTS / "network-policy")
     labels = [template["metadata"]["labels"] for _, template in built.templates()]
     for policy in built.of_kind("NetworkPolicy"):
@@ -196,7 +193,7 @@ def test_the_policies_select_the_pods_that_there_are() -> None:
 
 
 def test_valkey_is_another_image_and_nothing_else(all_of_them: Build) -> None:
-    """The init container of `auth` has it too, whichever came first."""
+    """The init container of `auth` has the same image, in either order of the components."""
     plain, valkey = build(BASE), build(COMPONENTS / "valkey")
     images = {container["image"] for container in containers_of(all_of_them.one("StatefulSet", "redis-app"))}
     assert images == {server_of(valkey)["image"]}
@@ -206,7 +203,7 @@ def test_valkey_is_another_image_and_nothing_else(all_of_them: Build) -> None:
 
 
 def test_cert_manager_fills_the_secret_that_is_mounted() -> None:
-    """Signed for both ways, by an authority that is made there too, and renewed while the old one is still good."""
+    """Both key usages, an authority of its own, and a renewal before the old certificate expires."""
     built = with_components("tls", "tls-cert-manager")
     issuers = {name_of(each): each["spec"] for each in built.of_kind("Issuer")}
     certificates = {each["spec"]["secretName"]: each["spec"] for each in built.of_kind("Certificate")}
@@ -227,12 +224,12 @@ def test_cert_manager_fills_the_secret_that_is_mounted() -> None:
 
 def files_named_in(container: Manifest) -> set[str]:
     """Every path below /etc or /run in its command, arguments and variables."""
-    said = [*container.get("command", []), *container.get("args", [])]
-    said += [variable.get("value", "") for variable in container.get("env", [])]
+    texts = [*container.get("command", []), *container.get("args", [])]
+    texts += [variable.get("value", "") for variable in container.get("env", [])]
     hooks: list[Any] = [container.get(f"{probe}Probe", {}) for probe in ("startup", "liveness", "readiness")]
     hooks.append(container.get("lifecycle", {}).get("preStop", {}))
-    said += [word for hook in hooks for word in hook.get("exec", {}).get("command", [])]
-    return {path for text in said for path in re.findall(r"/(?:etc|run)/[a-z-]+/[\w.-]+", text)}
+    texts += [word for hook in hooks for word in hook.get("exec", {}).get("command", [])]
+    return {path for text in texts for path in re.findall(r"/(?:etc|run)/[a-z-]+/[\w.-]+", text)}
 
 
 def containers_of(stateful_set: Manifest) -> list[Manifest]:
@@ -255,7 +252,7 @@ def hours(duration: str) -> int:
     return int(duration.removesuffix("h"))
 
 
-def test_the_table_of_the_readme_names_each() -> None:
+def test_the_table_of_components_names_each() -> None:
     """One row for each component, or nobody finds it."""
-    readme = Path(ROOT / "README.md").read_text(encoding="utf-8")
-    assert [name for name in NAMES if f"| `{name}` |" not in readme] == []
+    page = Path(ROOT / "docs" / "components.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"| `{name}` |" not in page] == []

@@ -1,4 +1,4 @@
-"""Discovery against a real DNS server on loopback, and against sockets that answer nonsense."""
+"""Discovery against a real DNS server on loopback, and against sockets that answer garbage."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def resolver(nameserver: Nameserver) -> Resolver:
 
 
 def test_srv_lists_the_pods_in_the_order_of_their_ordinals(nameserver: Nameserver) -> None:
-    """10 comes after 9, not after 1; one question is enough."""
+    """10 comes after 9, not after 1; one query is enough."""
     listing = discover(resolver(nameserver), NAMES, 12)
     assert listing.peers == tuple(peer(ordinal) for ordinal in range(12))
     assert (listing.unexpected_names, listing.error) == ((), "")
@@ -65,28 +65,28 @@ def test_srv_lists_the_pods_in_the_order_of_their_ordinals(nameserver: Nameserve
     }
 
 
-def test_every_name_asked_is_absolute(nameserver: Nameserver) -> None:
-    """Otherwise `ndots:5` would put five search domains before each."""
+def test_every_queried_name_is_absolute(nameserver: Nameserver) -> None:
+    """Otherwise `ndots:5` would put the queries for five search domains before each."""
     nameserver.publish(replace(nameserver.zone, additional=False))
     discover(resolver(nameserver), NAMES, 12)
     assert all(question.name.endswith(".svc.cluster.local.") for question in nameserver.questions)
 
 
-def test_missing_glue_is_asked_for(nameserver: Nameserver) -> None:
-    """A server that sends no addresses along costs two questions a pod, and changes nothing else."""
+def test_missing_addresses_are_queried(nameserver: Nameserver) -> None:
+    """A server whose SRV answer holds no addresses costs two queries per pod, and changes nothing else."""
     nameserver.publish(replace(nameserver.zone, additional=False))
     assert discover(resolver(nameserver), NAMES, 12).peers == tuple(peer(ordinal) for ordinal in range(12))
     assert {question.kind for question in nameserver.questions} == {"SRV", "A", "AAAA"}
 
 
-def test_pods_are_asked_by_name_where_srv_gives_nothing(nameserver: Nameserver) -> None:
-    """A port without a name has no SRV records; then the wanted number of pods counts."""
+def test_pods_are_queried_by_name_without_srv_records(nameserver: Nameserver) -> None:
+    """A port without a name has no SRV records; then the wanted number of pods decides."""
     nameserver.publish(replace(nameserver.zone, srv=False))
     assert discover(resolver(nameserver), NAMES, 3).peers == (peer(0), peer(1), peer(2))
 
 
-def test_a_pod_that_is_not_there_yet_is_simply_missing(nameserver: Nameserver) -> None:
-    """By SRV and by name alike: the others are listed, and there is no trouble."""
+def test_a_pod_that_does_not_exist_yet_is_missing_without_an_error(nameserver: Nameserver) -> None:
+    """By SRV and by name alike: the other pods are listed."""
     pods = tuple(each for each in nameserver.zone.pods if each.name != "redis-app-1")
     for srv in (True, False):
         nameserver.publish(replace(nameserver.zone, pods=pods, srv=srv))
@@ -95,20 +95,20 @@ def test_a_pod_that_is_not_there_yet_is_simply_missing(nameserver: Nameserver) -
         assert listing.error == ""
 
 
-def test_a_service_without_pods_lists_nobody_and_is_no_trouble() -> None:
+def test_a_service_without_pods_lists_none_without_an_error() -> None:
     """It does not exist yet: NXDOMAIN is an answer."""
     with Nameserver(Zone()) as nameserver:
         assert discover(resolver(nameserver), NAMES, 3).peers == ()
 
 
 def test_a_pod_in_the_middle_of_a_move_has_both_addresses(nameserver: Nameserver) -> None:
-    """Which of them is alive is found out by talking to them."""
+    """The look at the nodes finds out which address is alive."""
     nameserver.publish(Zone(pods=(pod(0, "10.0.0.9"), pod(0, "10.0.0.1"), pod(0, "10.0.0.9"))))
     assert discover(resolver(nameserver), NAMES, 1).peers == (peer(0, "10.0.0.1", "10.0.0.9"),)
 
 
 def test_ports_come_from_srv(nameserver: Nameserver) -> None:
-    """Where only 127.0.0.1 exists, ports tell the peers apart; two targets of one pod are two places to look."""
+    """With 127.0.0.1 alone, peers differ in their ports; two targets of one pod are two addresses to look at."""
     nameserver.publish(
         Zone(pods=(pod(0, "127.0.0.1", port=7001), pod(1, "127.0.0.1", port=7002), pod(1, "127.0.0.1", port=7003)))
     )
@@ -118,13 +118,13 @@ def test_ports_come_from_srv(nameserver: Nameserver) -> None:
 
 @pytest.mark.parametrize("additional", [True, False], ids=["with glue", "without glue"])
 def test_ipv6_and_dual_stack_pods_have_all_their_addresses(nameserver: Nameserver, additional: bool) -> None:
-    """A and AAAA are both asked for."""
+    """A and AAAA are both queried."""
     nameserver.publish(Zone(pods=(pod(0, "fd00::1"), pod(1, "fd00::2", "10.0.0.2")), additional=additional))
     assert discover(resolver(nameserver), NAMES, 2).peers == (peer(0, "fd00::1"), peer(1, "10.0.0.2", "fd00::2"))
 
 
-def test_names_that_are_no_pod_of_the_statefulset_are_told(nameserver: Nameserver) -> None:
-    """Another workload behind the same Service is neither taken for a peer nor passed over in silence."""
+def test_names_of_no_pod_of_the_statefulset_are_reported(nameserver: Nameserver) -> None:
+    """Another workload behind the same Service is not a peer, and it is not ignored either."""
     unexpected_names = ("redis-app-x", "redis-app-01", "other-redis-app-0", "redis-app")
     nameserver.publish(Zone(pods=(pod(0), *(Pod(name=name, addresses=("10.0.9.9",)) for name in unexpected_names))))
     listing = discover(resolver(nameserver), NAMES, 1)
@@ -132,22 +132,22 @@ def test_names_that_are_no_pod_of_the_statefulset_are_told(nameserver: Nameserve
     assert listing.unexpected_names == tuple(sorted(unexpected_names))
 
 
-def test_a_silent_server_is_trouble_that_names_it(nameserver: Nameserver) -> None:
-    """Nobody is listed, and a person reads which server is silent."""
+def test_a_silent_server_is_named_in_the_error(nameserver: Nameserver) -> None:
+    """No pod is listed, and a person reads which server is silent."""
     nameserver.behave(Behaviour.SILENT)
     listing = discover(resolver_of(address_of(nameserver), query_limit_s=SHORT_S), NAMES, 3)
     assert listing.peers == ()
     assert listing.error == f"the name server {nameserver.address} does not answer"
 
 
-def test_a_failing_server_is_trouble_in_its_own_words(nameserver: Nameserver) -> None:
-    """SERVFAIL is no answer; NXDOMAIN is one."""
+def test_a_failing_server_is_named_with_its_error(nameserver: Nameserver) -> None:
+    """SERVFAIL is not an answer; NXDOMAIN is one."""
     nameserver.behave(Behaviour.FAIL)
     assert discover(resolver(nameserver), NAMES, 3).error == f"the name server {nameserver.address} answers SERVFAIL"
 
 
-def test_a_server_that_is_not_running_is_trouble() -> None:
-    """The port is closed; on loopback that is known at once, or after the limit."""
+def test_a_server_that_is_not_running_is_an_error() -> None:
+    """The port is closed; on loopback that shows immediately, or after the limit."""
     with Nameserver(Zone()) as stopped:
         where = address_of(stopped)
     listing = discover(resolver_of(where, query_limit_s=SHORT_S), NAMES, 3)
@@ -183,26 +183,26 @@ def answering(reply: bytes) -> Iterator[Address]:
 @pytest.mark.parametrize(
     "reply", [b"", b"\x00", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x12\x34\x81\x80" + b"\xff" * 60]
 )
-def test_a_server_that_speaks_no_dns_is_trouble(reply: bytes) -> None:
-    """Whatever comes back, no exception does."""
+def test_a_server_that_does_not_speak_dns_is_an_error(reply: bytes) -> None:
+    """No reply makes `discover` raise."""
     with answering(reply) as where:
         listing = discover(resolver_of(where, query_limit_s=SHORT_S), NAMES, 3)
     assert listing.peers == ()
     assert f"the name server {where}" in listing.error
 
 
-def test_the_next_server_is_asked_when_one_fails(nameserver: Nameserver) -> None:
-    """The first usable answer counts; when none is usable, every trouble is told."""
+def test_the_next_server_is_queried_when_one_fails(nameserver: Nameserver) -> None:
+    """The first usable answer counts; when none is usable, the error names every server."""
     with answering(b"") as broken:
         found = discover(resolver_of(broken, address_of(nameserver), query_limit_s=SHORT_S), NAMES, 12)
         assert len(found.peers) == 12
         nameserver.behave(Behaviour.FAIL)
-        with pytest.raises(NoAnswer, match=r"cannot be asked.*; .*SERVFAIL"):
+        with pytest.raises(NoAnswer, match=r"cannot be queried.*; .*SERVFAIL"):
             resolver_of(broken, address_of(nameserver), query_limit_s=SHORT_S).ask("x.", "A")
 
 
 def test_a_hundred_pods_are_listed_whole() -> None:
-    """Too much for a UDP packet: the answer is fetched by TCP."""
+    """The answer is too big for a UDP packet and is fetched by TCP."""
     with Nameserver(Zone(pods=tuple(pod(ordinal) for ordinal in range(100)))) as nameserver:
         assert len(discover(resolver(nameserver), NAMES, 100).peers) == 100
         assert "tcp" in {question.transport for question in nameserver.questions}

@@ -1,4 +1,6 @@
-"""Which of the answers at a peer's addresses is the peer. DNS may be stale, doubled, missing, or somebody else's."""
+"""Which of the answers at a peer's addresses is the peer. DNS records may be stale, duplicate, missing, or another
+pod's.
+"""
 
 from __future__ import annotations
 
@@ -29,31 +31,31 @@ def peer(ordinal: int, *answers: tuple[Address, Node | Failure]) -> tuple[Peer, 
 
 
 def chosen(*peers: tuple[Peer, Answers]) -> dict[str, str]:
-    """Pods with the node's id, or with the word for why there is none."""
+    """Pods with the node's id, or with the reason why there is none."""
     found = choose(dict(peers))
     return {p.pod: one.node_id if isinstance(one, Node) else one.why.name for p, one in found.items()}
 
 
 def test_each_peer_with_one_answer_is_that_node() -> None:
-    """The plain case, told in the order of ordinals, whatever the order of the DNS."""
+    """The common case, in the order of the ordinals, whatever the order of the DNS."""
     found = choose(dict([peer(1, at(B)), peer(0, at(A))]))
     assert [p.ordinal for p in found] == [0, 1]
     assert list(found.values()) == [A, B]
 
 
-def test_a_stale_address_that_is_silent_is_passed_over() -> None:
+def test_a_stale_address_that_is_silent_is_ignored() -> None:
     """The old address of a pod that moved."""
     assert chosen(peer(0, at(A), (Address("10.9.9.9", 6379), REFUSED))) == {"redis-app-0": A.node_id}
 
 
-def test_a_stale_address_that_is_already_anothers_is_that_others() -> None:
-    """The old address of one pod was given to the next one: who has it as its only answer, is it."""
+def test_a_stale_address_that_another_pod_has_is_that_pods() -> None:
+    """The old address of one pod was given to the next one: a pod whose only answer is a node, is that node."""
     found = chosen(peer(0, at(A), at(B)), peer(1, at(B)))
     assert found == {"redis-app-0": A.node_id, "redis-app-1": B.node_id}
 
 
 def test_two_pods_that_swapped_addresses_wait_for_the_dns() -> None:
-    """Both records show both addresses: no guess."""
+    """Both records show both addresses, and the program does not guess."""
     assert set(chosen(peer(0, at(A), at(B)), peer(1, at(A), at(B))).values()) == {"AMBIGUOUS"}
 
 
@@ -62,8 +64,8 @@ def test_one_node_that_is_the_only_answer_of_two_pods_is_neither() -> None:
     assert set(chosen(peer(0, at(A)), peer(1, at(A)), peer(2, at(A, "10.0.9.9"))).values()) == {"AMBIGUOUS"}
 
 
-def test_two_strangers_at_one_pods_addresses_are_told_as_unclear() -> None:
-    """Two nodes answer, and no other pod explains one of them away."""
+def test_two_nodes_at_one_pods_addresses_are_ambiguous() -> None:
+    """Two nodes answer, and neither is known to be another pod."""
     found = choose(dict([peer(0, at(A), at(B))]))
     (unreachable,) = found.values()
     assert isinstance(unreachable, UnreachablePeer)
@@ -79,14 +81,14 @@ def test_a_dual_stack_pod_is_one_node_at_its_announced_address() -> None:
 
 
 def test_a_dual_stack_pod_that_announces_neither_is_taken_at_its_lowest_address() -> None:
-    """Always the same one, so that MEET always tells the same address."""
+    """Always the same one, so that MEET always gets the same address."""
     (node,) = choose(dict([peer(0, at(A, "fd00::1"), at(A, "10.0.5.5"))])).values()
     assert isinstance(node, Node)
     assert node.address == Address("10.0.5.5", 6379)
 
 
-def test_the_most_telling_silence_is_told() -> None:
-    """A server that refuses a password says more than an old address that nobody has."""
+def test_the_most_informative_failure_is_reported() -> None:
+    """A server that rejects a password explains more than an old address at which no server answers."""
     stale = (Address("10.0.0.1", 6379), REFUSED)
     own = (Address("10.0.0.7", 6379), Failure(UnreachableReason.WRONG_PASSWORD, "WRONGPASS"))
     (unreachable,) = choose(dict([peer(0, stale, own)])).values()
@@ -115,7 +117,7 @@ def test_pods_that_wait_for_the_same_reason_share_a_line() -> None:
     )
 
 
-def test_four_pods_with_all_their_addresses_are_all_told_apart() -> None:
-    """One stale record each, in a ring that one sure pod breaks open only for its neighbour."""
+def test_four_pods_with_all_their_addresses_are_all_identified() -> None:
+    """Some have a stale record, which belongs to a neighbour that has a record of its own alone."""
     found = chosen(peer(0, at(A)), peer(1, at(A), at(B)), peer(2, at(C)), peer(3, at(C), at(D)))
     assert list(found.values()) == [node.node_id for node in NODES]

@@ -1,10 +1,8 @@
-"""Texts of real servers, and of servers gone mad. The texts are in `texts/`, a file a version."""
+"""The parsers of CLUSTER NODES and CLUSTER INFO on texts of real servers; and every parser on damaged texts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,32 +11,30 @@ from hypothesis import strategies as st
 from bootstrap.errors import WireError
 from bootstrap.model.node import Address, Member, Role
 from bootstrap.model.slots import SlotSet
-from bootstrap.nodes import wire
+from bootstrap.nodes.wire.cluster import ClusterInfo, parse_cluster_info, parse_cluster_nodes
+from bootstrap.nodes.wire.info import (
+    databases_of,
+    keys_by_database,
+    parse_info,
+    parse_persistence,
+    parse_replication,
+)
+from tests.nodes.server_texts import TEXTS
 
-
-def sections(path: Path) -> Mapping[str, str]:
-    """The texts of one file by their titles."""
-    parts = path.read_text(encoding="utf-8").split("=== ")[1:]
-    return {title: text for title, _, text in (part.partition("\n") for part in parts)}
-
-
-TEXTS = {
-    path.stem.replace("_", " "): sections(path) for path in sorted((Path(__file__).parent / "texts").glob("*.txt"))
-}
 NODES = [text for texts in TEXTS.values() for title, text in texts.items() if title.startswith("nodes")]
 ANY = [text for texts in TEXTS.values() for text in texts.values()]
 MASTER = "a" * 40
 
 
 def only(text: str) -> Member:
-    (member,) = wire.parse_cluster_nodes(text)
+    (member,) = parse_cluster_nodes(text)
     return member
 
 
 @pytest.mark.parametrize("version", TEXTS)
 def test_a_formed_cluster_is_read_as_it_is(version: str) -> None:
-    """Three masters with their shares, one replica of the first, all connected, whoever made the server."""
-    found = wire.parse_cluster_nodes(TEXTS[version]["nodes"])
+    """Three masters with a third of the slots each, one replica of the first, all connected, on every server."""
+    found = parse_cluster_nodes(TEXTS[version]["nodes"])
     masters = sorted((m for m in found if m.role is Role.MASTER), key=lambda m: m.config_epoch)
     (replica,) = (m for m in found if m.role is Role.REPLICA)
     assert [str(m.slots) for m in masters] == ["0-5460", "5461-10922", "10923-16383"]
@@ -49,16 +45,16 @@ def test_a_formed_cluster_is_read_as_it_is(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", TEXTS)
-def test_a_blank_node_knows_itself_alone(version: str) -> None:
+def test_a_blank_node_knows_only_itself(version: str) -> None:
     """A master without slots, with epoch 0."""
     found = only(TEXTS[version]["nodes of a blank"])
     assert (found.role, found.slots, found.config_epoch, found.master_id) == (Role.MASTER, SlotSet(), 0, None)
 
 
 @pytest.mark.parametrize("version", [version for version in TEXTS if "nodes with a handshake" in TEXTS[version]])
-def test_a_handshake_is_told_from_a_member(version: str) -> None:
-    """Its id is temporary: whoever acts on it acts on nobody."""
-    found = wire.parse_cluster_nodes(TEXTS[version]["nodes with a handshake"])
+def test_a_handshake_is_not_a_member(version: str) -> None:
+    """Its id is temporary, and no command may use it."""
+    found = parse_cluster_nodes(TEXTS[version]["nodes with a handshake"])
     assert [(m.in_handshake, "myself" in m.flags) for m in sorted(found, key=lambda m: m.in_handshake)] == [
         (False, True),
         (True, False),
@@ -67,9 +63,9 @@ def test_a_handshake_is_told_from_a_member(version: str) -> None:
 
 @pytest.mark.parametrize("version", [version for version in TEXTS if "nodes with a suspect" in TEXTS[version]])
 def test_suspicion_is_read_from_either_flag(version: str) -> None:
-    """`fail?` and `fail` both mean that the teller cannot reach it, and the slots are still its own."""
+    """`fail?` and `fail` both mean that the reporting node cannot reach it, and the slots are still its own."""
     for title, flag in (("nodes with a suspect", "fail?"), ("nodes with a failed master", "fail")):
-        (suspect,) = (m for m in wire.parse_cluster_nodes(TEXTS[version][title]) if m.suspected)
+        (suspect,) = (m for m in parse_cluster_nodes(TEXTS[version][title]) if m.suspected)
         assert flag in suspect.flags
         assert str(suspect.slots) == "10923-16383"
 
@@ -78,9 +74,9 @@ def test_suspicion_is_read_from_either_flag(version: str) -> None:
     "version", [version for version in TEXTS if "nodes with a slot on its way out" in TEXTS[version]]
 )
 def test_open_slots_are_read_on_both_sides(version: str) -> None:
-    """`[93->-id]` on the source, `[93-<-id]` on the target; neither is a slot that is owned."""
-    out = {m.node_id: m for m in wire.parse_cluster_nodes(TEXTS[version]["nodes with a slot on its way out"])}
-    into = {m.node_id: m for m in wire.parse_cluster_nodes(TEXTS[version]["nodes with a slot on its way in"])}
+    """`[93->-id]` on the source, `[93-<-id]` on the target; neither means that the node owns the slot."""
+    out = {m.node_id: m for m in parse_cluster_nodes(TEXTS[version]["nodes with a slot on its way out"])}
+    into = {m.node_id: m for m in parse_cluster_nodes(TEXTS[version]["nodes with a slot on its way in"])}
     (source,) = (m for m in out.values() if m.migrating)
     (target,) = (m for m in into.values() if m.importing)
     assert source.migrating == ((93, target.node_id),)
@@ -88,15 +84,15 @@ def test_open_slots_are_read_on_both_sides(version: str) -> None:
     assert 93 not in target.slots
 
 
-def test_a_flag_that_means_nothing_here_is_kept() -> None:
+def test_a_flag_without_a_meaning_here_is_kept() -> None:
     """`nofailover` beside `slave`."""
-    found = wire.parse_cluster_nodes(TEXTS["redis 7.0"]["nodes with a replica that never fails over"])
+    found = parse_cluster_nodes(TEXTS["redis 7.0"]["nodes with a replica that never fails over"])
     assert [m.role for m in found if "nofailover" in m.flags] == [Role.REPLICA]
 
 
 def test_members_without_an_address_are_kept_apart() -> None:
     """Redis prints `:0@0` for each of them: two members, not one, and no address to act on."""
-    found = wire.parse_cluster_nodes(TEXTS["redis 5.0"]["nodes without an address"])
+    found = parse_cluster_nodes(TEXTS["redis 5.0"]["nodes without an address"])
     lost = [m for m in found if m.address is None]
     assert len(lost) == 2
     assert {m.bus_port for m in lost} == {0}
@@ -117,7 +113,7 @@ def test_a_fresh_node_does_not_know_its_own_address() -> None:
 
 def test_ipv6_keeps_its_colons() -> None:
     """The last colon of the address part divides host and port."""
-    found = wire.parse_cluster_nodes(TEXTS["valkey 9.1"]["nodes by IPv6"])
+    found = parse_cluster_nodes(TEXTS["valkey 9.1"]["nodes by IPv6"])
     assert sorted(m.address for m in found if m.address) == [Address("::1", 7393), Address("::1", 7394)]
     assert str(Address("::1", 7393)) == "[::1]:7393"
 
@@ -159,98 +155,58 @@ GOOD = f"{MASTER} 10.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-5"
         (GOOD.replace("myself,", ""), "exactly one line"),
         ("-ERR unknown command", "fewer than 8 fields"),
         (GOOD.replace("connected", "perhaps"), "no link state"),
-        (GOOD.replace(MASTER, "A" * 40), "no node id"),
-        (GOOD.replace(" - ", " 10.0.0.2 "), "no node id"),
-        (GOOD.replace(" 1 connected", " one connected"), "config epoch is no number"),
-        (GOOD.replace(" 1 connected", " ٣ connected"), "config epoch is no number"),
-        (GOOD.replace("@16379", "@bus"), "bus port is no number"),
+        (GOOD.replace(MASTER, "A" * 40), "not a node id"),
+        (GOOD.replace(" - ", " 10.0.0.2 "), "not a node id"),
+        (GOOD.replace(" 1 connected", " one connected"), "config epoch is not a number"),
+        (GOOD.replace(" 1 connected", " ٣ connected"), "config epoch is not a number"),
+        (GOOD.replace("@16379", "@bus"), "bus port is not a number"),
         (GOOD.replace(":6379@16379", ""), "no address"),
         (GOOD.replace("0-5", "5-0"), "reversed"),
-        (GOOD.replace("0-5", "0-16384"), "no slot: 16384"),
-        (GOOD.replace("0-5", "[16384->-" + MASTER + "]"), "no slot: 16384"),
-        (GOOD.replace("0-5", "[93->-nobody]"), "no slot"),
+        (GOOD.replace("0-5", "0-16384"), "not a slot: 16384"),
+        (GOOD.replace("0-5", "[16384->-" + MASTER + "]"), "not a slot: 16384"),
+        (GOOD.replace("0-5", "[93->-nobody]"), "not a slot"),
     ],
 )
-def test_a_text_that_breaks_the_format_is_an_error_that_says_where(text: str, what: str) -> None:
-    """What is not understood is never guessed at."""
+def test_a_text_that_breaks_the_format_is_an_error_that_names_the_fault(text: str, what: str) -> None:
+    """The parser never guesses."""
     with pytest.raises(WireError, match=what):
-        wire.parse_cluster_nodes(text)
+        parse_cluster_nodes(text)
 
 
 def test_a_hostile_text_is_quoted_short_and_harmless() -> None:
     """Neither a flood nor a control character reaches the log."""
     with pytest.raises(WireError) as caught:
-        wire.parse_cluster_nodes("\x1b[2J" + "x" * 100_000)
+        parse_cluster_nodes("\x1b[2J" + "x" * 100_000)
     assert len(str(caught.value)) < 300
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("version", TEXTS)
-def test_cluster_info_says_whether_a_node_serves(version: str) -> None:
+def test_cluster_info_holds_whether_a_node_serves(version: str) -> None:
     """The state and the epoch; what a newer server adds is skipped."""
-    assert wire.parse_cluster_info(TEXTS[version]["cluster info"]) == wire.ClusterInfo(serving=True, current_epoch=4)
+    assert parse_cluster_info(TEXTS[version]["cluster info"]) == ClusterInfo(serving=True, current_epoch=4)
     if failed := TEXTS[version].get("cluster info of a failed cluster"):
-        assert not wire.parse_cluster_info(failed).serving
+        assert not parse_cluster_info(failed).serving
 
 
 @pytest.mark.parametrize(
     "text", ["", "cluster_state:ok", "cluster_state:ok\r\ncluster_current_epoch:x", "cluster_current_epoch:1"]
 )
 def test_cluster_info_without_its_facts_is_an_error(text: str) -> None:
-    """A state without an epoch, or the other way round, is no cluster's."""
+    """A state without an epoch, or the other way round, is not that of a cluster node."""
     with pytest.raises(WireError):
-        wire.parse_cluster_info(text)
-
-
-@pytest.mark.parametrize("version", TEXTS)
-def test_a_replica_tells_its_master_and_its_link(version: str) -> None:
-    """From the replication section of INFO, up and with its first copy."""
-    found = wire.parse_replication(wire.parse_info(TEXTS[version]["replication of a replica"]))
-    assert (found.role, found.link_up) == (Role.REPLICA, True)
-    assert found.master is not None
-    assert found.offset > 0
-
-
-@pytest.mark.parametrize("version", TEXTS)
-def test_a_master_counts_the_replicas_that_are_online(version: str) -> None:
-    """One that still takes its first copy does not count."""
-    found = wire.parse_replication(wire.parse_info(TEXTS[version]["replication of a master"]))
-    assert (found.role, found.link_up, len(found.online_replicas)) == (Role.MASTER, True, 1)
-
-
-@pytest.mark.parametrize(
-    ("change", "link_up"),
-    [({}, True), ({"master_link_status": "down"}, False), ({"master_sync_in_progress": "1"}, False)],
-)
-def test_a_link_is_up_once_the_first_copy_is_complete(change: dict[str, str], link_up: bool) -> None:
-    """Up and still copying is not up."""
-    info = dict(wire.parse_info(TEXTS["redis 6.2"]["replication of a replica"])) | change
-    assert wire.parse_replication(info).link_up is link_up
-
-
-@pytest.mark.parametrize("info", [{}, {"role": "sentinel"}])
-def test_a_role_that_no_cluster_node_has_is_an_error(info: dict[str, str]) -> None:
-    """A Sentinel, or something that is no Redis at all."""
-    with pytest.raises(WireError, match="no role"):
-        wire.parse_replication(info)
-
-
-@pytest.mark.parametrize("version", TEXTS)
-def test_keys_are_counted_over_all_databases(version: str) -> None:
-    """Valkey 9 has several databases in a cluster; an empty one has no line."""
-    text = TEXTS[version]["keyspace"]
-    assert wire.keys_by_database(wire.parse_info(text)) == {0: 4}
-    assert wire.keys_by_database(wire.parse_info(text + "\r\ndb1:keys=3,expires=0,avg_ttl=0\r\n")) == {0: 4, 1: 3}
-    assert wire.keys_by_database(wire.parse_info("# Keyspace\r\n")) == {}
+        parse_cluster_info(text)
 
 
 def parse_everything(text: str) -> None:
     """Every parser on one text; only WireError may come out."""
     for parse in (
-        wire.parse_cluster_nodes,
-        wire.parse_cluster_info,
-        lambda text: wire.parse_replication(wire.parse_info(text)),
-        lambda text: wire.keys_by_database(wire.parse_info(text)),
+        parse_cluster_nodes,
+        parse_cluster_info,
+        lambda text: parse_replication(parse_info(text)),
+        lambda text: keys_by_database(parse_info(text)),
+        lambda text: databases_of(parse_info(text)),
+        lambda text: parse_persistence(parse_info(text)),
     ):
         with suppress(WireError):
             parse(text)
@@ -263,8 +219,8 @@ def test_any_text_is_parsed_or_is_a_wire_error(text: str) -> None:
 
 
 @given(st.sampled_from(ANY), st.data())
-def test_a_real_text_with_a_wound_is_parsed_or_is_a_wire_error(text: str, data: st.DataObject) -> None:
-    """Cut out a piece of a real text and put another into its place."""
+def test_a_damaged_real_text_is_parsed_or_is_a_wire_error(text: str, data: st.DataObject) -> None:
+    """A piece of a real text is replaced by another."""
     at = data.draw(st.integers(0, len(text)))
     until = data.draw(st.integers(at, min(len(text), at + 40)))
     piece = data.draw(
@@ -275,8 +231,8 @@ def test_a_real_text_with_a_wound_is_parsed_or_is_a_wire_error(text: str, data: 
 
 @pytest.mark.parametrize("text", NODES)
 def test_the_order_of_the_lines_means_nothing(text: str) -> None:
-    """Redis prints members in the order of a hash table."""
+    """Redis prints members in the order of its hash table."""
     lines = text.splitlines()
-    before = wire.parse_cluster_nodes(text)
-    after = wire.parse_cluster_nodes("\r\n".join(reversed(lines)))
+    before = parse_cluster_nodes(text)
+    after = parse_cluster_nodes("\r\n".join(reversed(lines)))
     assert set(before) == set(after)

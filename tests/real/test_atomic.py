@@ -15,6 +15,7 @@ from redis import Redis, RedisCluster
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from bootstrap.clock import SystemClock
 from bootstrap.local.addresses import reserve
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Server
@@ -22,7 +23,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials, ask
 from bootstrap.nodes.migration.atomic import MigrationTask
-from bootstrap.nodes.migration.tasks import MigrationMode, detect, tasks
+from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from tests.available_servers import SERVERS
 from tests.real.conftest import Testbed, until
 from tests.real.test_repair import client
@@ -42,11 +43,11 @@ class Three:
 
     lab: Testbed
     nodes: Nodes
-    how: MigrationMode
+    mode: MigrationMode
     keys: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, ordinal: int) -> Callable[..., Any]:
-        return partial(ask, self.nodes._connection(self.lab.cluster.servers[ordinal].address))
+        return partial(ask, self.nodes._pool.connection(self.lab.cluster.servers[ordinal].address))
 
     def node_id(self, ordinal: int) -> str:
         return str(self.ask(ordinal)("CLUSTER", "MYID"))
@@ -54,8 +55,16 @@ class Three:
     def move(
         self, slots: SlotSet = SLOTS, source: int = 0, target: int = 1, busy_limit_s: float = 5.0
     ) -> MigrationTask:
-        ids = self.node_id(source), self.node_id(target)
-        return MigrationTask(self.how, *ids, slots, self.ask(source), self.ask(target), busy_limit_s=busy_limit_s)
+        return MigrationTask(
+            mode=self.mode,
+            source_id=self.node_id(source),
+            target_id=self.node_id(target),
+            slots=slots,
+            ask_source=self.ask(source),
+            ask_target=self.ask(target),
+            clock=SystemClock(),
+            busy_limit_s=busy_limit_s,
+        )
 
     def slow_down(self, ordinal: int = 0) -> None:
         assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", SLOWLY_US) == "OK"
@@ -67,7 +76,7 @@ class Three:
         return self.lab.view(self.lab.cluster.servers[ordinal]).nodes[0].slots
 
     def running(self, ordinal: int) -> bool:
-        return any(not task.over for task in tasks(self.ask(ordinal), self.how))
+        return any(not task.over for task in reported_migrations(self.ask(ordinal), self.mode))
 
 
 @pytest.fixture(params=ATOMIC)
@@ -176,7 +185,7 @@ def test_each_server_says_what_it_can(program: Program, lab: Labs) -> None:
         (MigrationMode.EXPORT if program.name == "Valkey" else MigrationMode.IMPORT) if new else MigrationMode.KEYS
     )
     nodes = Nodes(Credentials())
-    assert detect(partial(ask, nodes._connection(one.cluster.servers[0].address))) is expected
+    assert detect_mode(partial(ask, nodes._pool.connection(one.cluster.servers[0].address))) is expected
     nodes.close()
 
 
@@ -210,7 +219,7 @@ def test_it_goes_straight_back(three: Three) -> None:
 
 def test_keys_of_every_database_move(three: Three) -> None:
     """Valkey 9 has several in a cluster."""
-    if three.how is MigrationMode.IMPORT:
+    if three.mode is MigrationMode.IMPORT:
         pytest.skip("Redis has one database in a cluster")
     here, there = (s.address for s in three.lab.cluster.servers[:2])
     inside = NAMES[:20]
@@ -233,7 +242,7 @@ def test_a_cancelled_move_leaves_all_as_it_was(three: Three) -> None:
     held = three.ask(1)("DBSIZE")
     move = midway(three)
     move.cancel()
-    assert (move.done, move.error) == (False, "it was cancelled")
+    assert (move.done, move.error) == (False, "the migration was cancelled")
     until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
     assert_as_before(three, three.keys)
     three.hurry()
@@ -260,7 +269,7 @@ def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
             name: three.keys[name][0] for name in inside
         }
     killed.start()
-    three.nodes._connection(killed.address).disconnect()
+    three.nodes._pool.connection(killed.address).disconnect()
     three.hurry()
     until(lambda: three.lab.run("verify").exit_code == 0)
     assert three.ask(1)("DBSIZE") == held
@@ -280,7 +289,7 @@ def test_a_run_that_comes_after_a_killed_one_follows_its_task(three: Three) -> N
     second = three.move()
     ended(second)
     assert second.done, second.error
-    assert len([task for task in tasks(three.ask(0), three.how) if task.slots == SLOTS]) == 1
+    assert len([task for task in reported_migrations(three.ask(0), three.mode) if task.slots == SLOTS]) == 1
 
 
 def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
@@ -315,8 +324,8 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
     one, other = three.move(SlotSet.of((0, 600))), three.move(SlotSet.of((601, 1200)), target=2)
     one.poll()
     other.poll()
-    assert len([task for task in tasks(three.ask(0), three.how) if not task.over]) == (
-        1 if three.how is MigrationMode.IMPORT else 2
+    assert len([task for task in reported_migrations(three.ask(0), three.mode) if not task.over]) == (
+        1 if three.mode is MigrationMode.IMPORT else 2
     )
     ended(one, other)
     assert (one.error, other.error) == ("", "")
@@ -326,7 +335,7 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
 
 def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
     """What is in the way is named."""
-    if three.how is MigrationMode.EXPORT:
+    if three.mode is MigrationMode.EXPORT:
         pytest.skip("Valkey is never too busy for one more task")
     three.slow_down()
     one = three.move(SlotSet.of((0, 600)))
@@ -334,7 +343,7 @@ def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
     from_another = three.move(SlotSet.of((12000, 12100)), source=2, busy_limit_s=0.0)
     for move in (one, to_another, from_another):
         move.poll()
-    assert to_another.error == "another task of the source is already in progress"
+    assert to_another.error == "another migration of the source is already in progress"
     assert from_another.error == "another ASM task is already in progress"
     one.cancel()
 

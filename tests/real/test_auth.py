@@ -41,13 +41,12 @@ from bootstrap.model.steps import (
     Wipe,
     Write,
 )
-from bootstrap.nodes.commands import Command, commands_for
+from bootstrap.nodes.commands import LOOK, Command, commands_for
 from bootstrap.nodes.connection import Credentials, ask
-from bootstrap.nodes.look import _LOOK
-from bootstrap.nodes.migration.tasks import MigrationMode, detect
+from bootstrap.nodes.migration.mode import MigrationMode, detect_mode
 from tests.real.conftest import Testbed
 from tests.real.test_repair import replace_pods
-from tests.secrets import KEYS, Secret
+from tests.secret_files import KEYS, Secret
 
 Labs = Callable[..., Testbed]
 PLACE = Address("127.0.0.1", 6379)
@@ -184,7 +183,7 @@ def test_every_write_and_every_look_is_permitted(lab: Labs, any_program: Program
     """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
     one = lab(any_program, 1, 0, config=secret.server_config)
-    commands = [*_LOOK, *(command for write in WRITES for command in words_of(write))]
+    commands = [*LOOK, *(command for write in WRITES for command in words_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
         command[:2]: "OK" for command in commands
@@ -240,7 +239,7 @@ def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
     four = lab(any_program, 3, 0, servers=4, config=config)
     with client(four, 0, password="opensesame") as told:
-        if detect(partial(ask, told.connection_pool.get_connection())) is not MigrationMode.KEYS:
+        if detect_mode(partial(ask, told.connection_pool.get_connection())) is not MigrationMode.KEYS:
             pytest.skip("this server moves slots without MIGRATE")
     (tmp_path / "password").write_text("opensesame")
     secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}

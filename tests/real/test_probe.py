@@ -23,7 +23,7 @@ def test_a_door_that_is_closed_is_a_failed_probe(any_program: Program, lab: Labs
     """So an access Service answers while none of its pods is ready: it is waited for, and no fault of this program."""
     six = lab(any_program)
     six.run("apply")
-    with pytest.raises(ProbeFailed, match=r"no way in through 127\.0\.0\.1"):
+    with pytest.raises(ProbeFailed, match=r"a client cannot connect through 127\.0\.0\.1"):
         probe(six.view(), [Address("127.0.0.1", free_port())], Credentials(), clock=SystemClock())
 
 

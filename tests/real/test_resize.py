@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,10 +12,12 @@ import pytest
 from redis import Redis, RedisCluster
 from redis.crc import key_slot
 
+from bootstrap.clock import SystemClock
 from bootstrap.local.programs import Program
 from bootstrap.model.node import Role
+from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask_all
-from bootstrap.nodes.membership import Command, leave
+from bootstrap.nodes.membership import leave
 from bootstrap.verify import violations
 from tests.real.checker import Checker
 from tests.real.conftest import RunResult, Testbed, until
@@ -243,7 +244,7 @@ def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
             until(partial(files_are_written, told))
             connection = told.connection_pool.get_connection()
             with suppress(StopIteration):
-                leave(ending(partial(ask_all, connection), packets), time.sleep)
+                leave(ending(partial(ask_all, connection), packets), clock=SystemClock())
             connection.disconnect()
             until(partial(files_are_written, told))
         server.kill()

@@ -64,7 +64,7 @@ def seen_moving(program: subprocess.Popen[str], lab: Testbed) -> bool:
     """Whether slots are on their way, or the program has ended."""
     view = lab.view()
     moved = sum(1 for node in view.nodes if node.slots) > 3
-    return program.poll() is not None or moved or any(node.tasks or node.open_slots for node in view.nodes)
+    return program.poll() is not None or moved or any(node.migrations or node.open_slots for node in view.nodes)
 
 
 @pytest.mark.timeout(60 + 30 * KILLS)
@@ -120,7 +120,7 @@ def test_a_signal_ends_it_cleanly(program: Program, lab: Labs, programs: list[su
     told = json.loads(text.splitlines()[-1])
     assert told["steps"] >= 3
     assert told["shards"] == sum(1 for node in view.nodes if node.slots)
-    until(lambda: not any(node.tasks for node in eight.view().nodes))
+    until(lambda: not any(node.migrations for node in eight.view().nodes))
     assert grown.run("apply").exit_code == 0
     assert_good(grown, keys)
     assert sum(node.keys for node in grown.view().nodes if node.slots) == count

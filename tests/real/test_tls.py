@@ -107,7 +107,9 @@ def test_where_servers_ask_for_no_certificate_none_is_needed(
 
 def test_a_server_of_another_authority_is_not_trusted(six: Testbed, stranger: Certificate) -> None:
     """Exit 4, with OpenSSL's words for what is wrong with the certificate."""
-    assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "its certificate is not accepted: ")
+    assert_told(
+        six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "the server's certificate is not accepted: "
+    )
 
 
 def test_authorities_that_the_machine_trusts_are_not_ours(
@@ -115,13 +117,15 @@ def test_authorities_that_the_machine_trusts_are_not_ours(
 ) -> None:
     """Names are not compared, so whoever has any certificate of a public authority could else pass for a node."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
-    assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "its certificate is not accepted: ")
+    assert_told(
+        six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "the server's certificate is not accepted: "
+    )
 
 
 def test_a_missing_certificate_of_ours_is_asked_for(six: Testbed, good: Certificate) -> None:
     """In TLS 1.3 the server says so only after our part of the handshake; it is heard all the same, at every node."""
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", BOOTSTRAP_TLS_CA_FILE=str(good.ca))
-    assert_told(said, "it wants a certificate of the client, and none is set")
+    assert_told(said, "the server requires a client certificate, and none is set")
 
 
 def test_a_certificate_that_the_servers_do_not_know_is_said_to_be_ours(
@@ -130,7 +134,7 @@ def test_a_certificate_that_the_servers_do_not_know_is_said_to_be_ours(
     """It is the client's that is wrong here, not theirs."""
     wrong = Certificate(stranger.cert, stranger.key, good.ca)
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **wrong.variables())
-    assert_told(said, "it does not know the authority that signed the client's certificate")
+    assert_told(said, "the server does not know the authority that signed the client certificate")
 
 
 def test_an_expired_certificate_is_called_expired(
@@ -139,21 +143,23 @@ def test_an_expired_certificate_is_called_expired(
     """The servers', and the program's own."""
     old = authority.issue("old", days=-1)
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **old.variables())
-    assert_told(said, "the client's certificate has expired")
+    assert_told(said, "the client certificate has expired")
     expired = lab(tls_program, config=old.server_config(clients="no"))  # or nobody would see that they are up
     said = expired.run("apply", BOOTSTRAP_DEADLINE_S="1", **good.variables())
-    assert_told(said, "its certificate is not accepted: certificate has expired")
+    assert_told(said, "the server's certificate is not accepted: certificate has expired")
 
 
 def test_a_program_without_tls_is_told_that_the_servers_want_it(six: Testbed) -> None:
     """What it sees is a connection that is reset; what it says is why."""
-    assert_told(six.run("apply", BOOTSTRAP_DEADLINE_S="2"), "it speaks TLS, and BOOTSTRAP_TLS_CA_FILE is not set")
+    assert_told(
+        six.run("apply", BOOTSTRAP_DEADLINE_S="2"), "the server speaks TLS, and BOOTSTRAP_TLS_CA_FILE is not set"
+    )
 
 
 def test_a_plain_port_is_found_out(any_program: Program, lab: Labs, good: Certificate) -> None:
     """A plain server takes a handshake for half a command and waits for the rest; that looks like one that hangs."""
     said = lab(any_program).run("apply", BOOTSTRAP_DEADLINE_S="4", **good.variables())
-    assert_told(said, "it answers without TLS")
+    assert_told(said, "the server answers without TLS on this port, and BOOTSTRAP_TLS_CA_FILE is set")
 
 
 def test_a_server_that_hangs_is_no_fault_of_tls(six: Testbed, good: Certificate) -> None:
@@ -187,7 +193,10 @@ def test_a_server_that_goes_in_the_middle_is_no_fault_of_tls(six: Testbed, good:
         ("BOOTSTRAP_TLS_CERT_FILE '{junk}' holds no certificate, or '{key}' holds no key", {"CERT": "junk"}),
         ("BOOTSTRAP_TLS_CERT_FILE '{cert}' holds no certificate, or '{junk}' holds no key", {"KEY": "junk"}),
         ("BOOTSTRAP_TLS_KEY_FILE '{other}' is not the key of the certificate in '{cert}'", {"KEY": "other"}),
-        ("BOOTSTRAP_TLS_KEY_FILE '{locked}' is encrypted, and nobody is there", {"CERT": "lock", "KEY": "locked"}),
+        (
+            "BOOTSTRAP_TLS_KEY_FILE '{locked}' is encrypted, and this program has no passphrase for it",
+            {"CERT": "lock", "KEY": "locked"},
+        ),
         ("BOOTSTRAP_TLS_KEY_FILE '/no/key' cannot be read", {"KEY": "missing"}),
     ],
     ids=["no authority", "no certificate", "no key", "another's key", "an encrypted key", "no file"],

@@ -1,26 +1,28 @@
 #!/bin/sh
-# Writes, from the Secret redis-auth, what a server reads: an ACL file with hashes, and how a replica logs in at its master.
-# Into memory, since redis.conf cannot say "read it from that file", and no disk and no ConfigMap is to hold a password.
-#   auth.sh SECRET OUT      two directories; OUT/seen is the very version of SECRET of which the rest of OUT was made
-# It speaks of keys, never of their values, and runs no program with one of them as an argument.
+# Writes the files of a server from the Secret redis-auth: an ACL file with password hashes, and the login of a replica
+# at its master. They are in memory, because redis.conf cannot read a password from a file, and no disk and no ConfigMap
+# may hold one.
+#   auth.sh SECRET OUT      two directories; OUT/seen links to the version of SECRET from which the rest of OUT was made
+# Messages name keys, never their values. No program gets a value as an argument.
 
 set -eu
 umask 077
 secret=$1 out=$2
 
-# What the Job does, and no more: it looks, forms, repairs, resizes, and with a key of its own it proves that a client can
-# write. It may touch any key, since it moves slots (MIGRATE, which asks the other server for RESTORE-ASKING). It may take a
-# node out (CLUSTER RESET, which a master with keys refuses), and not wipe: for k8s/reinit, give that Job the clients' user.
+# The rights of the Job, and no more: it observes, forms, repairs and resizes, and its client probe writes a key of its
+# own. It has access to all keys, because it moves slots (MIGRATE, which sends RESTORE-ASKING to the other server). It
+# may take a node out (CLUSTER RESET, which a master with keys refuses), but not delete data. The Job of k8s/reinit
+# needs the clients' user.
 job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewriteaof
   +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
   +cluster|slots +command +set +get +del'
-# What servers do among themselves: replicate, answer probes, hand over before they end, take over a changed Secret.
+# The rights of the servers: replication, probes, manual failover before a pod stops, and applying a changed Secret.
 server_rights='resetchannels
   +psync +replconf +ping +info +cluster|info +cluster|nodes +cluster|failover +acl|load +config|set'
 
-# Newer commands have rights of their own, which an older server would not know: then it would not start.
+# Newer commands need rights that an older server does not know. It would not start with them.
 case $({ valkey-server --version || redis-server --version; } 2>/dev/null) in
   *v=[1-6].*) ;;
   Valkey*v=[78].* | Redis*v=7.* | Redis*v=8.[0-3].*) job_rights="$job_rights +function|list +function|load" ;;
@@ -37,7 +39,8 @@ fail() {
   exit 1
 }
 
-# Into `value`, without the line end that editors and `echo` leave, as the Job reads it too.
+# Reads a key into `value`, without the line end that editors and `echo` add. The Job reads its password in the same
+# way.
 read_key() {
   [ -e "$secret/$1" ] || fail "the key $1 is missing"
   value=$(cat "$secret/$1")
@@ -53,8 +56,8 @@ read_name() {
   case $value in *[!A-Za-z0-9_.-]*) fail "the key $1 has characters other than A-Z a-z 0-9 _ . -" ;; esac
 }
 
-# One line of the ACL file: NAME, KEY of its password, RIGHTS. A second password under also-KEY is good as well: so one
-# is changed without a moment in which somebody holds a wrong one.
+# Prints one line of the ACL file: NAME, KEY of its password, RIGHTS. A second password under also-KEY is valid as well.
+# So a password can be changed without a moment in which a client has a wrong one.
 user() {
   printf 'user %s on' "$1"
   for key in "$2" "also-$2"; do
@@ -63,7 +66,7 @@ user() {
       printf ' #%s' "$(printf %s "$value" | sha256sum | cut -d' ' -f1)"
     fi
   done
-  # shellcheck disable=SC2086 # the rights are many words
+  # shellcheck disable=SC2086 # the rights are several words
   printf ' %s' $3
   echo
 }
@@ -75,9 +78,10 @@ job=$value
 case $job in default | server | "$clients") fail 'bootstrap-username must not be default, server, or username' ;; esac
 [ "$clients" != server ] || fail 'username must not be server'
 
-# The kubelet puts a new directory in place of the old one. Before the rest is read: what changes in between is a change.
+# The kubelet replaces the whole directory when the Secret changes. The link is made before the keys are read, so a
+# change in between is not missed.
 ln -sfn "$secret/$(readlink "$secret/..data")" "$out/seen"
-set -f # `~*` is a rule, no file
+set -f # `~*` is a rule, not a file pattern
 {
   [ "$clients" = default ] || echo 'user default off'
   user "$clients" password '~* &* +@all'
@@ -88,5 +92,5 @@ set -f # `~*` is a rule, no file
 
 read_key server-password
 printf %s "$value" >"$out/password"
-# Byte by byte, so that no character needs an escape of its own.
+# Every byte is written as \xNN, so no character needs an escape of its own.
 printf 'masterauth "%s"\n' "$(printf %s "$value" | od -An -v -tx1 | tr -d ' \n' | sed 's/../\\x&/g')" >"$out/auth.conf"

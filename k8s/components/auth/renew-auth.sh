@@ -1,12 +1,12 @@
 #!/bin/sh
-# Takes over a Secret redis-auth that has changed, without a restart: the kubelet renews its files within some two minutes.
-# The probe `alive` runs this every few seconds. It asks with the password that the server knows, and keeps that one until
-# the server has learnt another.
+# Applies a Secret redis-auth that has changed, without a restart. The kubelet updates its files within about two
+# minutes, and the probe `alive` runs this script every few seconds. The script logs in with the password that the
+# server uses now, and keeps that password until the server has accepted the new one.
 
 secret=${REDIS_SECRET_DIR:-/etc/redis-auth} now=${REDIS_AUTH_DIR:-/run/redis}
-# shellcheck disable=SC3013 # dash and busybox know -ef, too
+# shellcheck disable=SC3013 # dash and busybox support -ef as well
 [ "$secret/..data" -ef "$now/seen" ] && exit
-# shellcheck source=SCRIPTDIR/../../base/ask.sh
+# shellcheck source=SCRIPTDIR/../../base/servers/ask.sh
 . "${0%/*}/ask.sh"
 
 umask 077
@@ -14,9 +14,9 @@ new=$now/new
 mkdir -p "$new"
 trap 'rm -rf "$new"' EXIT
 
-# It is tried again each time, and said once.
+# The script tries again on each run, and logs a repeated error once.
 give_up() {
-  [ "$1" = "$(cat "$now/complaint" 2>/dev/null)" ] || log "the changed Secret redis-auth was not taken over: $1"
+  [ "$1" = "$(cat "$now/complaint" 2>/dev/null)" ] || log "the changed Secret redis-auth is not applied: $1"
   echo "$1" >"$now/complaint"
   exit 1
 }
@@ -36,4 +36,4 @@ answer=$(ask -x CONFIG SET masterauth <"$now/password" 2>&1)
 mv "$new/auth.conf" "$now/auth.conf"
 ln -sfn "$(readlink "$new/seen")" "$now/seen"
 rm -f "$now/complaint" "$now/users.acl.before"
-log 'the changed Secret redis-auth was taken over'
+log 'the changed Secret redis-auth is applied'

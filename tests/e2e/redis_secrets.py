@@ -1,0 +1,31 @@
+"""The Secrets that components need and a user creates, with new values for each namespace."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+OPENSSL_S = 30
+
+
+def _auth() -> dict[str, str]:
+    passwords = {key: secrets.token_hex(16) for key in ("password", "bootstrap-password", "server-password")}
+    return {"username": "default", "bootstrap-username": "bootstrap", **passwords}
+
+
+def _tls() -> dict[str, str]:
+    """One self-signed certificate for all pods."""
+    with TemporaryDirectory() as temporary:
+        key, certificate = Path(temporary, "tls.key"), Path(temporary, "tls.crt")
+        files = ["-keyout", str(key), "-out", str(certificate)]
+        curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command = ["openssl", "req", "-x509", *curve, "-days", "2", "-subj", "/CN=gold-redis", *files]
+        subprocess.run(command, check=True, capture_output=True, timeout=OPENSSL_S)
+        own = certificate.read_text(encoding="ascii")
+        return {"tls.crt": own, "ca.crt": own, "tls.key": key.read_text(encoding="ascii")}
+
+
+SECRETS: Mapping[str, Callable[[], dict[str, str]]] = {"redis-auth": _auth, "redis-tls": _tls}
