@@ -7,7 +7,7 @@ LEAN   ?= .venv-lean
 # For `make pictures` only.
 PICTURES ?= .venv-pictures
 # Tests wait for servers more than they compute, so more tests than cores run in parallel.
-WORKERS ?= 4
+WORKERS ?= 8
 # Each worker has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
@@ -36,6 +36,8 @@ $(PICTURES)/ready: requirements-pictures.txt
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
 	BOOTSTRAP_LOG=$${BOOTSTRAP_LOG:-console} $(BIN)/python -m bootstrap local --once
 
+# Bytecode is compiled once, not by each of the hundreds of processes that the tests start.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/ready  ## all tests; tests that need a missing program are skipped and listed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The command line and the wiring; the only place that exits.
+"""The command line. Only this module ends the process.
 
 python -m bootstrap apply | plan | verify | reinit | local
 """
@@ -11,23 +11,21 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TextIO
 
 from bootstrap import __version__
 from bootstrap.clock import SystemClock
-from bootstrap.config import Settings, declared, flag_of, unknown_variables, variable_of
-from bootstrap.errors import BootstrapError, Reason
-from bootstrap.model.outcome import Outcome
-from bootstrap.model.view import ClusterView
-from bootstrap.run.report import outcome_of
+from bootstrap.config import declared, flag_of, variable_of
+from bootstrap.errors import BootstrapError
 
 VERBS: Mapping[str, str] = {
-    "apply": "bring the cluster to the declared shape; changes nothing on a healthy one",
-    "plan": "say what apply would do, and do nothing",
-    "reinit": "wipe the cluster that --confirm names, and form it anew; without it, say what would be lost",
-    "verify": "say whether every invariant of a good cluster holds",
+    "apply": "bring the cluster to the declared shape; on a healthy cluster, change nothing",
+    "plan": "show what apply would do, without doing it",
+    "reinit": "wipe the cluster whose fingerprint --confirm states, and form it again; without --confirm, show what "
+    "would be lost",
+    "verify": "check every invariant of a good cluster, without changing anything",
 }
 
 
@@ -37,7 +35,7 @@ def main(
     out: TextIO | None = None,
     clock: SystemClock | None = None,
 ) -> int:
-    """Runs one command; returns its exit code. argparse itself exits with 2 on wrong usage."""
+    """Runs one command; returns its exit code. On wrong usage argparse exits with 2."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
     environ = os.environ if environ is None else environ
@@ -45,59 +43,27 @@ def main(
     if arguments.verb == "local":
         return _local(arguments, environ, out, clock)
     flags = {name: value for name in declared() if (value := getattr(arguments, name)) is not None}
-    return _verb(arguments.verb, environ, flags, out, clock)
+    return _run(arguments.verb, environ, flags, out, clock or SystemClock())
 
 
-def _verb(
-    verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: TextIO, clock: SystemClock | None = None
-) -> int:
-    if "bootstrap.run.verbs" not in sys.modules:
+def _run(verb: str, environ: Mapping[str, str], flags: Mapping[str, str], out: TextIO, clock: SystemClock) -> int:
+    if "bootstrap.run.command" not in sys.modules:
         _load()
-    from bootstrap.log import is_console, logger
-    from bootstrap.run.verbs import internal_error, leave_termination_message, print_outcome, session
+    from bootstrap.run import command
 
-    clock = clock or SystemClock()
-    started_at = clock.now()
-    console = is_console(flags.get("log") or environ.get(variable_of("log"), "") or "auto", out)
-    log = logger(console=console, out=out)
-    try:
-        settings = Settings.from_env(environ, flags)
-        for name in unknown_variables(environ):
-            log.warning("unknown_setting", name=name, remedy="--help lists every setting")
-        with session(settings, clock=clock, log=log, out=out, console=console) as running:
-            verbs: Mapping[str, Callable[[], Outcome]] = {
-                "apply": running.apply,
-                "plan": running.plan,
-                "reinit": running.reinit,
-                "verify": running.verify,
-            }
-            outcome = running.attempt(verbs[verb])
-            running.report(outcome)
-            return outcome.exit_code
-    except BootstrapError as error:
-        reasons = error.reasons or (Reason(code="failed", message=str(error), remedy="run again"),)
-        exit_code = error.exit_code
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - whatever happened, the Job gets an outcome
-        reasons, exit_code = (internal_error(error),), 1
-    took_s = clock.now() - started_at
-    outcome = outcome_of("failed", ClusterView(), exit_code=exit_code, steps=0, took_s=took_s, reasons=reasons)
-    print_outcome(outcome, console=console, log=log, out=out)
-    file = flags.get("termination_message_file") or environ.get(variable_of("termination_message_file"), "")
-    leave_termination_message(outcome, file or declared()["termination_message_file"]["shown"], log)
-    return exit_code
+    return command.run(verb, environ, flags, out=out, clock=clock)
 
 
 def _load() -> None:
-    """Redis, dns, structlog and the rest: not for --help, nor for a typo. They make no garbage while they load, and
-    what they make stays. Without the collector's looking through it, again and again and at the end once more, a run on
-    a healthy cluster takes a quarter less (*measured*).
+    """Loads redis, dns, structlog and the modules of a run, which `--help` does not need.
+
+    The loaded modules contain no garbage and stay to the end. Without searches for garbage in them, while they load and
+    later, a run on a healthy cluster takes a quarter less time (*measured*).
     """
     gc.disable()
-    import structlog  # noqa: F401 - for those who come later
+    import structlog  # noqa: F401 - `log` imports it later
 
-    import bootstrap.run.verbs  # noqa: F401
+    import bootstrap.run.command  # noqa: F401
 
     gc.freeze()
     gc.enable()
@@ -107,7 +73,7 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextI
     from bootstrap.local import command
 
     def apply(settings: Mapping[str, str]) -> int:
-        return _verb("apply", {**environ, **settings}, {}, out)
+        return _run("apply", {**environ, **settings}, {}, out, SystemClock())
 
     try:
         return command.run(arguments, apply=apply, out=out, last=clock is not None)
@@ -117,19 +83,21 @@ def _local(arguments: argparse.Namespace, environ: Mapping[str, str], out: TextI
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Of the verbs' own arguments only those that `argv` may be about: many settings take their time."""
+    """The parser; a verb has its arguments only if `argv` contains the verb, since declaring them takes time."""
     parser = argparse.ArgumentParser(
         prog="python -m bootstrap",
-        description="Forms and keeps a Redis Cluster: looks at every node, decides, does one safe thing at a time.",
-        epilog="Exit codes: 0 good, 1 not yet: run again, 2 wrong usage, 3 refused: a person decides, 4 misconfigured.",
+        description="Forms, repairs and resizes a Redis Cluster: looks at every node, plans, makes one safe change at "
+        "a time, and verifies the result.",
+        epilog="Exit codes: 0 every invariant holds; 1 not yet: run again; 2 wrong usage; 3 refused: a person has to "
+        "decide; 4 misconfigured.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, words in VERBS.items():
-        verb_parser = verbs.add_parser(verb, help=words, description=words)
+        verb_parser = verbs.add_parser(verb, help=words, description=f"{words[0].upper()}{words[1:]}.")
         if verb in argv:
             _add_settings(verb_parser)
-    local_parser = verbs.add_parser("local", help="a real cluster on this machine, without Kubernetes")
+    local_parser = verbs.add_parser("local", help="run a real cluster on this machine, without Kubernetes")
     if "local" in argv:
         from bootstrap.local import command
 
@@ -138,14 +106,14 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("settings", "each is also an environment variable; a flag wins over it")
+    group = parser.add_argument_group("settings", "Each setting is also an environment variable; a flag wins over it.")
     for name, setting in declared().items():
         text = f"{setting['help']} [{variable_of(name)}; default: {setting['shown']}]"
         group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
 
 
 def _entry() -> int:
-    """The process: signals, and a standard output that may be missing, closed, or unable to say everything."""
+    """Runs as a process: handles signals, and a standard output that is missing, closed or not UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -156,15 +124,15 @@ def _entry() -> int:
     def stop(number: int, _frame: FrameType | None) -> None:
         clock.stop(signal.Signals(number).name)
 
-    if len(sys.argv) > 1 and sys.argv[1] in VERBS:  # `local` has its own way with signals
+    if len(sys.argv) > 1 and sys.argv[1] in VERBS:  # `local` handles signals by itself
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
     try:
         exit_code = main(clock=clock)
         sys.stdout.flush()
-        for caught in (signal.SIGTERM, signal.SIGINT):  # the outcome is said: nothing may change the exit code now
+        for caught in (signal.SIGTERM, signal.SIGINT):  # the outcome is printed: the exit code must not change now
             signal.signal(caught, signal.SIG_IGN)
-    except (BrokenPipeError, OSError):  # whoever read this has gone (`| head`): nobody to complain to
+    except (BrokenPipeError, OSError):  # the reader of standard output has gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     return exit_code

@@ -1,4 +1,7 @@
-"""Time, as a thing that is handed in: the tests bring a clock of their own. Here is the only `sleep` of the package."""
+"""Time as a dependency: clocks, deadlines and waits. Tests pass a clock of their own.
+
+The package sleeps only here.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,26 @@ from bootstrap.log import Log
 
 
 class Clock(Protocol):
-    """Seconds since some moment, and a way to let them pass."""
+    """A monotonic clock that can sleep and can be stopped."""
 
     def now(self) -> float:
-        """Seconds; never goes back."""
+        """Seconds since an unspecified moment; never decreases."""
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Returns when `seconds` have passed, or raises what `check` raises, as soon as it would."""
+        """Returns after `seconds`, or raises as `check` does as soon as `check` would raise."""
         ...
 
     def check(self) -> None:
-        """Raises what is to end the run (a signal); called only where nothing is half told."""
+        """Raises Interrupted after a signal; called only where no write is under way."""
         ...
 
 
 class SystemClock:
-    """The machine's monotonic clock; `stop` ends waits. A signal handler calls it, and it only takes a note: an
-    exception out of a handler could end up anywhere, also where it is swallowed or where a write is on its way.
+    """The machine's monotonic clock. A signal handler calls `stop`, which ends every wait.
+
+    `stop` only sets a flag: an exception raised in a signal handler could surface anywhere, also where a library
+    swallows it or in the middle of a write.
     """
 
     def __init__(self) -> None:
@@ -38,16 +43,16 @@ class SystemClock:
         self._signal_name = ""
 
     def stop(self, signal_name: str) -> None:
-        """From now on every wait and every check raises Interrupted."""
+        """Makes every later `sleep` and `check` raise Interrupted."""
         self._signal_name = signal_name
         self._stopped.set()
 
     def now(self) -> float:
-        """Seconds since the machine started, or so."""
+        """Seconds of `time.monotonic`."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Sleeps. Raises Interrupted once stopped."""
+        """Sleeps, in seconds. Raises Interrupted once stopped."""
         self._stopped.wait(seconds)
         self.check()
 
@@ -59,37 +64,41 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment after which a wait is given up."""
+    """The moment at which a wait ends without success."""
 
     clock: Clock
     at: float
 
     @classmethod
     def after(cls, seconds: float, clock: Clock) -> Deadline:
-        """The moment that is `seconds` from now."""
+        """The deadline `seconds` from now."""
         return cls(clock, clock.now() + seconds)
 
     @property
     def left_s(self) -> float:
-        """Seconds that are left, never negative."""
+        """Remaining seconds, never negative."""
         return max(0.0, self.at - self.clock.now())
 
     @property
     def passed(self) -> bool:
-        """True once it is too late."""
+        """True from that moment on."""
         return self.clock.now() >= self.at
 
     def sooner(self, seconds: float) -> Deadline:
-        """The same deadline, or `seconds` from now if that comes first."""
+        """The same deadline, or the one `seconds` from now, whichever comes first."""
         return Deadline(self.clock, min(self.at, self.clock.now() + seconds))
+
+    def later(self, seconds: float) -> Deadline:
+        """The same deadline, postponed by `seconds`."""
+        return Deadline(self.clock, self.at + seconds)
 
 
 REPORT_EVERY_S = 5.0
-"""Seconds between two log lines about the same wait."""
+"""Seconds between two log lines about one wait."""
 
 
 class Backoff:
-    """Waits between looks, a little longer each time, and logs every few seconds what is waited for."""
+    """Pauses between attempts, each pause half as long again as the one before, up to `longest_s` seconds."""
 
     def __init__(self, clock: Clock, log: Log, *, longest_s: float = 1.0) -> None:
         self._clock, self._log = clock, log
@@ -99,7 +108,7 @@ class Backoff:
     def wait(
         self, event: str, describe: Callable[[], str], give_up: Callable[[], BootstrapError], *, deadline: Deadline
     ) -> None:
-        """Lets a moment pass; every few seconds logs `event` with `describe()`. Raises `give_up()` at the deadline."""
+        """Sleeps once; raises `give_up()` after the deadline. Logs `event` with `describe()` every few seconds."""
         if deadline.passed:
             raise give_up()
         if self._clock.now() >= self._log_at:
@@ -110,14 +119,14 @@ class Backoff:
 
 
 class Ticker:
-    """Says when something is due that is to happen once in so many seconds, first when these have passed."""
+    """Something that is due once every `every_s` seconds, for the first time after `every_s` seconds."""
 
     def __init__(self, clock: Clock, every_s: float) -> None:
         self._clock, self._every_s = clock, every_s
         self._at = clock.now() + every_s
 
     def due(self) -> bool:
-        """True once in each interval."""
+        """True once per interval."""
         if self._clock.now() < self._at:
             return False
         self._at = self._clock.now() + self._every_s

@@ -1,4 +1,4 @@
-"""The log: facts in the past tense, one line each, to standard output. JSON for machines, plain for a terminal."""
+"""The log: one line per fact, in the past tense, to standard output; JSON for machines, plain text on a terminal."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """Where a run says what happened; structlog's loggers fit."""
+    """The two methods of structlog's loggers that this program uses."""
 
     def info(self, event: str, **fields: object) -> object:
-        """Something happened as it should."""
+        """Logs a fact."""
         ...
 
     def warning(self, event: str, **fields: object) -> object:
-        """Something happened that a person may want to know."""
+        """Logs a fact that a person may have to act on."""
         ...
 
 
 def is_console(choice: str, out: TextIO) -> bool:
-    """`console` and `json` mean themselves; `auto` is console on a terminal and JSON otherwise."""
+    """Whether a log with this `log` setting is for a terminal; `auto` is, where `out` is one."""
     return choice == "console" or (choice == "auto" and out.isatty())
 
 
 def logger(*, console: bool, out: TextIO = sys.stdout) -> Log:
-    """A logger that writes whole lines to `out`, and flushes them: a killed run has said what it did."""
-    import structlog  # not for --help, nor for those who need the protocol alone
+    """A logger that writes whole lines to `out` and flushes each, so that no line of a killed run is lost."""
+    import structlog  # here, not at the top: `--help` does not need it
 
     stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S" if console else "iso", utc=not console)
     renderer: structlog.typing.Processor = (
@@ -41,5 +41,5 @@ def logger(*, console: bool, out: TextIO = sys.stdout) -> Log:
 
 
 def _head_first(_logger: object, _name: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """When, how bad and what come first on every line: that is where eyes look."""
+    """Puts the time, the level and the event first on every line."""
     return {name: fields[name] for name in ("timestamp", "level", "event")} | dict(fields)

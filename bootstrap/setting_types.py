@@ -1,4 +1,8 @@
-"""TODO"""
+"""The types of settings: each function turns a text into a value, or raises ValueError.
+
+The error's text completes the sentence that begins with the setting's name and its value: "is not between 3 and 1000".
+What a setting is called, and its default, is in `config`.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,18 @@ from pathlib import Path
 from bootstrap.model.node import Address
 
 NODES_MAX = 1000
-"""Redis's own advice for the size of one cluster."""
+"""Nodes in one cluster; the Redis Cluster specification recommends no more."""
 LABEL_MAX, NAME_MAX, PORT_NAME_MAX = 63, 253, 15
 """Characters of a DNS label, a DNS name (RFC 1035), and a port's name (RFC 6335)."""
 PASSWORD_MAX = 65536
+"""Characters."""
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
+"""A shard's share of the slots, as a multiple of the share of a shard with weight 1."""
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
 
 class Secret(str):
-    """A text that no log, exception or `repr` shows."""
+    """A text that `repr` hides, so that neither a log line nor a traceback shows it."""
 
     __slots__ = ()
 
@@ -28,36 +34,43 @@ class Secret(str):
         return "Secret('…')"
 
 
-def label(text: str) -> str:
+def dns_label(text: str) -> str:
+    """The name of a Kubernetes object or a part of a DNS name (RFC 1123): at most 63 characters."""
     if not _LABEL.fullmatch(text):
-        raise ValueError("is no DNS label (lower-case letters, digits and '-', at most 63)")
+        raise ValueError("is not a DNS label (lower-case letters, digits and '-', at most 63 characters)")
     return text
 
 
-def port_name_label(text: str) -> str:
-    if len(label(text)) > PORT_NAME_MAX:
-        raise ValueError(f"is longer than {PORT_NAME_MAX} characters, which no port's name is")
+def dns_label_or_none(text: str) -> str:
+    """A DNS label; `none` gives ""."""
+    return "" if text == "none" else dns_label(text)
+
+
+def service_port_name(text: str) -> str:
+    """The name of a Service's port: a DNS label of at most 15 characters (RFC 6335)."""
+    if len(dns_label(text)) > PORT_NAME_MAX:
+        raise ValueError(f"is longer than {PORT_NAME_MAX} characters, the limit for the name of a port")
     return text
 
 
 def statefulset_name(text: str) -> str:
-    if len(f"{label(text)}-{NODES_MAX}") > LABEL_MAX:
-        raise ValueError(f"is so long that its pods' names have more than {LABEL_MAX} characters")
+    """A DNS label short enough that the name of every pod, `NAME-ORDINAL`, is a DNS label too."""
+    if len(f"{dns_label(text)}-{NODES_MAX}") > LABEL_MAX:
+        raise ValueError(f"is too long: the names of its pods would have more than {LABEL_MAX} characters")
     return text
 
 
-def optional_label(text: str) -> str:
-    return "" if text == "none" else label(text)
-
-
-def domain(text: str) -> str:
-    return ".".join(label(part) for part in text.rstrip(".").split("."))
+def dns_domain(text: str) -> str:
+    """DNS labels with dots between them; a dot at the end is dropped."""
+    return ".".join(dns_label(part) for part in text.rstrip(".").split("."))
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Makes a reader of whole numbers from `low` to `high`, in ASCII digits."""
+
     def read(text: str) -> int:
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", text, re.ASCII):
-            raise ValueError(f"is no whole number from {low} to {high}")
+            raise ValueError(f"is not a whole number from {low} to {high}")
         if not low <= int(text) <= high:
             raise ValueError(f"is not between {low} and {high}")
         return int(text)
@@ -66,6 +79,8 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 
 def number_between(low: float, high: float, unit: str) -> Callable[[str], float]:
+    """Makes a reader of numbers from `low` to `high`; the error's text names the unit."""
+
     def read(text: str) -> float:
         try:
             number = float(text)
@@ -79,10 +94,13 @@ def number_between(low: float, high: float, unit: str) -> Callable[[str], float]
 
 
 def seconds(low: float, high: float) -> Callable[[str], float]:
+    """Makes a reader of a duration from `low` to `high` seconds."""
     return number_between(low, high, "seconds")
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
+    """Makes a reader that takes exactly these words."""
+
     def read(text: str) -> str:
         if text not in choices:
             raise ValueError(f"is not one of {', '.join(choices)}")
@@ -92,25 +110,26 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def pod_weights(text: str) -> tuple[tuple[str, float], ...]:
-    """`pod=weight`, several with commas or blanks between them."""
+    """`POD=WEIGHT`, several of them separated by commas or blanks; each pod once."""
     found: dict[str, float] = {}
     for word in text.replace(",", " ").split():
         pod, _, weight = word.partition("=")
         number = float(weight) if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", weight, re.ASCII) else math.nan
         if not _LABEL.fullmatch(pod) or not WEIGHT_MIN <= number <= WEIGHT_MAX:
-            raise ValueError(f"is not pod=weight, with a weight from {WEIGHT_MIN:g} to {WEIGHT_MAX:g}: {word!r}")
+            raise ValueError(f"is not POD=WEIGHT with a weight from {WEIGHT_MIN:g} to {WEIGHT_MAX:g}: {word!r}")
         if pod in found:
             raise ValueError(f"names {pod} twice")
         found[pod] = number
     return tuple(found.items())
 
 
-def switch(text: str) -> bool:
+def on_or_off(text: str) -> bool:
+    """True for `on`, False for `off`."""
     return one_of("on", "off")(text) == "on"
 
 
-def name_server(text: str) -> Address:
-    """`ip`, `ip:port` or `[ip]:port`; a name will not do, since the name server is what turns names into addresses."""
+def name_server_address(text: str) -> Address:
+    """`ip`, `ip:port` or `[ip]:port`; port 53 unless given. Names are refused: they need a name server."""
     bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", text)
     if bracketed:
         host, port = bracketed[1], bracketed[2]
@@ -121,28 +140,30 @@ def name_server(text: str) -> Address:
     try:
         return Address(str(ip_address(host)), whole_number(1, 65535)(port) if port is not None else 53)
     except ValueError:
-        raise ValueError("is no address of the form ip, ip:port or [ip]:port") from None
+        raise ValueError("is not an address of the form ip, ip:port or [ip]:port") from None
 
 
-def fingerprint(text: str) -> str:
+def cluster_fingerprint(text: str) -> str:
+    """The fingerprint of a cluster, as every outcome shows it: 12 hexadecimal digits; `none` gives ""."""
     if text == "none":
         return ""
     if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
-        raise ValueError("is no fingerprint (12 hexadecimal digits, as `plan` shows it)")
+        raise ValueError("is not a fingerprint (12 hexadecimal digits: `cluster` in the outcome of `plan`)")
     return text
 
 
-def printable(text: str) -> str:
+def printable_text(text: str) -> str:
+    """Any text without control characters."""
     if any(ord(character) < 32 for character in text):
-        raise ValueError("holds a control character")
+        raise ValueError("contains a control character")
     return text
 
 
 def readable_file(text: str) -> Path:
-    """A regular file, or a link to one: a pipe or a device would be read without end."""
+    """A regular file that can be opened, or a link to one. Reading a pipe or a device might never end."""
     try:
         if not Path(text).is_file() and Path(text).exists():
-            raise ValueError("is no regular file")
+            raise ValueError("is not a regular file")
         with Path(text).open("rb"):
             return Path(text)
     except OSError as error:

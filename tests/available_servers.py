@@ -59,8 +59,10 @@ CLIENTS = _there(
     }
 )
 ON_CI = os.environ.get("CI") == "true"
+BARE_PATH = os.environ.get("TEST_BARE_PATH") == "true"
+"""Whether PATH is meant to have no program of Redis or Valkey: `.ci/without-servers` sets it."""
 PROMISED = frozenset(
-    {"redis-on-path", "valkey-9.1"}
+    ({"valkey-9.1"} if BARE_PATH else {"redis-on-path", "valkey-9.1"})
     | ({"redis-6.2"} if sys.version_info < (3, 12) else set())
     | ({"redis-8.2"} if sys.version_info < (3, 14) else set())
 )

@@ -394,9 +394,10 @@ class FakeCluster:
             and sender.node_id > receiver.node_id
         ):
             receiver.epoch = 1 + max(node.epoch for node in self.nodes)
+        claimed = sender.slots - imported
         for known_id, known in receiver.known.items():
             if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
-                known.slots -= sender.slots - imported
+                known.slots -= claimed
         if receiver.epoch < sender.epoch and not sender.master:
             self._lose(receiver, receiver.slots & sender.slots)
         for node_id in self.random.sample(sorted(sender.known), min(2, len(sender.known))):

@@ -1,4 +1,4 @@
-"""Settings: what is read from where, what is refused, and in which words."""
+"""Settings: where they are read from, which values are refused, and with which messages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def file(folder: Path, name: str, content: bytes = b"x") -> str:
 
 
 def test_every_variable_of_the_contract_is_declared_with_its_default() -> None:
-    """Later settings join the list, none leaves it."""
+    """Settings may be added, none is removed."""
     shown = {variable_of(name): setting["shown"] for name, setting in declared().items()}
     assert {name: shown.get(name) for name in DOCUMENTED} == DOCUMENTED
     assert "BOOTSTRAP_NAMESPACE" in shown
@@ -70,12 +70,12 @@ def test_nothing_set_gives_the_defaults() -> None:
 
 @pytest.mark.parametrize("name", declared())
 def test_an_empty_variable_is_unset(name: str) -> None:
-    """A ConfigMap can name a setting and leave it alone."""
+    """A ConfigMap can name a setting without setting it."""
     assert Settings.from_env({variable_of(name): ""}) == Settings.from_env({})
 
 
 def test_a_flag_goes_before_a_variable() -> None:
-    """And a variable before the default; an empty flag leaves the default, whatever the variable says."""
+    """And a variable before the default; an empty flag selects the default, whatever the variable."""
     environ = {"BOOTSTRAP_SHARDS": "5", "BOOTSTRAP_SERVICE": "peers"}
     found = Settings.from_env(environ, {"shards": "7"})
     assert (found.shards, found.service, found.replicas_per_shard) == (7, "peers", 1)
@@ -83,7 +83,7 @@ def test_a_flag_goes_before_a_variable() -> None:
 
 
 def test_a_fault_names_where_it_came_from() -> None:
-    """The flag where a flag was given, else the variable."""
+    """The flag if there is one, else the variable."""
     assert faults(SHARDS="2") == ["BOOTSTRAP_SHARDS '2' is not between 3 and 1000"]
     with pytest.raises(Misconfigured, match=r"^--shards '2' is not between"):
         Settings.from_env({"BOOTSTRAP_SHARDS": "5"}, {"shards": "2"})
@@ -111,15 +111,15 @@ LIMITS = {
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, (good, _) in LIMITS.items() for text in good])
-def test_a_value_at_its_limit_is_taken(name: str, text: str) -> None:
-    """The first and the last good value of each setting."""
+def test_a_value_at_its_limit_is_accepted(name: str, text: str) -> None:
+    """The first and the last valid value of each setting."""
     extra = {"REPLICAS_PER_SHARD": "0"} if name == "SHARDS" else {}
     assert isinstance(read(**{name: text, **extra}), Settings)
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name, (_, bad) in LIMITS.items() for text in bad])
-def test_a_value_over_its_limit_is_refused_by_name(name: str, text: str) -> None:
-    """One fault, which names the variable and shows the value."""
+def test_a_value_beyond_its_limit_is_refused_by_name(name: str, text: str) -> None:
+    """One fault, with the variable and its value."""
     (message,) = faults(**{name: text})
     assert message.startswith(f"BOOTSTRAP_{name} {text!r} ")
 
@@ -135,7 +135,7 @@ def test_a_value_over_its_limit_is_refused_by_name(name: str, text: str) -> None
     ],
 )
 def test_a_name_server_is_an_address_with_or_without_port(text: str, address: Address) -> None:
-    """53 where no port is given."""
+    """Without a port, 53."""
     assert read(NAMESERVER=text).nameserver == address
 
 
@@ -156,17 +156,17 @@ def test_a_name_server_is_an_address_with_or_without_port(text: str, address: Ad
         "tcp://10.96.0.10",
     ],
 )
-def test_a_name_server_by_name_is_refused(text: str) -> None:
-    """It is what turns names into addresses."""
+def test_a_name_server_must_be_an_address(text: str) -> None:
+    """A name could not be resolved without a name server."""
     assert faults(NAMESERVER=text) == [
-        f"BOOTSTRAP_NAMESERVER {text!r} is no address of the form ip, ip:port or [ip]:port"
+        f"BOOTSTRAP_NAMESERVER {text!r} is not an address of the form ip, ip:port or [ip]:port"
     ]
 
 
-def test_every_fault_is_told_at_once() -> None:
-    """Whoever mends a ConfigMap mends it once."""
-    told = faults(SHARDS="2", LOG="loud", NAMESERVER="dns", PASSWORD_FILE="/nowhere/at/all")
-    assert sorted(message.split(" ")[0] for message in told) == [
+def test_all_faults_are_reported_together() -> None:
+    """A person corrects a ConfigMap once, not once per fault."""
+    messages = faults(SHARDS="2", LOG="loud", NAMESERVER="dns", PASSWORD_FILE="/nowhere/at/all")
+    assert sorted(message.split(" ")[0] for message in messages) == [
         "BOOTSTRAP_LOG",
         "BOOTSTRAP_NAMESERVER",
         "BOOTSTRAP_PASSWORD_FILE",
@@ -175,39 +175,39 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 def test_a_shape_too_big_for_one_cluster_is_refused() -> None:
-    """Each number is in its limits, their product is not."""
+    """Each number is within its limits, their product is not."""
     (message,) = faults(SHARDS="501", REPLICAS_PER_SHARD="1")
     assert "1002 nodes, over 1000" in message
 
 
 @pytest.mark.parametrize("content", [b"secret", b"secret\n", b"secret\r\n"])
 def test_a_password_is_read_without_the_line_end_that_an_editor_leaves(tmp_path: Path, content: bytes) -> None:
-    """Blanks are part of a password, a line end is not."""
+    """Blanks are part of a password, the line end is not."""
     assert read(PASSWORD_FILE=file(tmp_path, "password", content)).password == "secret"
     assert read(PASSWORD_FILE=file(tmp_path, "blank", b" a b ")).password == " a b "
 
 
 @pytest.mark.parametrize(("content", "why"), [(b"", "is empty"), (b"\n", "is empty"), (b"\xff\xfe", "not UTF-8")])
-def test_a_password_file_that_holds_none_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
-    """And what it holds is not shown."""
+def test_a_password_file_without_a_password_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    """The message does not show its content."""
     (message,) = faults(PASSWORD_FILE=file(tmp_path, "password", content))
     assert message.startswith("BOOTSTRAP_PASSWORD_FILE ")
     assert why in message
 
 
-def test_a_password_file_that_is_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
-    """In the system's words."""
+def test_a_password_file_that_is_missing_or_a_directory_is_refused(tmp_path: Path) -> None:
+    """With the operating system's message."""
     assert "No such file" in faults(PASSWORD_FILE=str(tmp_path / "missing"))[0]
-    assert "is no regular file" in faults(PASSWORD_FILE=str(tmp_path))[0]
+    assert "is not a regular file" in faults(PASSWORD_FILE=str(tmp_path))[0]
 
 
 def test_a_user_without_a_password_is_refused() -> None:
-    """It would be nobody."""
+    """Redis needs both."""
     assert faults(USERNAME="bootstrap") == ["BOOTSTRAP_USERNAME is set without BOOTSTRAP_PASSWORD_FILE"]
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
-    """Neither in the settings nor by itself."""
+    """Neither in the text of the settings nor in its own."""
     found = read(USERNAME="bootstrap", PASSWORD_FILE=file(tmp_path, "password", b"hunter2"))
     assert found.password == "hunter2"
     for shown in (repr(found), str(found), f"{found}", repr(found.password), repr([Secret("hunter2")])):
@@ -225,24 +225,22 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
     ],
     ids=lambda names: " and ".join(sorted(names)),
 )
-def test_tls_files_that_need_each_other_are_asked_for_by_name(
-    tmp_path: Path, given_files: list[str], lacking: set[str]
-) -> None:
-    """Half of a mutual TLS is none."""
-    told = faults(**{f"TLS_{name}_FILE": file(tmp_path, name) for name in given_files})
-    assert {message.split(" ")[0] for message in told} == {f"BOOTSTRAP_TLS_{name}_FILE" for name in lacking}
+def test_missing_tls_files_are_named(tmp_path: Path, given_files: list[str], lacking: set[str]) -> None:
+    """Mutual TLS needs the certificate, its key and the CA."""
+    messages = faults(**{f"TLS_{name}_FILE": file(tmp_path, name) for name in given_files})
+    assert {message.split(" ")[0] for message in messages} == {f"BOOTSTRAP_TLS_{name}_FILE" for name in lacking}
 
 
 @pytest.mark.parametrize("names", [["CA"], ["CA", "CERT", "KEY"]])
-def test_tls_with_and_without_a_client_certificate_is_taken(tmp_path: Path, names: list[str]) -> None:
-    """An authority alone turns TLS on."""
+def test_tls_with_and_without_a_client_certificate_is_accepted(tmp_path: Path, names: list[str]) -> None:
+    """A CA file alone turns TLS on."""
     found = read(**{f"TLS_{name}_FILE": file(tmp_path, name) for name in names})
     assert found.tls_ca_file == tmp_path / "CA"
     assert (found.tls_key_file is not None) == ("KEY" in names)
 
 
-def test_a_variable_that_is_no_setting_is_told() -> None:
-    """Most likely a slip of the pen."""
+def test_a_variable_that_is_not_a_setting_is_reported() -> None:
+    """Most likely its name is misspelt."""
     environ = {"BOOTSTRAP_SHARD": "5", "BOOTSTRAP_SHARDS": "5", "HOME": "/", "BOOTSTRAP_LOGS": ""}
     assert unknown_variables(environ) == ("BOOTSTRAP_LOGS", "BOOTSTRAP_SHARD")
 
@@ -250,10 +248,10 @@ def test_a_variable_that_is_no_setting_is_told() -> None:
 @given(st.dictionaries(st.sampled_from(sorted(declared())), st.text(max_size=20), max_size=6), st.booleans())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_for_any_setting_gives_settings_or_a_fault(texts: dict[str, str], as_flags: bool) -> None:
-    """Nothing else comes out, and each fault names its setting."""
+    """Nothing else happens, and each fault names its setting."""
     environ = {} if as_flags else {variable_of(name): text for name, text in texts.items()}
-    told = {reason.message.split(" ")[0] for reason in reasons_against(environ, texts if as_flags else None)}
-    assert told <= {spelled for name in texts for spelled in (variable_of(name), flag_of(name))} | NEED_EACH_OTHER
+    sources = {reason.message.split(" ")[0] for reason in reasons_against(environ, texts if as_flags else None)}
+    assert sources <= {spelled for name in texts for spelled in (variable_of(name), flag_of(name))} | NEED_EACH_OTHER
 
 
 NEED_EACH_OTHER = {
@@ -266,7 +264,7 @@ NEED_EACH_OTHER = {
 
 
 def reasons_against(environ: dict[str, str], flags: dict[str, str] | None) -> tuple[Reason, ...]:
-    """None where the settings are good; a Misconfigured without a reason would be a riddle."""
+    """The reasons for refusing the settings; a Misconfigured without a reason counts as one."""
     try:
         Settings.from_env(environ, flags)
     except Misconfigured as error:

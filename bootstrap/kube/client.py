@@ -1,10 +1,10 @@
-"""The one thin edge to the Kubernetes API, for a program in a pod: five verbs, a limit on each, errors translated once.
+"""A small client of the Kubernetes API for a program in a pod: five verbs, a time limit per request, typed errors.
 
-The `kubernetes` library carries the connection, TLS and the account's token; its classes for each kind of object are
-left aside, since what is asked is a handful of requests for JSON. It takes 0.65 s and 43 MB to load (*measured*), so
-it is loaded only where there is a Kubernetes to speak to.
+The `kubernetes` library provides the connection, TLS and the token of the service account. Its classes for kinds of
+objects are not used, since this program sends only a handful of JSON requests. It takes 0.65 s and 43 MB to load
+(*measured*), so it is loaded only where there is a Kubernetes API to talk to.
 
-Nothing is retried here; whoever asks knows what a failure means.
+Nothing is retried here: the caller knows what a failure means.
 """
 
 from __future__ import annotations
@@ -23,20 +23,22 @@ from urllib.parse import quote, urlencode
 from bootstrap.errors import ApiError, Conflict, Forbidden, Misconfigured, NotFound, Reason
 
 REQUEST_LIMIT_S = 3.0
-"""How long one request may take, from the connection to the last byte."""
+"""Time limit of one request in seconds, from connecting to the last byte."""
 PAGE = 100
-"""Objects of a list that are asked for at once, so that a big namespace does not fill the memory."""
+"""Objects per page of a list, so that a big namespace does not fill the memory."""
 WORDS_MAX = 300
-"""Characters of what Kubernetes says that go into a message."""
+"""Characters of Kubernetes's own message that an error quotes."""
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SERVICE_ACCOUNT = "redis-bootstrap"
+"""The name in k8s/base, for messages; requests carry the token of the pod's own account."""
 
 Object = Mapping[str, Any]
-"""A Kubernetes object as its JSON tells it."""
+"""A Kubernetes object, decoded from JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of object, as it stands in the API's paths and in a Role's rules."""
+    """A resource type, as the API's paths and the rules of a Role spell it."""
 
     group: str
     version: str
@@ -47,7 +49,7 @@ class Resource:
         return f"{self.plural}.{self.group}" if self.group else self.plural
 
     def path(self, namespace: str, name: str = "") -> str:
-        """Where the API has it."""
+        """The path of a collection, or of one object."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         within = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced else ""
         return f"{root}{within}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
@@ -62,9 +64,9 @@ _METHODS = {"list": "GET", "get": "GET", "create": "POST", "update": "PUT", "pat
 
 
 class KubeClient:
-    """The API as one service account sees it, in one namespace. Safe to use from several threads.
+    """The API of one namespace, with the pod's service account. Safe to use from several threads.
 
-    Every method raises Forbidden, NotFound, Conflict, or ApiError for whatever else went wrong, silence included.
+    Every method raises Forbidden, NotFound or Conflict, and ApiError for any other failure, timeouts included.
     """
 
     def __init__(
@@ -82,19 +84,19 @@ class KubeClient:
         configuration.retries = False
         # Python 3.13 refuses authorities without key identifiers, which clusters of some age still have.
         configuration.disable_strict_ssl_verification = True
-        ssl.create_default_context(cafile=configuration.ssl_ca_cert)  # an authority that cannot be read is told now
+        ssl.create_default_context(cafile=configuration.ssl_ca_cert)  # fails now if the CA file is unusable
         self._rest = RESTClientObject(configuration)
 
     @classmethod
     def where_usable(cls, choice: str, namespace: str) -> KubeClient | None:
-        """`on`, `off` or `auto` (used where this is a pod with a service account).
+        """The client, or None where Kubernetes is not used. `choice` is on, off, or auto: in a pod with a token.
 
-        Raises Misconfigured for `on` outside of a pod, and for an account whose files cannot be read.
+        Raises Misconfigured for `on` outside a pod, and if the files of the service account cannot be read.
         """
         host = os.environ.get("KUBERNETES_SERVICE_HOST", "")
         inside = bool(host) and (ACCOUNT / "token").is_file()
         if choice == "on" and not inside:
-            raise _misconfigured("BOOTSTRAP_KUBERNETES is on, but this is no pod with a service account")
+            raise _misconfigured("BOOTSTRAP_KUBERNETES is on, but this is not a pod with a service account token")
         if choice == "off" or not inside:
             return None
         try:
@@ -103,7 +105,7 @@ class KubeClient:
             raise _misconfigured(f"the pod's service account cannot be used: {error}") from error
 
     def list(self, resource: Resource) -> Iterator[Object]:
-        """Every object of a kind in the namespace, page by page."""
+        """Every object of a resource type in the namespace, page by page."""
         onward = ""
         while True:
             query = {"limit": str(PAGE)} | ({"continue": onward} if onward else {})
@@ -118,15 +120,15 @@ class KubeClient:
         return self._call("get", resource, name)
 
     def create(self, resource: Resource, body: Object) -> Object:
-        """The object as it now is. Raises Conflict where one of that name is."""
+        """Creates an object; returns it as stored. Raises Conflict if the name is taken."""
         return self._call("create", resource, body=body)
 
     def update(self, resource: Resource, name: str, body: Object) -> Object:
-        """The object as it now is. Raises Conflict where it changed since the `resourceVersion` in `body`."""
+        """Replaces an object; returns it as stored. Raises Conflict if its `resourceVersion` is not that of `body`."""
         return self._call("update", resource, name, body=body)
 
     def patch(self, resource: Resource, name: str, changes: Object) -> Object:
-        """The object with the changes merged into it; a None removes."""
+        """Merges changes into an object (RFC 7386: None removes a field); returns it as stored."""
         return self._call("patch", resource, name, body=changes)
 
     def _call(
@@ -139,12 +141,12 @@ class KubeClient:
         body: Object | None = None,
     ) -> dict[str, Any]:
         path = resource.path(self.namespace, name) + (f"?{urlencode(query)}" if query else "")
-        asked = f"{verb} {resource}"
+        request = f"{verb} {resource}"
         try:
             status, raw = self._within_limit(_METHODS[verb], path, body)
         except Exception as error:
             words = str(error) or type(error).__name__
-            raise _error(ApiError, f"Kubernetes does not answer ({asked}): {words[:WORDS_MAX]}", _SILENT) from error
+            raise _error(ApiError, f"Kubernetes does not answer ({request}): {words[:WORDS_MAX]}", _SILENT) from error
         try:
             answer = json.loads(raw)
         except ValueError:
@@ -152,19 +154,27 @@ class KubeClient:
         if status < 300 and isinstance(answer, dict):
             return answer
         words = str(answer.get("message") or "") if isinstance(answer, dict) else ""
-        raise _refused(status, asked, words)
+        raise _rejected(status, request, words, self._may_i(verb, resource, name))
+
+    def _may_i(self, verb: str, resource: Resource, name: str) -> str:
+        """The command that checks the right to send this request."""
+        scope = f" --namespace {self.namespace}" if resource.namespaced else ""
+        account = f"system:serviceaccount:{self.namespace}:{SERVICE_ACCOUNT}"
+        return f"kubectl auth can-i {verb} {resource}{f'/{name}' if name else ''}{scope} --as={account}"
 
     def _within_limit(self, method: str, path: str, body: Object | None) -> tuple[int, bytes]:
-        """The answer's status and body. Raises TimeoutError after the limit, whatever it is that takes so long: in a
-        thread, since nothing else ends a name server's silence, or a peer that drips bytes.
+        """The answer's status and body. Raises TimeoutError after the limit.
+
+        The request runs in a thread: nothing else limits a DNS lookup without an answer, or a server that sends one
+        byte at a time.
         """
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        token = self._token.read_text(encoding="ascii").strip()  # each time: Kubernetes renews it
+        token = self._token.read_text(encoding="ascii").strip()  # read for each request: Kubernetes renews it
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "Content-Type": kind}
-        # A connection for each request: at 2 ms that is cheap, threads need not share, and none is ever found stale.
+        # One connection per request takes 2 ms; threads share none, and none becomes stale.
         headers["Connection"] = "close"
 
-        def ask() -> tuple[int, bytes]:
+        def send() -> tuple[int, bytes]:
             from kubernetes.client import ApiException
 
             try:
@@ -175,45 +185,49 @@ class KubeClient:
             except ApiException as error:
                 if not error.status:
                     raise
-                said = error.body or b""
-                return error.status, said.encode() if isinstance(said, str) else said
+                content = error.body or b""
+                return error.status, content.encode() if isinstance(content, str) else content
 
         outcome: SimpleQueue[tuple[int, bytes] | Exception] = SimpleQueue()
-        threading.Thread(target=_into, args=(outcome, ask), daemon=True, name="kube").start()
+        threading.Thread(target=_into, args=(outcome, send), daemon=True, name="kube").start()
         try:
             answer: tuple[int, bytes] | Exception = outcome.get(timeout=self._limit_s)
         except Empty:
             answer = TimeoutError()
         if isinstance(answer, Exception):
-            too_long = "Timeout" in type(answer).__name__  # urllib3 has several; which clock saw it says nothing
+            too_long = "Timeout" in type(answer).__name__  # urllib3 has several classes for a timeout
             raise TimeoutError(f"not within {self._limit_s:g} s") if too_long else answer
         return answer
 
 
-def _into(outcome: SimpleQueue[tuple[int, bytes] | Exception], ask: Callable[[], tuple[int, bytes]]) -> None:
+def _into(outcome: SimpleQueue[tuple[int, bytes] | Exception], send: Callable[[], tuple[int, bytes]]) -> None:
     try:
-        outcome.put(ask())
-    except Exception as error:  # noqa: BLE001 - raised where it is waited for
+        outcome.put(send())
+    except Exception as error:  # noqa: BLE001 - the waiting thread raises it
         outcome.put(error)
 
 
-_SILENT = "see whether the API server is up, and whether a NetworkPolicy keeps the Job from it; then run again"
+_SILENT = (
+    "kubectl get --raw /readyz shows whether the API server is up; kubectl get networkpolicy, whether a policy keeps "
+    "the Job's pod from it"
+)
 
 
-def _refused(status: int, asked: str, words: str) -> ApiError:
-    said = f": {words[:WORDS_MAX]}" if words else ""
+def _rejected(status: int, request: str, words: str, may_i: str) -> ApiError:
+    quoted = f": {words[:WORDS_MAX]}" if words else ""
     match status:
         case 403:
-            remedy = (
-                f"let the Job's ServiceAccount {asked}: see the Role of k8s/base, and the components that add to it"
-            )
-            return _error(Forbidden, f"Kubernetes does not let this account {asked}{said}", remedy)
+            remedy = f"{may_i}; if the answer is no, add the right to the Role of k8s/base or of the component"
+            return _error(Forbidden, f"Kubernetes does not let this account {request}{quoted}", remedy)
         case 404:
-            return _error(NotFound, f"Kubernetes knows no such object ({asked}){said}", "run again")
+            return _error(NotFound, f"Kubernetes has no such object ({request}){quoted}", _TRANSIENT)
         case 409:
-            return _error(Conflict, f"somebody else was first ({asked}){said}", "run again")
+            return _error(Conflict, f"another client changed the object first ({request}){quoted}", _TRANSIENT)
         case _:
-            return _error(ApiError, f"Kubernetes answers HTTP {status} ({asked}){said}", "run again")
+            return _error(ApiError, f"Kubernetes answers HTTP {status} ({request}){quoted}", _SILENT)
+
+
+_TRANSIENT = "run again; if it fails again, kubectl get events shows which other client changes these objects"
 
 
 def _error(kind: type[ApiError], message: str, remedy: str) -> ApiError:
@@ -221,5 +235,8 @@ def _error(kind: type[ApiError], message: str, remedy: str) -> ApiError:
 
 
 def _misconfigured(message: str) -> Misconfigured:
-    remedy = "set BOOTSTRAP_KUBERNETES to auto or off, or mount the account's token"
+    remedy = (
+        "set BOOTSTRAP_KUBERNETES to auto or off, or give the pod a token: automountServiceAccountToken: true; "
+        "kubectl get pod --output=yaml shows it"
+    )
     return Misconfigured.because((Reason(code="kubernetes", message=message, remedy=remedy),))

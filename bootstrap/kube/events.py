@@ -1,7 +1,7 @@
-"""Events about the StatefulSet, where `kubectl describe` looks: what a run's outcome tells, and nothing depends on it.
+"""Events about the StatefulSet, for `kubectl describe statefulset`. No decision depends on them.
 
-What is said again in the same words becomes a series of one Event, so that a run every few minutes leaves not one more
-line than a single run: Kubernetes shows how often, and when last.
+An Event with the same text becomes a series: Kubernetes counts it and shows the latest time. So a run every few minutes
+adds no more lines than a single run.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from bootstrap.model.outcome import Outcome
 
 CONTROLLER = "redis-cluster-bootstrap"
 NOTE_MAX = 1024
-"""Bytes; Kubernetes takes no longer note."""
+"""Bytes; the limit of Kubernetes for a note."""
 INSTANCE_MAX = 128
-_ENDS_WELL = ("formed", "repaired", "scaled", "reinitialised")
+"""Characters; the limit of Kubernetes for the name of the reporting instance."""
+_CHANGED = ("formed", "repaired", "scaled", "reinitialised")
 
 
 def reason_of(word: str) -> str:
-    """An outcome's word as Events have it: `formed` → `BootstrapFormed`."""
+    """The reason of an Event, from an outcome's word: `formed` → `BootstrapFormed`."""
     return f"Bootstrap{word.capitalize()}"
 
 
 def note_of(outcome: Outcome) -> str:
-    """The outcome in a person's words. Nothing in it changes from one healthy run to the next."""
+    """The outcome as text. It is the same for each run on a healthy cluster, so that these runs make one series."""
     if outcome.reasons:
-        told = (f"{reason.message} → {reason.remedy}" for reason in outcome.reasons)
-        return cut("; ".join(told))
+        return cut("; ".join(f"{reason.message} → {reason.remedy}" for reason in outcome.reasons))
     note = f"{outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered"
-    if outcome.outcome in _ENDS_WELL:
+    if outcome.outcome in _CHANGED:
         note += f", {outcome.steps} steps in {outcome.took_s} s"
     return cut(f"{note}, cluster {outcome.cluster or '-'}")
 
 
 def cut(note: str) -> str:
-    """At most 1024 bytes of it."""
+    """The note, cut to 1024 bytes of UTF-8."""
     raw = note.encode()
     return note if len(raw) <= NOTE_MAX else raw[: NOTE_MAX - 3].decode(errors="ignore") + "…"
 
 
 class EventRecorder:
-    """The pen of one run: `instance` is its pod."""
+    """Records Events about one StatefulSet; `instance` is the pod of this run."""
 
     def __init__(self, kube: KubeClient, *, statefulset: str, instance: str) -> None:
         self._kube = kube
@@ -53,13 +53,13 @@ class EventRecorder:
         self._instance = instance[:INSTANCE_MAX]
 
     def record(self, reason: str, note: str, *, good: bool, uid: str) -> None:
-        """One Event about the StatefulSet with that uid, or one more in its series. Raises ApiError."""
-        told = json.dumps([self._statefulset, uid, reason, note])
-        name = f"{self._statefulset}.{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+        """Creates an Event about the StatefulSet with that uid, or counts one up. Raises ApiError."""
+        identity = json.dumps([self._statefulset, uid, reason, note])
+        name = f"{self._statefulset}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         try:
             count = int((self._kube.get(EVENTS, name).get("series") or {}).get("count") or 1)
         except NotFound:
-            with suppress(Conflict):  # two runs that say the same at once: it is said
+            with suppress(Conflict):  # another run has just created the same Event
                 self._kube.create(EVENTS, self._event(name, reason, note, good=good, uid=uid))
         else:
             series = {"count": count + 1, "lastObservedTime": _now()}

@@ -1,6 +1,7 @@
-"""What a run does for those around it: keeps other runs out, leaves Events, labels the pods.
+"""A run's ties to Kubernetes: the lock, Events, labels, and where pods run and why one does not.
 
-Inside of Kubernetes, that is; elsewhere there is nobody around, and every method does nothing.
+`Integration` is the no-op twin for runs outside Kubernetes; `InKubernetes` does the work. Callers never ask which one
+they have.
 """
 
 from __future__ import annotations
@@ -27,33 +28,33 @@ from bootstrap.model.view import ClusterView
 
 
 class Integration:
-    """Outside of Kubernetes."""
+    """Outside Kubernetes: every method does nothing."""
 
     @contextmanager
     def locked(self, deadline: Deadline) -> Iterator[None]:  # noqa: ARG002 - there is no lock to wait for
-        """While this lasts, no other run writes."""
+        """Keeps other runs from writing while the block runs."""
         yield
 
     def check_lock(self) -> None:
-        """Raises NotYet once another run may be writing; called before every write, and before a refusal."""
+        """Raises NotYet once another run may write. Called before every write and before a refusal."""
 
     def explain(self, view: ClusterView) -> ClusterView:
-        """The view, with what is known here of its absent peers."""
+        """The view with more details about its unreachable peers."""
         return view
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """The view, with where its pods run."""
+        """The view with the node and zone of each pod."""
         return view
 
     def label(self, view: ClusterView) -> None:
-        """Makes the pods' labels true to the view."""
+        """Sets the pods' labels to their roles and shards in the view."""
 
     def record(self, outcome: Outcome) -> None:
-        """Leaves word of how a run that was `locked` ended."""
+        """Records the outcome of a run that was `locked`."""
 
 
 class InKubernetes(Integration):
-    """Inside of a pod with a service account."""
+    """In a pod with a service account."""
 
     def __init__(self, kube: KubeClient, settings: Settings, *, clock: Clock, log: Log) -> None:
         self._kube = kube
@@ -65,68 +66,70 @@ class InKubernetes(Integration):
         self._events = EventRecorder(kube, statefulset=settings.statefulset, instance=instance)
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._places: Mapping[str, Place] = {}
-        self._placed_for: frozenset[tuple[str, Address]] = frozenset()
+        self._places_for: frozenset[tuple[str, Address]] = frozenset()
         self._uid = ""
         self._was_locked = False
         self._holds_lock = False
 
     @contextmanager
     def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Waits for the Lease until the deadline and holds it meanwhile; `check_lock` is called before each write.
+        """Waits for the Lease until the deadline, then holds it while the block runs.
 
-        Raises NotYet where another run holds it or Kubernetes does not answer, Forbidden where that may not be asked.
+        Raises NotYet if another run holds the Lease at the deadline or Kubernetes does not answer, and Forbidden if the
+        service account lacks a right.
         """
         self._was_locked = True
         self._wait_for_lock(deadline)
         self._lock.start_renewing()
         self._holds_lock = True
-        told = self._settings
+        settings = self._settings
+        shape = f"{settings.shards} shards with {settings.replicas_per_shard} replicas each"
         try:
-            self._event("started", f"sees to {told.shards} shards with {told.replicas_per_shard} replicas each")
+            self._event("started", f"checks the cluster against {shape}")
             yield
         finally:
             try:
                 self._lock.release()
             except ApiError as error:
-                self._log.warning("lock_not_released", lease=told.lease, why=str(error), expires_in_s=DURATION_S)
+                self._log.warning("lock_not_released", lease=settings.lease, why=str(error), expires_in_s=DURATION_S)
 
     def check_lock(self) -> None:
-        """Raises NotYet once the Lease may be another run's. Without `locked` (plan, verify) there is nothing to check."""
+        """Raises NotYet once another run may hold the Lease. `plan` and `verify` take no lock and pass."""
         if self._holds_lock:
             self._lock.check()
 
     def explain(self, view: ClusterView) -> ClusterView:
-        """With Kubernetes's words on why a pod is not there."""
+        """Adds Kubernetes's own words on why a pod does not run."""
         return self._pods.explain(view)
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """With the pods' Kubernetes nodes and zones, once all are there; asked again when one has another address.
+        """Adds nodes and zones once every peer answers; reads them again after a pod's address has changed.
 
-        Raises ApiError where Kubernetes does not answer: roles that are given without them would stay.
+        Raises ApiError if Kubernetes does not answer: roles assigned without knowing the places would stay.
         """
         if view.unreachable or not view.nodes:
             return view
         pods = frozenset((node.pod, node.address) for node in view.nodes)
-        if pods != self._placed_for:
-            self._places, self._placed_for = self._where(), pods
+        if pods != self._places_for:
+            self._places, self._places_for = self._read_places(), pods
         return replace(view, places=self._places)
 
-    def _where(self) -> Mapping[str, Place]:
+    def _read_places(self) -> Mapping[str, Place]:
         try:
             return self._pods.places()
-        except Forbidden as error:  # roles by ordinals are good ones, too
+        except Forbidden as error:  # without places, roles follow the ordinals
             self._log.warning("places_unknown", why=str(error))
             return {}
 
     def label(self, view: ClusterView) -> None:
-        """Where it was asked for. Raises ApiError: Services may live by these labels, so the run has failed then."""
+        """Sets the labels if `role_labels` is on. Raises ApiError: Services may depend on them, so the run fails."""
         if self._settings.role_labels:
             pods = label(view, self._kube, self._pods, check_lock=self.check_lock)
             if pods:
                 self._log.info("pods_labelled", pods=pods)
 
     def record(self, outcome: Outcome) -> None:
-        """An Event. One that cannot be written changes nothing about the run."""
+        """Records an Event. If that fails, the run goes on."""
         if self._was_locked:
             self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
 
@@ -159,19 +162,22 @@ class InKubernetes(Integration):
 
 
 def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integration:
-    """Those of this process. Raises Misconfigured where a setting needs Kubernetes, and there is none."""
+    """The integration for this process. Raises Misconfigured if a setting needs Kubernetes and there is none."""
     kube = KubeClient.where_usable(settings.kubernetes, settings.namespace)
     if kube is not None:
         return InKubernetes(kube, settings, clock=clock, log=log)
     if settings.role_labels:
-        message = "BOOTSTRAP_ROLE_LABELS is on, but there is no Kubernetes to label pods in, or it is not to be used"
-        remedy = "set it to off, or see BOOTSTRAP_KUBERNETES and the pod's service account"
+        message = "BOOTSTRAP_ROLE_LABELS is on, but this run does not use Kubernetes"
+        remedy = "set BOOTSTRAP_ROLE_LABELS to off, or BOOTSTRAP_KUBERNETES to on to see what is missing"
         raise Misconfigured.because((Reason(code="kubernetes", message=message, remedy=remedy),))
     return Integration()
 
 
 def _held_by(lock: LeaseLock, holder: str) -> Reason:
-    remedy = f"wait until it has ended; if it is dead, its Lease runs out after {DURATION_S} s. Then run again"
+    remedy = (
+        f"wait for the other run: kubectl get lease {lock.name} shows its pod, and kubectl logs POD what it does; the "
+        f"Lease of a dead run expires after {DURATION_S} s. Then run again"
+    )
     return Reason(code="lock-held", message=f"the Lease {lock.name} is held by {holder}", remedy=remedy)
 
 

@@ -1,6 +1,6 @@
-"""Labels that tell a pod's role and shard, for Services that select masters, replicas or one shard.
+"""Labels for the role and the shard of each pod, so that Services can select masters, replicas or one shard.
 
-They are as true as the last run: after a failover they lag behind until the next one.
+The labels show the state at the end of the latest run. After a failover they are stale until the next run.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from bootstrap.kube.pods import ROLE_LABEL, SHARD_LABEL, Pods
 from bootstrap.model.view import ClusterView, shard_numbers
 
 Labels = tuple[str | None, str | None]
-"""`redis-role` and `redis-shard`; None: without that label."""
+"""The values of `redis-role` and `redis-shard`; None for no label."""
 
 
 def labels_of(view: ClusterView) -> Mapping[str, Labels]:
-    """What each pod of the view should carry: its role, and its shard's number as the table has it."""
+    """The labels that each pod of the view should have; shards have the same numbers as in the table of nodes."""
     numbers = {node_id: str(number) for node_id, number in shard_numbers(view).items()}
     return {node.pod: (node.role.value, numbers.get(node.node_id)) for node in view.nodes}
 
 
 def label(view: ClusterView, kube: KubeClient, pods: Pods, *, check_lock: Callable[[], None]) -> int:
-    """Sets the labels that differ; returns on how many pods. Raises ApiError, and what `check_lock` raises."""
-    here = pods.look()
-    differing = [(pod, wanted) for pod, wanted in labels_of(view).items() if pod in here and here[pod].labels != wanted]
+    """Patches the pods whose labels differ; returns their number. Raises ApiError, and NotYet from `check_lock`."""
+    existing = pods.look()
+    differing = [
+        (pod, wanted) for pod, wanted in labels_of(view).items() if pod in existing and existing[pod].labels != wanted
+    ]
     for pod, (role, shard) in differing:
         check_lock()
         kube.patch(PODS, pod, {"metadata": {"labels": {ROLE_LABEL: role, SHARD_LABEL: shard}}})

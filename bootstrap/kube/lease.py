@@ -1,20 +1,22 @@
-"""A Lease held for the whole run, so that two runs never write at once.
+"""The lock: a Lease held for the whole run, so that two runs never write at the same time.
 
-It is taken before the first look, not before the first write: what a run sees half-done by another looks like damage,
-and would be refused or mended. On a healthy cluster that costs three requests, less than a hundredth of the run.
+A run takes the Lease before its first look, not before its first write: the half-done work of another run looks like
+damage, which a run would refuse or repair. On a healthy cluster the lock costs three requests, less than a hundredth of
+the run.
 
-A holder renews every few seconds. Whoever wants the Lease takes it when it was let go of, or when it did not change for
-as long as it says, by the clock of the one who waits: no two machines' clocks are compared. Whoever holds it stops
-trusting it sooner than that, so that a write which was begun is over before another run begins. Every change is made
-against the `resourceVersion` that was read: of two who come at once, Kubernetes turns one away.
+The algorithm is that of client-go's leader election, and so are the names of its times. The holder renews the Lease
+every few seconds. Another run takes it once the holder has released it, or once it has not changed for its duration by
+the clock of the run that waits; clocks of two machines are never compared. The holder stops writing some seconds before
+that, so that a write under way ends before another run begins. Every change names the `resourceVersion` that was read:
+of two concurrent changes Kubernetes rejects one.
 
-| seconds | |
+| time | event |
 |---|---|
-| every `RENEW_EVERY_S` | the holder renews |
-| `TRUST_S` after the last renewal was sent | the holder no longer writes |
-| `DURATION_S` after it was last seen to change | somebody else takes it |
+| every `RETRY_PERIOD_S` | the holder renews the Lease |
+| `RENEW_DEADLINE_S` after the last successful renewal was sent | the holder no longer writes |
+| `DURATION_S` after the last change was observed | another run takes the Lease |
 
-The time between the last two is more than any round of writes takes (`nodes`: 3 s for each 64 nodes, if they hang).
+The time between the last two is longer than any round of writes (`nodes`: 3 s for each 64 nodes, if all of them hang).
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from bootstrap.errors import ApiError, Conflict, NotFound, NotYet, Reason
 from bootstrap.kube.client import LEASES, KubeClient, Object
 
 DURATION_S = 15
+"""Whole seconds, as the API requires."""
 RENEW_DEADLINE_S = 8.0
 RETRY_PERIOD_S = 3.0
 _LABELS = {"app.kubernetes.io/name": "redis-bootstrap", "app.kubernetes.io/component": "bootstrap"}
 
 
 class LeaseLock:
-    """One run's side of a Lease. `identity` is this run's name on it, and no other run's."""
+    """The Lease as one run uses it. `identity` names this run and no other."""
 
     def __init__(self, kube: KubeClient, name: str, *, identity: str, clock: Clock) -> None:
         self.name = name
@@ -45,17 +48,17 @@ class LeaseLock:
         self._identity = identity
         self._clock = clock
         self._lease: Object | None = None
-        """The Lease as this run last wrote it; None while it is not this run's."""
+        """The Lease as this run last wrote it; None while this run does not hold it."""
         self._seen: tuple[Mapping[str, Any], float] | None = None
-        """What somebody else's Lease said, and since when it says that."""
+        """The `spec` of another run's Lease, and when this run first saw it so."""
         self._renewed_at = 0.0
         self._lost = ""
-        self._trouble = ""
-        self._over = threading.Event()
-        self._keeper: threading.Thread | None = None
+        self._error = ""
+        self._stop = threading.Event()
+        self._renewer: threading.Thread | None = None
 
     def try_acquire(self) -> str:
-        """Takes the Lease if it is free; returns "" once it is this run's, else who holds it. Raises ApiError."""
+        """Takes the Lease if it is free. Returns "" on success, else who holds it and since when. Raises ApiError."""
         try:
             lease = self._kube.get(LEASES, self.name)
         except NotFound:
@@ -68,45 +71,45 @@ class LeaseLock:
         return self._take(partial(self._kube.update, LEASES, self.name, self._renewed(lease)))
 
     def start_renewing(self, *, every_s: float = RETRY_PERIOD_S) -> None:
-        """Renews in the background from now on."""
-        self._keeper = threading.Thread(target=self._keep, args=(every_s,), daemon=True, name="lease")
-        self._keeper.start()
+        """Starts a thread that renews the Lease every `every_s` seconds until `release`."""
+        self._renewer = threading.Thread(target=self._renew_until_stopped, args=(every_s,), daemon=True, name="lease")
+        self._renewer.start()
 
     def renew(self) -> None:
-        """One renewal. One that fails is tried again a moment later; what it comes to, `check` says."""
+        """Renews once. Raises nothing: after a failure the next renewal may succeed, else `check` raises in time."""
         if self._lease is None:
             return
         sent_at = self._clock.now()
         try:
             self._lost = self._change(self._lease, self._renewed)
         except NotFound:
-            self._lost = "somebody deleted it"
+            self._lost = "it was deleted"
         except ApiError as error:
-            self._trouble = str(error)
+            self._error = str(error)
         else:
-            self._renewed_at, self._trouble = sent_at, ""
+            self._renewed_at, self._error = sent_at, ""
         if self._lost:
             self._lease = None
 
     def check(self) -> None:
-        """Raises NotYet once this run may no longer write."""
+        """Raises NotYet once this run may no longer write, because it lost the Lease or could not renew it in time."""
         age_s = self._clock.now() - self._renewed_at
         lost = self._lost
         if not lost and (self._lease is None or age_s > RENEW_DEADLINE_S):
-            lost = f"it could not be renewed for {age_s:.0f} s" + (self._trouble and f": {self._trouble}")
+            lost = f"it could not be renewed for {age_s:.0f} s" + (self._error and f": {self._error}")
         if lost:
-            message = f"the Lease {self.name} is no longer this run's: {lost}"
-            remedy = "nothing: the run that holds the Lease goes on from here, or the next one does"
+            message = f"this run no longer holds the Lease {self.name}: {lost}"
+            remedy = f"kubectl get lease {self.name} shows the new holder, which continues the work; if none, run again"
             raise NotYet.because((Reason(code="lock-lost", message=message, remedy=remedy),))
 
     def release(self) -> None:
-        """Lets go of the Lease, if it is this run's. Raises ApiError; then it expires by itself."""
-        self._over.set()
-        if self._keeper is not None:
-            self._keeper.join()
+        """Releases the Lease if this run holds it. Raises ApiError; the Lease then expires by itself."""
+        self._stop.set()
+        if self._renewer is not None:
+            self._renewer.join()
         if self._lease is not None:
             with suppress(NotFound):
-                self._change(self._lease, _freed)
+                self._change(self._lease, _released)
             self._lease = None
 
     def _take(self, write: Callable[[], Object]) -> str:
@@ -114,34 +117,34 @@ class LeaseLock:
         try:
             self._lease = write()
         except Conflict:
-            return "another run that came first"
+            return "another run, which took it first"
         self._renewed_at = sent_at
         return ""
 
-    def _keep(self, every_s: float) -> None:
-        while not self._over.wait(every_s):
+    def _renew_until_stopped(self, every_s: float) -> None:
+        while not self._stop.wait(every_s):
             self.renew()
 
     def _change(self, lease: Object, change: Callable[[Object], Object]) -> str:
-        """Writes the Lease that is this run's; returns "" or, where it no longer is, who has it. Raises ApiError."""
+        """Writes the Lease that this run holds. Returns "", or why this run no longer holds it. Raises ApiError."""
         try:
             self._lease = self._kube.update(LEASES, self.name, change(lease))
-        except Conflict:  # somebody edited or took it, or an earlier write got through whose answer did not
+        except Conflict:  # another client changed it, or an earlier write took effect but its answer was lost
             lease = self._kube.get(LEASES, self.name)
             holder = (lease.get("spec") or {}).get("holderIdentity")
             if holder != self._identity:
-                return f"{holder or 'nobody'} holds it now"
+                return f"{holder} holds it now" if holder else "it was released"
             self._lease = self._kube.update(LEASES, self.name, change(lease))
         return ""
 
     def _expired(self, spec: Mapping[str, Any]) -> bool:
-        now = self._clock.now()  # after the answer: it may not seem to be older than it is
+        now = self._clock.now()  # read after the answer, so that the Lease never seems older than it is
         if self._seen is None or self._seen[0] != spec:
             self._seen = (spec, now)
         return now - self._seen[1] > float(spec.get("leaseDurationSeconds") or DURATION_S)
 
     def _renewed(self, lease: Object) -> Object:
-        """The Lease as it says that this run holds it from now on."""
+        """The Lease with this run as its holder, renewed now."""
         before = lease.get("spec") or {}
         mine = before.get("holderIdentity") == self._identity
         now = _stamp()
@@ -155,10 +158,10 @@ class LeaseLock:
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **lease, "spec": {**before, **spec}}
 
 
-def _freed(lease: Object) -> Object:
+def _released(lease: Object) -> Object:
     return {**lease, "spec": {**lease["spec"], "holderIdentity": "", "renewTime": _stamp()}}
 
 
 def _stamp() -> str:
-    """Now, for people to read and for others to see that something changed."""
+    """The current time, for people; other runs only compare it for change."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -58,12 +58,17 @@ class SlotSet:
         return before > 0 and slot <= self.ranges[before - 1][1]
 
     def __or__(self, other: SlotSet) -> SlotSet:
+        if not other.ranges:
+            return self
         return SlotSet.of(*self.ranges, *other.ranges)
 
     def __and__(self, other: SlotSet) -> SlotSet:
-        return SlotSet.of(*_common(self.ranges, other.ranges))
+        # What two sets have in common keeps the gaps of both: there is nothing to sort or merge.
+        return SlotSet(tuple(_common(self.ranges, other.ranges)))
 
     def __sub__(self, other: SlotSet) -> SlotSet:
+        if not self.ranges or not other.ranges:
+            return self
         return self & other.complement()
 
     def complement(self) -> SlotSet:

@@ -1,4 +1,8 @@
-"""Peers that do not answer as a cluster node should, with the reason and what a person can do about it."""
+"""Peers that do not answer as a cluster node: why not, and what a person can do about it.
+
+An unreachable peer is a fact of the view, not an exception. The reasons are the texts that people on call see most, so
+each has a remedy that names the next command or the setting to change.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,23 @@ from bootstrap.model.node import Address
 
 
 class UnreachableReason(StrEnum):
-    """Why a peer does not answer as a cluster node should. The value is the text that a person reads."""
+    """Why a peer does not answer as a cluster node should; the value is the text for people."""
 
     NO_RECORD = "no DNS record"
-    DNS_SILENT = "the DNS server does not answer"
+    DNS_SILENT = "the DNS lookup failed"
     CONNECTION_REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "not reachable"
-    LOADING = "loading its data"
+    LOADING = "still loading its data"
     BUSY = "busy with a script"
     CLUSTER_OFF = "cluster mode is off"
     NEEDS_PASSWORD = "requires a password, and none is set"  # noqa: S105 - a reason, not a secret
-    WRONG_PASSWORD = "does not accept the user or password"  # noqa: S105 - a reason, not a secret
-    DENIED = "the user lacks permission for a required command"
-    SENTINEL = "is a Sentinel, not a Redis node"
+    WRONG_PASSWORD = "rejects the user name or password"  # noqa: S105 - a reason, not a secret
+    DENIED = "the Redis user may not run a required command"
+    SENTINEL = "is a Sentinel, not a cluster node"
     NOT_REDIS = "does not speak the Redis protocol"
     TLS = "the TLS handshake failed"
-    AMBIGUOUS = "its addresses do not identify one node"
+    AMBIGUOUS = "its DNS records do not identify one node"
 
     @property
     def code(self) -> str:
@@ -34,47 +38,61 @@ class UnreachableReason(StrEnum):
 
     @property
     def permanent(self) -> bool:
-        """True where waiting cannot help: a person has to change a setting."""
-        return self in _SETTING_TO_CHANGE
-
-    @property
-    def remedy(self) -> str:
-        """What a person can do about it."""
-        return (_SETTING_TO_CHANGE | _TO_LOOK_AT).get(self, "see kubectl describe pod and kubectl logs, then run again")
+        """True where waiting alone cannot help: a setting has to change."""
+        return self in _CHANGE
 
 
-_TO_LOOK_AT = {
-    UnreachableReason.NO_RECORD: "check that the pod exists (kubectl get pods): BOOTSTRAP_SHARDS x (1 + "
-    "BOOTSTRAP_REPLICAS_PER_SHARD) must equal the StatefulSet's replicas; if it exists, see kubectl describe pod",
-    UnreachableReason.DNS_SILENT: "check that the cluster's DNS runs (kubectl --namespace kube-system get pods), or "
-    "set BOOTSTRAP_NAMESERVER",
+_INSPECT = {
+    UnreachableReason.NO_RECORD: "kubectl get pod {pod}; if there is no such pod, set the StatefulSet's replicas to "
+    "BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD); if there is one, kubectl describe pod {pod}",
+    UnreachableReason.DNS_SILENT: "kubectl get pods -n kube-system -l k8s-app=kube-dns shows whether the cluster's DNS "
+    "runs; BOOTSTRAP_NAMESERVER sets another DNS server",
+    UnreachableReason.CONNECTION_REFUSED: "the server does not run or listens on another port: kubectl logs {pod}, and "
+    "kubectl logs {pod} --previous after a crash",
+    UnreachableReason.TIMEOUT: "the server hangs, or a NetworkPolicy or firewall drops packets: kubectl logs {pod}; "
+    "kubectl exec {pod} -- redis-cli ping; kubectl get networkpolicy",
+    UnreachableReason.UNREACHABLE: "kubectl describe pod {pod}; kubectl logs {pod}; kubectl get networkpolicy",
+    UnreachableReason.LOADING: "wait until the server has loaded its data: kubectl logs {pod} shows how far it is; a "
+    "greater BOOTSTRAP_DEADLINE_S lets the run wait longer",
+    UnreachableReason.BUSY: "wait until the script ends, or stop it: kubectl exec {pod} -- redis-cli SCRIPT KILL",
+    UnreachableReason.AMBIGUOUS: "wait until the DNS has caught up with the pods; if this stays, compare kubectl get "
+    "endpointslices with kubectl get pods -o wide",
 }
-_SETTING_TO_CHANGE = {
-    UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in its redis.conf",
-    UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user",
-    UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and the file in BOOTSTRAP_PASSWORD_FILE with the "
-    "server's user and password",
-    UnreachableReason.DENIED: "allow the ACL user to run CLUSTER, INFO and CONFIG; without a password, set "
-    "protected-mode no",
-    UnreachableReason.SENTINEL: "BOOTSTRAP_SERVICE selects Sentinels: set it to the cluster's headless Service",
-    UnreachableReason.NOT_REDIS: "check what listens on that port, and that BOOTSTRAP_PORT_NAME names the Redis port",
-    UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, …_CERT_FILE and …_KEY_FILE with the server's files, and "
-    "check that its port is a TLS port",
+_CHANGE = {
+    UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in the redis.conf of {pod} and restart the pod: kubectl "
+    "delete pod {pod}",
+    UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user; the "
+    "component k8s/components/auth does both",
+    UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and the content of BOOTSTRAP_PASSWORD_FILE with "
+    "requirepass or the ACL users of the server: kubectl exec {pod} -- redis-cli ACL LIST, as an administrator",
+    UnreachableReason.DENIED: "allow the user CLUSTER, INFO and CONFIG: kubectl exec {pod} -- redis-cli ACL LIST, as "
+    "an administrator; for a server without a password set protected-mode no",
+    UnreachableReason.SENTINEL: "the Service that BOOTSTRAP_SERVICE names selects Sentinels: change its selector to "
+    "the pods of the cluster; kubectl get service --output=wide shows it",
+    UnreachableReason.NOT_REDIS: "another program listens on that port: compare the Service's port that "
+    "BOOTSTRAP_PORT_NAME names with kubectl describe pod {pod}",
+    UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE with the "
+    "server's certificates, and check that the port is its TLS port: kubectl logs {pod}",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachablePeer:
-    """A peer of the declared shape that does not answer as it should. A fact of the view, not an exception."""
+    """A wanted peer that does not answer as it should."""
 
     pod: str
     ordinal: int
     why: UnreachableReason
     address: Address | None = None
     detail: str = ""
-    """The error text of the server or the operating system, without secrets."""
+    """The server's, Kubernetes's or the operating system's own message, without secrets."""
 
     def __str__(self) -> str:
         where = f" at {self.address}" if self.address else ""
         detail = f" ({self.detail})" if self.detail else ""
         return f"{self.pod}{where}: {self.why.value}{detail}"
+
+    @property
+    def remedy(self) -> str:
+        """What a person can do about it: the next command or the setting to change."""
+        return (_CHANGE | _INSPECT)[self.why].format(pod=self.pod)

@@ -1,4 +1,4 @@
-"""How long a replica's link has been down: a thing that no server says truly, and that takes more than one look."""
+"""How long the link of a replica has been down. No server reports that reliably, and one look cannot show it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from bootstrap.model.steps import Reattach, Replicate, Write
 from bootstrap.model.view import ClusterView
 
 STUCK_S = 10.0
-"""Seconds with neither a link nor a copy under way. Servers try every second, and after a move of all pods they took up
-to 9 s by themselves (redis-facts)."""
+"""Seconds with neither a link nor a copy under way. Servers retry every second. After a move of all pods they took up
+to 9 s by themselves (docs/architecture.md)."""
 
 
 @dataclass(slots=True)
 class LinkWatch:
-    """Watches the views of one run. Whoever is told to connect is given its time anew."""
+    """Compares the views of one run. A replica that is told to connect again gets the whole time again."""
 
     clock: Clock
     _down_since: dict[NodeId, float] = field(default_factory=dict)
 
-    def seen(self, view: ClusterView) -> ClusterView:
-        """The view, with the replicas that are stuck."""
+    def watched(self, view: ClusterView) -> ClusterView:
+        """The view with the replicas that are stuck; every view of the run has to pass here."""
         down = {
             node.node_id
             for node in view.nodes
@@ -35,7 +35,7 @@ class LinkWatch:
         return replace(view, stuck=stuck) if stuck else view
 
     def sent(self, writes: Iterable[Write]) -> None:
-        """Notes that these were told."""
+        """Notes writes that were sent."""
         for write in writes:
             if isinstance(write, Reattach | Replicate):
                 self._down_since.pop(write.replica, None)

@@ -1,4 +1,7 @@
-"""TODO"""
+"""The ports of a run: the protocols through which it sees and changes a cluster.
+
+`nodes` implements them for real servers; the tests have implementations of their own.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +14,59 @@ from bootstrap.model.view import ClusterView
 
 
 class World(Protocol):
-    """The cluster as a run sees and changes it; the tests have one of their own."""
+    """The cluster as a run sees and changes it. No method raises for a node that does not answer."""
 
     def look(self) -> ClusterView:
-        """Who is there, and what each says."""
+        """Looks up the peers in the DNS and queries each."""
         ...
 
     def refresh(self) -> ClusterView:
-        """What those who were there at the last look say now."""
+        """Queries the peers of the latest look again, without the DNS."""
         ...
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
-        """What keeps somebody out at each of the addresses; "" where a node answers."""
+        """For each address, why no node answers there; "" where one does."""
         ...
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
-        """Sends each write once; returns those that were not accepted and why."""
+        """Sends each write once; returns those that were not accepted, with the reason."""
         ...
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:
-        """Slots to be moved: nothing is told before the transfer is advanced."""
+        """Prepares a transfer of slots; nothing is sent before it is advanced."""
         ...
 
 
 class Transfer(Protocol):
-    """Slots on their way between nodes, all pairs of nodes at once as far as the servers allow that."""
+    """Slots on their way between nodes. Node pairs migrate in parallel as far as the servers allow that."""
 
     rejected: list[Rejected]
-    """Moves that have come to an end without success, and why."""
+    """Moves that have failed, with the reason."""
 
     @property
     def done(self) -> bool:
-        """True when nothing is left to do: every move has arrived or was rejected."""
+        """True once every move has arrived or failed."""
         ...
 
     @property
     def slots_done(self) -> int:
-        """Slots that belong to their new master."""
+        """Number of slots that their new master owns."""
         ...
 
     @property
     def bytes_done(self) -> int:
-        """About how much data went with them."""
+        """Estimated bytes of data in these slots."""
         ...
 
     @property
     def pause_s(self) -> float:
-        """Seconds in which there is nothing to do after `advance`."""
+        """Seconds to sleep before the next `advance`."""
         ...
 
     def advance(self) -> None:
-        """Goes on for a moment, at most about a second."""
+        """Works for at most about a second."""
         ...
 
     def close(self) -> None:
-        """Ends it. What has not arrived is cancelled where it can be, or left for the next run to finish."""
+        """Ends the transfer. Moves under way are cancelled where possible, else the next run finishes them."""
         ...

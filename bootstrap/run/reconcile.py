@@ -1,23 +1,22 @@
-"""One phase at a time: tell, watch until it is settled, look again, plan again.
+"""The loop of a run: look at everything, plan, do the first phase, watch until it has settled, look again.
 
-Gossip moves the world under a long plan, so only the first phase of any plan is ever done. A phase that does not settle
-is no error: the next plan says what is left of it. A killed run is the same thing seen from the next one.
+Gossip changes the cluster while a long plan is carried out, so only the first phase of a plan is ever done. A phase
+that does not settle in time is not an error: the next plan contains the rest of it. The same holds for a killed run and
+the run after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from bootstrap.clock import REPORT_EVERY_S, Backoff, Clock, Deadline, Ticker
+from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refused
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Phase, Plan, Refusal
-from bootstrap.model.steps import Leave, Local, ManualFailover, MoveSlots, Rejected, SetConfig, SetTimeout, Step, Write
+from bootstrap.model.steps import Leave, Local, ManualFailover, MoveSlots, Rejected, Step, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
@@ -25,83 +24,79 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
-from bootstrap.run.ports import Transfer, World
+from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
+from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
+from bootstrap.run.slot_moves import SlotMoves
+from bootstrap.run.timeouts import Timeouts, is_denied
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
-"""How long a phase may take to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
-SETTLE_LIMIT_A_NODE_S = 0.05
+"""Seconds in which a phase has to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
+SETTLE_LIMIT_S_PER_NODE = 0.05
 REFUSAL_LIMIT_S = 3.0
-"""How long a reason to refuse has to last before it counts."""
-GLANCE_EVERY_S = 0.02
-GOSSIP_S_A_NODE = 0.005
-"""Gossip is not watched in its first moments: on few cores the questions slow down what they ask for. *Measured*, 60
-nodes on 2 cores: the mesh is up after 0.6 s in place of 1.0 s."""
-REASONS_SHOWN = 8
-
+"""Seconds for which a reason to refuse has to last before the run refuses."""
+REFRESH_EVERY_S = 0.02
+GOSSIP_S_PER_NODE = 0.005
+"""The first moments of gossip are not watched: with few cores the queries slow down the gossip that they watch.
+*Measured*, 60 nodes on 2 cores: the mesh is up after 0.6 s instead of 1.0 s."""
 
 Planner = Callable[[ClusterView, Desired], Plan | Refusal]
 
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """One run towards a desired shape: `converge` is all of it."""
+    """One run towards a desired shape. `converge` and `wipe` do the work; the other fields are its state."""
 
     world: World
     desired: Desired
     deadline: Deadline
+    """Later by the time in which slots moved."""
     clock: Clock
     log: Log
     explain: Callable[[ClusterView], ClusterView] = lambda view: view
-    """Adds to the absent peers of a view what else is known of them; asked only when somebody is to be told."""
+    """Adds details about unreachable peers; called only before they are reported."""
     check_lock: Callable[[], None] = lambda: None
-    """Raises NotYet once another run may be at work: asked before every write, and before a refusal."""
+    """Raises NotYet once another run may write; called before every write and before a refusal."""
     with_places: Callable[[ClusterView], ClusterView] = lambda view: view
-    """Adds where the pods run, as far as anybody knows."""
-    steps_done: int = 0
-    lowered: set[NodeId] = field(default_factory=set)
-    """Nodes whose timeout this run has lowered and not yet put back."""
-    settings_denied: tuple[Reason, ...] = ()
-    """Why servers did not take a setting, once that happened: the user may lack CONFIG SET."""
-    rejected: tuple[Reason, ...] = ()
-    """What the servers did not accept in the latest phase, in their words."""
+    """Adds where the pods run, as far as that is known."""
     move_limit_s: float = 3600.0
-    """How long slots may be moved, seconds; this time does not count for `deadline`."""
-    progress: Callable[[Progress], None] = lambda _: None
+    """Time limit for moving slots, in seconds; this time does not count for `deadline`."""
+    show_progress: Callable[[Progress], None] = lambda _: None
     """Shows how far the slots are, several times a second."""
+    view: ClusterView = field(default_factory=ClusterView)
+    """The latest view; after a failure the outcome reports it."""
+    first_view: ClusterView | None = None
+    """The first view in which every peer answered: the state in which the run found the cluster."""
+    steps_done: int = 0
+    """Writes that servers accepted."""
     resized: bool = False
     """True once this run has moved slots, or taken a pod out of the cluster."""
-    _move_deadline: Deadline | None = None
-    _move_backoff: Backoff = field(init=False)
+    rejected: tuple[Reason, ...] = ()
+    """Why servers rejected writes of the latest phase, in their words."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
     links: LinkWatch = field(init=False)
-    view: ClusterView = field(default_factory=ClusterView)
-    """The latest view, for whoever has to report after a failure."""
-    first_view: ClusterView | None = None
-    """The first view with every peer in it: what the run was started on."""
+    slot_moves: SlotMoves = field(init=False)
 
     def __post_init__(self) -> None:
         self.links = LinkWatch(self.clock)
-        self._move_backoff = Backoff(self.clock, self.log, longest_s=5.0)
-
-    def seen(self, view: ClusterView) -> ClusterView:
-        """The view with all that is known beyond it."""
-        return self.with_places(self.links.seen(view)).within(self.desired.nodes)
+        self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
         """Brings the cluster to the desired shape; returns the view that proves it.
 
-        Raises Refused (with every reason) or NotYet (deadline). Whatever ends it, a lowered timeout is put back.
+        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Lowered timeouts are
+        restored on every way out.
         """
         try:
             return self._converge()
         finally:
-            self._put_timeouts_back()
+            self._restore_timeouts()
 
     def wipe(self, confirm: str) -> bool:
         """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
 
-        Raises Refused, with what would be destroyed, where the fingerprint is not that of the cluster as it stands.
+        Raises Refused, with what would be destroyed, where the cluster has another fingerprint.
         """
         wiped = False
         while True:
@@ -109,7 +104,7 @@ class Reconciler:
             if self.first_view is None:
                 self._begin_with(view, decision)
             if isinstance(decision, Refusal):
-                raise Refused.because(decision.reasons)
+                raise _refused(decision)
             if not decision:
                 return wiped
             wiped = True
@@ -117,60 +112,80 @@ class Reconciler:
 
     def _converge(self) -> ClusterView:
         backoff = Backoff(self.clock, self.log)
-        seen: ClusterView | None = None
+        settled_view: ClusterView | None = None
         while True:
-            view, decision = self.decide(seen)
-            seen = None
-            if self.settings_denied and self.lowered and not isinstance(decision, Refusal) and not decision:
-                self._put_timeouts_back()
+            view, decision = self.decide(settled_view)
+            settled_view = None
+            if self.timeouts.denied and self.timeouts.lowered and not isinstance(decision, Refusal) and not decision:
+                self._restore_timeouts()
                 continue
             if self.first_view is None:
                 self._begin_with(view, decision)
             match decision:
                 case Refusal():
-                    self.check_lock()  # what another run has half done looks like much that is refused
-                    raise Refused.because(decision.reasons)
+                    self.check_lock()  # the half-done work of another run looks like much that is refused
+                    raise _refused(decision)
                 case Plan(phases=()):
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
-                    if self.settings_denied:
-                        raise Misconfigured.because([*self.settings_denied, *bad])
+                    if self.timeouts.denied:
+                        raise Misconfigured.because([*self.timeouts.denied, *bad])
                     backoff.wait(
                         "not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=self.deadline
                     )
                 case Plan():
-                    seen = self._do(decision.phases[0], view)
+                    settled_view = self._do(decision.phases[0], view)
 
-    def decide(self, seen: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
-        """Plans from what was just `seen`, or looks first. A reason to refuse gets some seconds to pass: gossip, and
-        looks that are not one moment, may show for a while what is not so.
+    # Look and plan
+
+    def look(self) -> ClusterView:
+        """Looks at every node once; the result is `view`, too."""
+        self.view = self._completed(self.world.look())
+        return self.view
+
+    def wait_for_peers(self) -> ClusterView:
+        """Looks until every wanted peer answers, and logs every few seconds which ones do not and why.
+
+        Raises at the deadline: Misconfigured where a setting has to change before a peer can answer, else NotYet.
+        """
+        backoff = Backoff(self.clock, self.log)
+        while True:
+            self.clock.check()
+            view = self.look()
+            if not view.unreachable:
+                return view
+            backoff.wait("waiting_for_peers", self._describe_unreachable, self._peers_missing, deadline=self.deadline)
+
+    def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
+        """Plans from `view`, or from a new look; returns the view and the decision.
+
+        A reason to refuse has to last for some seconds: gossip, and queries to nodes at different moments, may show for
+        a while a state that never existed.
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         backoff = Backoff(self.clock, self.log)
-        # Only a look finds out whether a member that no pod carries is alive elsewhere, and who holds the keys of slots
-        # without an owner: a glance counts those of half-moved slots alone.
-        if seen is not None and (seen.unlisted() or seen.slots_to_count() - seen.open_slots()):
-            seen = None
+        # Only a look finds out whether a member that no pod carries is alive elsewhere, and which nodes hold the keys
+        # of slots without an owner; a refresh counts the keys of open slots alone.
+        if view is not None and (view.unlisted() or view.slots_to_count() - view.open_slots()):
+            view = None
         while True:
-            view = seen or self.wait_for_peers()
-            seen = None
-            # Where timeouts may not be set, everything else is done all the same.
-            desired = replace(self.desired, timeout_ms=None, config={}) if self.settings_denied else self.desired
-            decision = planner(view, desired)
+            view = view or self.wait_for_peers()
+            decision = planner(view, self.timeouts.attainable(self.desired))
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
-            backoff.wait(
-                "looking_again",
-                partial(in_words, decision.reasons),
-                partial(_refused, decision),
-                deadline=self.deadline,
-            )
+            view = None
+            why = partial(in_words, decision.reasons)
+            backoff.wait("looking_again", why, partial(_refused, decision), deadline=self.deadline)
+
+    def _completed(self, view: ClusterView) -> ClusterView:
+        """The view with what more than one query shows: stuck links, places, spare pods."""
+        return self.with_places(self.links.watched(view)).within(self.desired.nodes)
 
     def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
-        """Keeps what counts for the whole run, and says what was found."""
+        """Keeps what the whole run depends on, and logs what was found."""
         self.first_view = view
-        # Slots that move change the fingerprint; what was accepted for the state at the start holds to the end.
+        # Moving slots changes the fingerprint; a loss accepted for the first state stays accepted to the end.
         self.desired = replace(self.desired, without_copies=loss_accepted(view, self.desired))
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
@@ -179,166 +194,102 @@ class Reconciler:
             phases = [phase.name for phase in decision.phases]
             self.log.info("planned", found=found[:REASONS_SHOWN] + more, phases=phases)
 
-    def wait_for_peers(self) -> ClusterView:
-        """Looks until every wanted peer answers, saying every few seconds whom it waits for and why."""
-        backoff = Backoff(self.clock, self.log)
-        while True:
-            self.clock.check()
-            self.view = view = self.seen(self.world.look())
-            if not view.unreachable:
-                return view
-            backoff.wait("waiting_for_peers", self._who_is_absent, self._given_up, deadline=self.deadline)
-
-    def _who_is_absent(self) -> str:
+    def _describe_unreachable(self) -> str:
         self.view = self.explain(self.view)
         return self.view.describe_unreachable()
 
-    def _given_up(self) -> BootstrapError:
-        """Peers that did not come. Where a setting keeps them away, trying again cannot help: another exit code."""
+    def _peers_missing(self) -> BootstrapError:
         self.view = self.explain(self.view)
-        unreachable = self.view.unreachable
-        kind = Misconfigured if any(each.why.permanent for each in unreachable) else NotYet
-        return kind.because(
-            [
-                Reason(code=each.why.code, message=str(each), remedy=each.why.remedy, node=each.pod)
-                for each in unreachable
-            ]
-        )
+        permanent = any(peer.why.permanent for peer in self.view.unreachable)
+        return (Misconfigured if permanent else NotYet).because(of_unreachable(self.view.unreachable))
+
+    # Write and watch
 
     def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
-        """Does one phase; returns the view that shows it settled, or None where a new look has to tell."""
+        """Does one phase. Returns the view in which it has settled, or None where only a new look can tell."""
         self.clock.check()
         if moves := [step for step in phase.steps if isinstance(step, MoveSlots)]:
             self._move(moves, view)
             return None
         writes = [step for step in phase.steps if isinstance(step, Write)]
         self.resized |= any(isinstance(step, ManualFailover | Leave) for step in writes)
-        started = self.clock.now()
+        started_at = self.clock.now()
         if writes:
             self._write(writes, view)
-        limit = SETTLE_LIMIT_S + SETTLE_LIMIT_A_NODE_S * len(view.nodes)
+        limit = SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes)
         unsettled = self._watch(phase.steps, self.deadline.sooner(limit))
-        took_s = round(self.clock.now() - started, 2)
+        took_s = round(self.clock.now() - started_at, 2)
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
-        open_steps = [describe(step, self.view) for step in unsettled]
         if self.deadline.passed:
-            raise NotYet.because([*self.rejected, *_not_settled(open_steps)])
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(open_steps), first=open_steps[0])
+            raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
+        first = describe(unsettled[0], self.view)
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=first)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:
-        """Moves slots for as long as it takes, up to a limit of its own: how much data there is, nobody declares."""
-        if self._move_deadline is None:
-            self._move_deadline = Deadline.after(self.move_limit_s, self.clock)
+        """Moves slots, and postpones the deadline by the time that takes."""
+        self.slot_moves.start(Progress.of(moves, view, self.clock))
         self.check_lock()
         self.resized = True
-        report = Progress.of(moves, view, self.clock)
-        transfer, said = self.world.move(moves, view), Ticker(self.clock, REPORT_EVERY_S)
+        transfer = self.world.move(moves, view)
         try:
-            with closing(transfer):
-                while not transfer.done:
-                    self.clock.check()
-                    self.check_lock()
-                    if self._move_deadline.passed:
-                        raise NotYet.because([report.too_late(self.move_limit_s), *self.rejected])
-                    transfer.advance()
-                    if transfer.pause_s and not transfer.done:
-                        self.clock.sleep(transfer.pause_s)
-                    report = report.now(transfer.slots_done, transfer.bytes_done, self.clock)
-                    self.progress(report)
-                    if said.due():
-                        self.log.info("moving_slots", **report.as_fields())
+            self.slot_moves.finish(transfer, check_lock=self.check_lock, rejected=self.rejected)
         except BootstrapError:
-            self.view = self.seen(self.world.refresh())  # the outcome is to tell of what has moved
+            self._refresh()  # the outcome reports what has moved
             raise
         finally:
-            self.deadline = replace(self.deadline, at=self.deadline.at + report.took_s)
+            self.deadline = self.deadline.later(self.slot_moves.progress.took_s)
             self.steps_done += len(moves) - len(transfer.rejected) if transfer.slots_done else 0
-        self._moved(transfer, report, view)
-
-    def _moved(self, transfer: Transfer, report: Progress, view: ClusterView) -> None:
-        self._say_what_was_rejected(transfer.rejected, view)
-        self.log.info("slots_moved", **report.as_fields())
-        if bad := self.rejected:
-            # What a server refuses now it may take later. Waiting for that counts for the run's deadline.
-            self._move_backoff.wait(
-                "slots_not_moved", partial(in_words, bad), partial(NotYet.because, bad), deadline=self.deadline
-            )
-        else:
-            self._move_backoff = Backoff(self.clock, self.log, longest_s=5.0)
+        self._note_rejected(transfer.rejected, view)
+        self.log.info("slots_moved", **self.slot_moves.progress.as_fields())
+        self.slot_moves.wait_after(self.rejected, self.deadline)
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
+        """Sends each write once. Raises Misconfigured where the Redis user may send none of them."""
         self.check_lock()
-        declared = self.desired.timeout_ms or 0
-        # Noted before it is told: a run that dies in between puts back a timeout that it may not have lowered.
-        self.lowered |= {step.node for step in writes if isinstance(step, SetTimeout) and step.timeout_ms < declared}
+        declared_ms = self.desired.timeout_ms or 0
+        self.timeouts.sending(writes, declared_ms)
         rejected = self.world.send(writes, view)
         self.links.sent(writes)
+        self.timeouts.sent(writes, rejected, declared_ms)
         self.steps_done += len(writes) - len(rejected)
-        self._say_what_was_rejected(rejected, view)
-        if any(no.answered and isinstance(no.write, SetTimeout | SetConfig) for no in rejected):
-            self.settings_denied = self.rejected
+        self._note_rejected(rejected, view)
+        if is_denied(rejected):
+            self.timeouts.denied = self.rejected
         elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
-        failed = {id(no.write) for no in rejected}
-        for write in writes:
-            if isinstance(write, SetTimeout) and write.timeout_ms >= declared and id(write) not in failed:
-                self.lowered.discard(write.node)
 
-    def _say_what_was_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:
-        self.rejected = tuple(_rejection(describe(no.write, view), no.why) for no in rejected)
-        for no in rejected:
-            self.log.warning("step_rejected", step=describe(no.write, view), why=no.why)
+    def _note_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:
+        steps = [describe(no.write, view) for no in rejected]
+        self.rejected = tuple(
+            of_rejection(step, view.name(recipient(no.write)), no.why) for step, no in zip(steps, rejected, strict=True)
+        )
+        for step, no in zip(steps, rejected, strict=True):
+            self.log.warning("step_rejected", step=step, why=no.why)
 
     def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
-        """Glances until every step is settled, a peer is lost or the limit has passed; returns what is unsettled."""
+        """Refreshes the view until all steps are settled, a peer is lost or the limit has passed; returns the rest."""
         if not all(isinstance(step, Local) for step in steps):
-            self.clock.sleep(min(limit.left_s, GOSSIP_S_A_NODE * len(self.view.nodes)))
+            self.clock.sleep(min(limit.left_s, GOSSIP_S_PER_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
-            self.view = self.seen(self.world.refresh())
+            self._refresh()
             unsettled = [step for step in steps if not settled(step, self.view)]
             if not unsettled or self.view.unreachable or limit.passed:
                 return unsettled
-            # In a big cluster a glance costs the servers' own time, so the pause grows with it.
-            self.clock.sleep(min(limit.left_s, max(GLANCE_EVERY_S, self.clock.now() - began)))
+            # In a big cluster a refresh costs the servers' own time, so the pause grows with it.
+            self.clock.sleep(min(limit.left_s, max(REFRESH_EVERY_S, self.clock.now() - began)))
 
-    def _put_timeouts_back(self) -> None:
-        """One try, on every way out. What it does not reach is drift that the next run finds."""
-        if not (self.lowered and self.desired.timeout_ms):
-            return
-        try:
-            self.check_lock()
-        except NotYet as error:
-            self.log.warning("timeouts_not_put_back", nodes=len(self.lowered), why=str(error))
-            return
-        here = self.lowered & self.view.by_id.keys()
-        writes = [SetTimeout(node=node, timeout_ms=self.desired.timeout_ms) for node in sorted(here)]
-        done = len(writes) - len(self.world.send(writes, self.view))
-        self.steps_done += done
-        self.log.info("timeouts_put_back", nodes=done, failed=len(self.lowered) - done)
-        self.lowered.clear()
+    def _refresh(self) -> None:
+        self.view = self._completed(self.world.refresh())
 
-
-def in_words(reasons: Sequence[Reason]) -> str:
-    """Reasons on one line, as long as a line in a log may be."""
-    shown = "; ".join(reason.message for reason in reasons[:REASONS_SHOWN])
-    return shown if len(reasons) <= REASONS_SHOWN else f"{shown}; and {len(reasons) - REASONS_SHOWN} more"
+    def _restore_timeouts(self) -> None:
+        self.steps_done += self.timeouts.restore(
+            self.desired.timeout_ms, self.view, self.world, check_lock=self.check_lock, log=self.log
+        )
 
 
 def _refused(refusal: Refusal) -> Refused:
     return Refused.because(refusal.reasons)
-
-
-def _rejection(step: str, why: str) -> Reason:
-    message = f"not accepted: {step}: {why}"
-    if "OOM command not allowed" in why:
-        return Reason(code="no-room", message=message, remedy="raise maxmemory of the server that takes the keys")
-    return Reason(code="step-rejected", message=message, remedy="see what the server says")
-
-
-def _not_settled(open_steps: list[str]) -> tuple[Reason, ...]:
-    remedy = "run again: it goes on from here"
-    return tuple(Reason(code="not-settled", message=f"not done in time: {step}", remedy=remedy) for step in open_steps)

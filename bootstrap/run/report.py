@@ -1,11 +1,13 @@
-"""What a run says at its end: one JSON line, a table for a person, the termination message."""
+"""What a run reports: the outcome as the last line and as the termination message, the table of nodes, the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from bootstrap.errors import Reason
+from bootstrap.log import Log
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Node, Place, Role, mebibytes
 from bootstrap.model.outcome import EVEN, Outcome, Skew
@@ -29,7 +31,7 @@ def outcome_of(
     off: Skew = EVEN,
     then: str = "",
 ) -> Outcome:
-    """The outcome with what the view says of the cluster."""
+    """An outcome with the state of the cluster in `view`; `off` is its skew, `then` what a person can do next."""
     return Outcome(
         outcome=outcome,
         exit_code=exit_code,
@@ -46,8 +48,33 @@ def outcome_of(
     )
 
 
+def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
+    """Prints the outcome as the last line: JSON for machines, or on a console text with every reason and remedy."""
+    if not console:
+        (log.info if outcome.exit_code == 0 else log.warning)("outcome", **outcome.as_fields())
+        return
+    for reason in outcome.reasons:
+        print(f"{reason.code}: {reason.message}\n    → {reason.remedy}", file=out)
+    print(
+        f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
+        f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})"
+        + (f"\n{outcome.next}" if outcome.next else ""),
+        file=out,
+        flush=True,
+    )
+
+
+def write_termination_message(outcome: Outcome, path: str, log: Log) -> None:
+    """Writes the outcome where Kubernetes reads a container's termination message; only if that file exists."""
+    try:
+        if path and Path(path).is_file():
+            Path(path).write_text(outcome.as_termination_message(), encoding="utf-8")
+    except OSError as error:  # the log has the outcome; nothing else depends on this copy
+        log.warning("termination_message_not_written", why=error.strerror)
+
+
 def table(view: ClusterView) -> str:
-    """The cluster for a person: a line a pod, shard by shard, each master before its replicas."""
+    """The nodes as a table: a row per pod, shard by shard, each master before its replicas."""
     shard_of = shard_numbers(view)
 
     def order(node: Node) -> tuple[int, bool, int]:
@@ -58,7 +85,7 @@ def table(view: ClusterView) -> str:
         ("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION")
     ]
     rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
-    rows += [_absent_row(unreachable) for unreachable in view.unreachable]
+    rows += [_unreachable_row(peer) for peer in view.unreachable]
     rows += [(n.pod, "-", "-", "-", "-", "-", "spare", "-", str(n.address), n.version) for n in view.spares]
     if view.places:
         rows[0] += ("NODE", "ZONE")
@@ -69,8 +96,8 @@ def table(view: ClusterView) -> str:
 
 
 def plan_text(plan: Plan, view: ClusterView) -> str:
-    """The findings, and the steps with the reason for their order. Many alike are told by their number."""
-    lines = [f"found: {finding.message}" for finding in plan.findings] or ["found: nothing to mend"]
+    """The plan for a person: findings, then each phase with its reason and at most twelve of its steps."""
+    lines = [f"found: {finding.message}" for finding in plan.findings] or ["found: nothing to repair"]
     for number, phase in enumerate(plan.phases, 1):
         lines.append(f"{number}. {phase.name}: {phase.why}")
         words = [("wait: " if isinstance(step, Wait) else "") + describe(step, view) for step in phase.steps]
@@ -79,16 +106,16 @@ def plan_text(plan: Plan, view: ClusterView) -> str:
 
 
 def skew_text(view: ClusterView, desired: Desired) -> str:
-    """How even the shards are, in words."""
+    """How far the shards are from their shares, as a sentence."""
     off = skew(view, desired)
     return (
-        f"skew: at most {off.slots_percent:g} % off its share of slots, {off.memory_percent:g} % of memory; "
-        f"tolerated are {desired.threshold_percent:g} % of slots"
+        f"skew: a shard is up to {off.slots_percent:g} % off its share of slots, {off.memory_percent:g} % of memory; "
+        f"the threshold is {desired.threshold_percent:g} % of slots"
     )
 
 
 def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
-    """The plan for a machine: findings, and phases with their steps in words."""
+    """The plan for a log line: findings, and phases with all their steps as sentences."""
     return {
         "findings": [
             {"code": f.code, "message": f.message} | ({"node": f.node} if f.node else {}) for f in plan.findings
@@ -101,7 +128,7 @@ def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as columns of equal width, two blanks apart."""
+    """Rows as lines with aligned columns, two blanks apart."""
     rows = [tuple(row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
@@ -129,8 +156,8 @@ def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
     )
 
 
-def _absent_row(unreachable: UnreachablePeer) -> tuple[str, ...]:
-    return (unreachable.pod, "-", "-", "-", "-", "-", unreachable.why.value, "-", str(unreachable.address or "-"), "-")
+def _unreachable_row(peer: UnreachablePeer) -> tuple[str, ...]:
+    return (peer.pod, "-", "-", "-", "-", "-", peer.why.value, "-", str(peer.address or "-"), "-")
 
 
 def _shortened(words: list[str]) -> list[str]:

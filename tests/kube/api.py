@@ -1,8 +1,8 @@
-"""A Kubernetes API over HTTPS for the tests: kmock's server and its understanding of requests, with a store behind.
+"""A Kubernetes API over HTTPS for the tests: kmock's server and request parser, with a store of objects.
 
-kmock's own store (`KubernetesEmulator` of 0.8) keeps no resourceVersion and does not know PUT, which is what a lock
-lives by; so the objects are kept here, by the API server's rules: a version for each write, 409 for a second `create`
-and for an `update` of what has changed since, 404, merge patches, pages.
+kmock's own store (`KubernetesEmulator` of 0.8) has no resourceVersion and no PUT, which a lock needs. So this store
+follows the rules of the API server: a new version per write, 409 for a second `create` and for an `update` of an object
+that has changed since it was read, 404, merge patches, pages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: `("update", "leases", "redis-bootstrap")`, and what it brought."""
+    """One request: `("update", "leases", "redis-bootstrap")`, with its body and token."""
 
     verb: str
     plural: str
@@ -43,7 +43,7 @@ class Asked:
 
     @property
     def what(self) -> tuple[str, str]:
-        """The verb and the resource, as a Role has them."""
+        """The verb and the resource, as in the rules of a Role."""
         return self.verb, self.plural
 
 
@@ -58,11 +58,11 @@ class KubeApi:
     forbidden: set[tuple[str, str]] = field(default_factory=set)
     """Verbs and resources that answer 403."""
     failing: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Verbs and resources that answer with that status."""
+    """Verbs and resources that answer with this status."""
     silent: set[tuple[str, str]] = field(default_factory=set)
-    """Verbs and resources that are done and never answered."""
+    """Verbs and resources whose requests take effect and get no answer."""
     meanwhile: Callable[[Asked], None] = lambda _asked: None
-    """Called before each request is answered: somebody else gets in between."""
+    """Called before each request takes effect: another client may write in between."""
     page: int = 1000
     port: int = 0
 
@@ -77,7 +77,7 @@ class KubeApi:
     # What a test does
 
     def start(self) -> None:
-        """Listens on loopback, with a certificate and a service account in the folder."""
+        """Listens on loopback; writes its certificate and the files of a service account."""
         made = subprocess.run(
             [
                 *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
@@ -95,13 +95,13 @@ class KubeApi:
         assert self._ready.wait(10), "the API server did not start"
 
     def stop(self) -> None:
-        """Ends the server, and with it every request that was never answered."""
+        """Ends the server and every request without an answer."""
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
 
     def put(self, plural: str, name: str, body: Object) -> Object:
-        """An object as if somebody else had just written it."""
+        """Stores an object as another client would."""
         with self._lock:
             return self._store(plural, name, copy.deepcopy(body))
 
@@ -110,7 +110,7 @@ class KubeApi:
         return [found for (kind, _), found in sorted(self.objects.items()) if kind == plural]
 
     def times(self, verb: str, plural: str) -> int:
-        """How often that was asked."""
+        """The number of such requests."""
         return sum(asked.what == (verb, plural) for asked in self.asked)
 
     # The server
@@ -223,7 +223,7 @@ def _merged(old: Any, changes: Any) -> Any:
 
 
 def pod(name: str, *, node: str = "node1", uid: str = "uid-1", labels: Object | None = None, **status: Any) -> Object:
-    """A running pod of the StatefulSet `redis-app`; `status` overrides what it says."""
+    """A running pod of the StatefulSet `redis-app`; `status` overrides parts of its status."""
     running = {"phase": "Running", "podIP": "10.0.0.1", "conditions": [], "containerStatuses": []}
     owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "redis-app", "uid": uid, "controller": True}
     return {

@@ -1,4 +1,4 @@
-"""The edge to the API: what is sent, and what becomes of every kind of answer."""
+"""The API client: what it sends, and what it makes of every kind of answer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_list_comes_page_by_page(api: KubeApi, client: Client) -> None:
     assert api.times("list", "pods") == 3
 
 
-def test_what_is_written_is_there(api: KubeApi, client: Client) -> None:
+def test_written_objects_are_stored(api: KubeApi, client: Client) -> None:
     """Create, get, update against the version that was read, patch with a removal."""
     one = client()
     made = one.create(LEASES, {"metadata": {"name": "x", "labels": {"a": "1"}}, "spec": {"holderIdentity": "me"}})
@@ -57,8 +57,8 @@ def test_what_is_written_is_there(api: KubeApi, client: Client) -> None:
     assert (found["spec"], found["metadata"]["labels"]) == ({"holderIdentity": "you"}, {"b": "2"})
 
 
-def test_a_lacking_right_is_named_with_its_remedy(api: KubeApi, client: Client) -> None:
-    """403: exit code 4, the verb, the resource and its group, and Kubernetes's own words."""
+def test_a_missing_right_is_named_with_its_remedy(api: KubeApi, client: Client) -> None:
+    """403: exit code 4, the verb, the resource with its group, Kubernetes's own words, and the command that checks."""
     api.forbidden.add(("get", "leases"))
     with pytest.raises(Forbidden) as caught:
         client().get(LEASES, "x")
@@ -66,11 +66,13 @@ def test_a_lacking_right_is_named_with_its_remedy(api: KubeApi, client: Client) 
     assert caught.value.exit_code == 4
     assert "get leases.coordination.k8s.io" in reason.message
     assert 'cannot get resource "leases"' in reason.message
-    assert "get leases.coordination.k8s.io" in reason.remedy
+    account = f"system:serviceaccount:{NAMESPACE}:redis-bootstrap"
+    command = f"kubectl auth can-i get leases.coordination.k8s.io/x --namespace {NAMESPACE} --as={account}"
+    assert reason.remedy.startswith(command)
 
 
-def test_who_comes_second_meets_a_conflict(api: KubeApi, client: Client) -> None:
-    """409 for what exists, and for what changed since it was read; 404 for what is not there."""
+def test_the_second_of_two_writers_meets_a_conflict(api: KubeApi, client: Client) -> None:
+    """409 for an object that exists, or has changed since it was read; 404 for one that does not exist."""
     one = client()
     made = one.create(LEASES, {"metadata": {"name": "x"}})
     with pytest.raises(Conflict):
@@ -83,8 +85,8 @@ def test_who_comes_second_meets_a_conflict(api: KubeApi, client: Client) -> None
 
 
 @pytest.mark.parametrize("status", [401, 429, 500, 503])
-def test_any_other_error_is_told_with_its_status(api: KubeApi, client: Client, status: int) -> None:
-    """Exit code 1: it may pass. Asked once, not again."""
+def test_any_other_error_is_reported_with_its_status(api: KubeApi, client: Client, status: int) -> None:
+    """Exit code 1: the error may pass. One request, no retry."""
     api.failing["list", "pods"] = status
     with pytest.raises(ApiError) as caught:
         list(client().list(PODS))
@@ -94,7 +96,7 @@ def test_any_other_error_is_told_with_its_status(api: KubeApi, client: Client, s
 
 
 def test_a_silent_api_costs_the_limit_and_no_more(api: KubeApi, client: Client) -> None:
-    """It takes the request and does not answer."""
+    """It receives the request and does not answer."""
     api.silent.add(("list", "pods"))
     began = time.monotonic()
     with pytest.raises(ApiError, match=r"does not answer \(list pods\): not within 0.3 s"):
@@ -103,7 +105,7 @@ def test_a_silent_api_costs_the_limit_and_no_more(api: KubeApi, client: Client) 
 
 
 def test_an_api_that_drips_bytes_costs_the_limit_and_no_more(api: KubeApi) -> None:
-    """A byte now and then never times a socket out; the whole request has the limit. Here not even TLS comes about."""
+    """Single bytes keep a socket from timing out; the limit is that of the whole request, TLS handshake included."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -126,15 +128,15 @@ def test_an_api_that_drips_bytes_costs_the_limit_and_no_more(api: KubeApi) -> No
 
 
 def test_a_stranger_with_another_certificate_gets_no_token(api: KubeApi, tmp_path: Path) -> None:
-    """Only whom the account's own authority vouches for is spoken to."""
+    """The client sends the token only to a server whose certificate the service account's CA has signed."""
     with kube_api(tmp_path / "other") as stranger:
         with pytest.raises(ApiError, match="CERTIFICATE_VERIFY_FAILED"):
             KubeClient("127.0.0.1", stranger.port, NAMESPACE, account=api.folder).get(PODS, "x")
         assert stranger.asked == []
 
 
-def test_an_api_server_at_an_ipv6_address_is_spoken_to(tmp_path: Path) -> None:
-    """Its address is what its certificate has to name."""
+def test_an_api_server_at_an_ipv6_address_is_used(tmp_path: Path) -> None:
+    """Its certificate names the address."""
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))
@@ -144,17 +146,17 @@ def test_an_api_server_at_an_ipv6_address_is_spoken_to(tmp_path: Path) -> None:
         assert list(KubeClient("::1", six.port, NAMESPACE, account=six.folder).list(PODS)) == []
 
 
-def test_nobody_there_is_an_answer_too(api: KubeApi) -> None:
-    """Connection refused, in the system's words."""
+def test_a_refused_connection_is_an_error(api: KubeApi) -> None:
+    """In the operating system's words."""
     with pytest.raises(ApiError, match=r"does not answer .*refused"):
         KubeClient("127.0.0.1", 9, NAMESPACE, account=api.folder).get(PODS, "x")
 
 
 def test_it_is_used_where_it_can_be(api: KubeApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto`: inside a pod and only there. `on` outside of one, or with files that are no certificates: exit 4."""
+    """`auto`: inside a pod only. `on` outside a pod, or files that are not certificates: exit code 4."""
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     assert KubeClient.where_usable("auto", NAMESPACE) is None
-    with pytest.raises(Misconfigured, match="this is no pod"):
+    with pytest.raises(Misconfigured, match="this is not a pod"):
         KubeClient.where_usable("on", NAMESPACE)
     monkeypatch.setattr(kube, "ACCOUNT", api.folder)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""Labels on pods: which, and that nothing is patched which is right already."""
+"""Labels on pods: which ones, and that only wrong labels are patched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def found(api: KubeApi) -> list[str]:
 
 
 def test_every_pod_is_labelled_with_its_role_and_shard(api: KubeApi, client: Client, view: ClusterView) -> None:
-    """What else it carries stays. The second time nothing is patched."""
+    """Other labels stay. The second time nothing is patched."""
     assert labelled(view, client) == 6
     assert found(api) == ["master 0", "master 1", "master 2", "replica 0", "replica 1", "replica 2"]
     assert {each["metadata"]["labels"]["app"] for each in api.of("pods")} == {"redis"}
@@ -56,7 +56,7 @@ def test_after_a_failover_two_pods_change(api: KubeApi, client: Client, view: Cl
 
 
 def test_a_node_without_a_shard_has_no_number(api: KubeApi, client: Client, view: ClusterView) -> None:
-    """A master without slots: the label goes, it does not lie."""
+    """A master without slots loses the label of its shard."""
     labelled(view, client)
     cluster = formed(shape())
     cluster[5].master = None
@@ -65,8 +65,8 @@ def test_a_node_without_a_shard_has_no_number(api: KubeApi, client: Client, view
     assert found(api)[5] == "master None"
 
 
-def test_a_lacking_right_ends_the_run(api: KubeApi, client: Client, view: ClusterView) -> None:
-    """Services may live by the labels, so it is no mere warning: exit code 4 and the right by name."""
+def test_a_missing_right_ends_the_run(api: KubeApi, client: Client, view: ClusterView) -> None:
+    """Services may depend on the labels, so this is not only a warning: exit code 4 and the right by name."""
     api.forbidden.add(("patch", "pods"))
     with pytest.raises(Forbidden, match="patch pods"):
         labelled(view, client)
@@ -81,7 +81,7 @@ def test_a_patch_that_fails_ends_the_run(api: KubeApi, client: Client, view: Clu
 
 
 def test_a_lost_lock_stops_before_the_next_patch(api: KubeApi, client: Client, view: ClusterView) -> None:
-    """Another run may have changed the roles by now."""
+    """Another run may have changed the roles in the meantime."""
 
     def check_lock() -> None:
         if api.times("patch", "pods") == 2:

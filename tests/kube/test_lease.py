@@ -1,4 +1,4 @@
-"""The Lease: races, a dead holder, a lost hold. Time is the test's own; the API server is real."""
+"""The Lease: races, a dead holder, a lost Lease. Time is simulated; the API server is reached over HTTPS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Watch:
         self.time += seconds
 
     def check(self) -> None:
-        """Nobody stops a run here."""
+        """No signal arrives in these tests."""
 
 
 @pytest.fixture
@@ -65,13 +65,13 @@ def lost(one: LeaseLock) -> str:
 
 
 def test_times_leave_room_for_writes_under_way() -> None:
-    """A holder renews several times before it stops trusting its hold, and stops well before anyone may take it."""
+    """A holder renews several times before it stops writing, and stops well before another run may take the Lease."""
     assert 2 * RETRY_PERIOD_S < RENEW_DEADLINE_S
     assert RENEW_DEADLINE_S + 6 < DURATION_S
 
 
-def test_the_first_makes_the_lease_and_the_second_hears_of_it(api: KubeApi, lock: Locks) -> None:
-    """The second learns who holds it, and has written nothing."""
+def test_the_first_creates_the_lease_and_the_second_learns_the_holder(api: KubeApi, lock: Locks) -> None:
+    """The second learns who holds it and since when, and has written nothing."""
     first, second = lock("a"), lock("b")
     assert first.try_acquire() == ""
     first.check()
@@ -79,22 +79,22 @@ def test_the_first_makes_the_lease_and_the_second_hears_of_it(api: KubeApi, lock
     assert lease["spec"]["leaseDurationSeconds"] == DURATION_S
     assert second.try_acquire() == f"a, since {lease['spec']['acquireTime']}"
     assert api.of("leases") == [lease]
-    assert "is no longer this run's" in lost(second)
+    assert "this run no longer holds the Lease" in lost(second)
 
 
-def test_a_lease_that_was_let_go_of_is_taken_at_once(api: KubeApi, lock: Locks) -> None:
-    """The Lease stays, without a holder; taking it counts one more transition."""
+def test_a_released_lease_is_taken_immediately(api: KubeApi, lock: Locks) -> None:
+    """The Lease stays without a holder; taking it counts one more transition."""
     first, second = lock("a"), lock("b")
     first.try_acquire()
     first.release()
     assert holder(api) == ""
     assert second.try_acquire() == ""
     assert (holder(api), api.of("leases")[0]["spec"]["leaseTransitions"]) == ("b", 2)
-    assert "no longer" in lost(first), "whoever has let go may not write"
+    assert "no longer" in lost(first), "a run that has released the Lease may not write"
 
 
-def test_of_many_at_once_one_gets_it(api: KubeApi, client: Client, watch: Watch) -> None:
-    """Twelve runs race for a Lease that is not there yet, then for one that is free: each time exactly one wins."""
+def test_of_many_concurrent_runs_one_takes_the_lease(api: KubeApi, client: Client, watch: Watch) -> None:
+    """Twelve runs race for a Lease that does not exist yet, then for a free one: each time exactly one wins."""
     for _ in range(3):
         locks = [LeaseLock(client(), LEASE, identity=f"run-{number}", clock=watch) for number in range(12)]
         with ThreadPoolExecutor(len(locks)) as pool:
@@ -104,8 +104,8 @@ def test_of_many_at_once_one_gets_it(api: KubeApi, client: Client, watch: Watch)
         locks[winner].release()
 
 
-def test_whoever_comes_between_reading_and_writing_wins(api: KubeApi, lock: Locks) -> None:
-    """The Lease is free when it is read, and another's when it is written: 409, and nothing is overwritten."""
+def test_a_run_that_writes_between_another_s_read_and_write_wins(api: KubeApi, lock: Locks) -> None:
+    """The Lease is free when it is read, and taken when it is written: 409, and nothing is overwritten."""
     first, second, third = lock("a"), lock("b"), lock("c")
     first.try_acquire()
     first.release()
@@ -116,27 +116,27 @@ def test_whoever_comes_between_reading_and_writing_wins(api: KubeApi, lock: Lock
             assert third.try_acquire() == ""
 
     api.meanwhile = meanwhile
-    assert second.try_acquire() == "another run that came first"
+    assert second.try_acquire() == "another run, which took it first"
     assert holder(api) == "c"
 
 
-def test_a_dead_holder_s_lease_runs_out(api: KubeApi, lock: Locks, watch: Watch) -> None:
-    """After its duration, counted from when this run first saw it so; then the dead one, should it wake up, is told."""
-    dead, candidate = lock("dead"), lock("heir")
+def test_a_dead_holder_s_lease_expires(api: KubeApi, lock: Locks, watch: Watch) -> None:
+    """After its duration, from when the waiting run first saw it. A holder that wakes up later may not write."""
+    dead, candidate = lock("dead"), lock("next")
     dead.try_acquire()
-    watch.time += 3600  # however long it has been dead: nobody saw that
+    watch.time += 3600  # the waiting run has not observed this time
     assert candidate.try_acquire().startswith("dead, since")
     watch.time += DURATION_S
     assert candidate.try_acquire().startswith("dead, since")
     watch.time += 0.1
     assert candidate.try_acquire() == ""
-    assert holder(api) == "heir"
+    assert holder(api) == "next"
     dead.renew()
-    assert "heir holds it now" in lost(dead)
+    assert "next holds it now" in lost(dead)
 
 
 def test_a_holder_that_renews_keeps_it(api: KubeApi, lock: Locks, watch: Watch) -> None:
-    """However long the other waits; what it watches is whether something changes, not what the holder's clock says."""
+    """However long the other waits: it watches for changes, and does not compare the holder's clock with its own."""
     first, second = lock("a"), lock("b")
     first.try_acquire()
     for _ in range(20):
@@ -146,11 +146,11 @@ def test_a_holder_that_renews_keeps_it(api: KubeApi, lock: Locks, watch: Watch) 
         first.check()
     lease = api.of("leases")[0]
     api.put("leases", LEASE, {**lease, "spec": {**lease["spec"], "renewTime": "1970-01-01T00:00:00.000000Z"}})
-    assert second.try_acquire().startswith("a, since"), "a clock that is wrong is no death"
+    assert second.try_acquire().startswith("a, since"), "a wrong clock does not mean a dead holder"
 
 
 def test_a_holder_that_cannot_renew_stops_before_anyone_takes_it(api: KubeApi, lock: Locks, watch: Watch) -> None:
-    """Renewals fail; after TRUST_S it may not write, with the cause told. When one succeeds again, it may."""
+    """Renewals fail: after RENEW_DEADLINE_S it may not write, with the cause named. After a renewal it may again."""
     one = lock("a")
     one.try_acquire()
     api.failing["update", "leases"] = 503
@@ -158,16 +158,16 @@ def test_a_holder_that_cannot_renew_stops_before_anyone_takes_it(api: KubeApi, l
     one.renew()
     one.check()
     watch.time += 0.1
-    said = lost(one)
-    assert "could not be renewed for 8 s" in said
-    assert "HTTP 503" in said
+    message = lost(one)
+    assert "could not be renewed for 8 s" in message
+    assert "HTTP 503" in message
     api.failing.clear()
     one.renew()
     one.check()
 
 
 def test_a_renewal_without_an_answer_is_no_loss(api: KubeApi, lock: Locks, watch: Watch) -> None:
-    """It got through all the same, so the version is another than this run knows: it looks, and goes on."""
+    """It took effect, so the version differs from the one this run knows: the run reads the Lease and keeps it."""
     one = lock("a", limit_s=1.5)
     one.try_acquire()
     api.silent.add(("update", "leases"))
@@ -182,7 +182,7 @@ def test_a_renewal_without_an_answer_is_no_loss(api: KubeApi, lock: Locks, watch
 
 
 def test_a_first_write_without_an_answer_is_found_again(api: KubeApi, lock: Locks) -> None:
-    """The Lease was made, and nobody said so: the next attempt sees its own name on it."""
+    """The Lease was created but the answer was lost: the next attempt finds its own name on it."""
     one = lock("a", limit_s=1.5)
     api.silent.add(("create", "leases"))
     with pytest.raises(ApiError, match="does not answer"):
@@ -192,7 +192,7 @@ def test_a_first_write_without_an_answer_is_found_again(api: KubeApi, lock: Lock
 
 
 def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> None:
-    """Somebody annotates it; the version changes, the holder does not. The annotation stays."""
+    """An annotation changes the version and not the holder. It stays."""
     one = lock("a")
     one.try_acquire()
     lease = api.of("leases")[0]
@@ -203,18 +203,18 @@ def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> Non
 
 
 def test_a_deleted_lease_is_lost(api: KubeApi, lock: Locks) -> None:
-    """Another run would make a new one, so this one does not."""
+    """Another run may create a new one, so this run does not."""
     one = lock("a")
     one.try_acquire()
     api.objects.clear()
     one.renew()
-    assert "somebody deleted it" in lost(one)
+    assert "it was deleted" in lost(one)
     one.release()
     assert api.of("leases") == []
 
 
-def test_the_lost_is_not_let_go_of(api: KubeApi, lock: Locks, watch: Watch) -> None:
-    """Letting go of what is another's would let a third one in."""
+def test_a_lost_lease_is_not_released(api: KubeApi, lock: Locks, watch: Watch) -> None:
+    """Releasing the Lease of another run would let a third run in."""
     first, second = lock("a"), lock("b")
     first.try_acquire()
     second.try_acquire()
@@ -224,8 +224,8 @@ def test_the_lost_is_not_let_go_of(api: KubeApi, lock: Locks, watch: Watch) -> N
     assert holder(api) == "b"
 
 
-def test_it_is_renewed_in_the_background_until_it_is_let_go_of(api: KubeApi, lock: Locks) -> None:
-    """By a thread of its own, which ends with the hold."""
+def test_it_is_renewed_in_the_background_until_it_is_released(api: KubeApi, lock: Locks) -> None:
+    """A thread renews it and ends at the release."""
     one = lock("a")
     one.try_acquire()
     renewed = threading.Semaphore(0)
@@ -238,8 +238,8 @@ def test_it_is_renewed_in_the_background_until_it_is_let_go_of(api: KubeApi, loc
 
 
 @pytest.mark.parametrize("verb", ["get", "create"])
-def test_a_lock_that_may_not_be_taken_is_said(api: KubeApi, lock: Locks, verb: str) -> None:
-    """Exit code 4 and the right that lacks: a run without the lock it is meant to have would be no safe run."""
+def test_a_missing_right_is_named(api: KubeApi, lock: Locks, verb: str) -> None:
+    """Exit code 4: a run without its lock would not be safe."""
     api.forbidden.add((verb, "leases"))
     with pytest.raises(Forbidden, match=rf"{verb} leases\.coordination\.k8s\.io"):
         lock("a").try_acquire()

@@ -1,4 +1,4 @@
-"""Where pods run, and what is said of those that do not answer."""
+"""Where pods run, and why a pod does not answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "redis-app-0"
 def explained(
     api: KubeApi, client: Client, why: UnreachableReason = UnreachableReason.NO_RECORD, address: Address | None = None
 ) -> str:
-    """What is said of redis-app-0, which does not answer."""
+    """The explanation for redis-app-0, which does not answer."""
     unreachable = UnreachablePeer(pod=NAME, ordinal=0, why=why, address=address)
     (found,) = Pods(client(), "redis-app").explain(ClusterView(unreachable=(unreachable,))).unreachable
     return found.detail
@@ -40,7 +40,7 @@ UNSCHEDULABLE: dict[str, Any] = {
     ],
 }
 CRASHED = {"terminated": {"exitCode": 1, "reason": "Error"}}
-SAID: dict[str, tuple[dict[str, Any], str]] = {
+REPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "unschedulable": (UNSCHEDULABLE, "Unschedulable: 0/3 nodes are available"),
     "pending": ({"phase": "Pending"}, "Pending"),
     "starting": (
@@ -53,11 +53,11 @@ SAID: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "crash-looping": (
         container({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}, CRASHED),
-        "CrashLoopBackOff: back-off 40s, container redis ended last with exit code 1 (Error)",
+        "CrashLoopBackOff: back-off 40s, container redis last ended with exit code 1 (Error)",
     ),
     "crash-looping, running just now": (
         container({"running": {}}, CRASHED, restartCount=4),
-        "container redis ended last with exit code 1 (Error), and was restarted 4 times",
+        "container redis last ended with exit code 1 (Error) and was restarted 4 times",
     ),
     "ended": (
         container({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}),
@@ -88,35 +88,36 @@ SAID: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", sorted(SAID))
-def test_the_pod_s_own_reason_is_said(api: KubeApi, client: Client, case: str) -> None:
-    """In Kubernetes's words, and nothing else."""
-    status, words = SAID[case]
+@pytest.mark.parametrize("case", sorted(REPORTED))
+def test_the_pod_s_own_reason_is_reported(api: KubeApi, client: Client, case: str) -> None:
+    """In Kubernetes's words, with nothing added."""
+    status, words = REPORTED[case]
     api.put("pods", NAME, pod(NAME, **status))
     assert explained(api, client) == words
 
 
-def test_a_terminating_pod_is_called_so(api: KubeApi, client: Client) -> None:
-    """With its Kubernetes node: on one that is lost it stays for minutes."""
-    leaving = pod(NAME, node="node2", phase="Succeeded")
-    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    api.put("pods", NAME, leaving)
+def test_a_terminating_pod_is_reported(api: KubeApi, client: Client) -> None:
+    """With its Kubernetes node: on a lost node it stays for minutes."""
+    terminating = pod(NAME, node="node2", phase="Succeeded")
+    terminating["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.put("pods", NAME, terminating)
     assert explained(api, client) == "terminating on node2"
 
 
-def test_the_dns_is_told_apart_from_the_pods(api: KubeApi, client: Client) -> None:
-    """No pod; a pod that the DNS does not list; one that it lists elsewhere; one that both agree upon."""
-    assert explained(api, client) == "no such pod"
+def test_differences_between_kubernetes_and_dns_are_explained(api: KubeApi, client: Client) -> None:
+    """No pod; a pod that the DNS does not list; one that it lists at another address; one on which both agree."""
+    assert explained(api, client) == "Kubernetes has no such pod"
     api.put("pods", NAME, pod(NAME))
-    words = "it runs at 10.0.0.1 on node1, which the DNS does not know: does the Service select it?"
-    assert explained(api, client) == words
+    where = "the pod runs at 10.0.0.1 on node1"
+    unlisted = f"{where}, but the DNS does not list it: compare the Service's selector with the pod's labels"
+    assert explained(api, client) == unlisted
     moved = explained(api, client, UnreachableReason.TIMEOUT, Address("10.0.0.9", 6379))
-    assert moved == "it runs at 10.0.0.1 on node1: the DNS has not caught up"
+    assert moved == f"{where}: the DNS still has the old address"
     assert explained(api, client, UnreachableReason.CONNECTION_REFUSED, Address("10.0.0.1", 6379)) == ""
 
 
-def test_what_kubernetes_says_is_said_once(api: KubeApi, client: Client) -> None:
-    """A wait explains itself again and again; the words do not pile up."""
+def test_an_explanation_is_added_once(api: KubeApi, client: Client) -> None:
+    """A wait explains its peers again and again; the text does not grow."""
     api.put("pods", NAME, pod(NAME, phase="Pending"))
     pods = Pods(client(), "redis-app")
     view = ClusterView(
@@ -125,14 +126,14 @@ def test_what_kubernetes_says_is_said_once(api: KubeApi, client: Client) -> None
     assert pods.explain(pods.explain(view)).unreachable[0].detail == "known before; Pending"
 
 
-def test_an_api_that_does_not_tell_is_said_too(api: KubeApi, client: Client) -> None:
-    """Waiting goes on without it: the DNS and the nodes decide, Kubernetes only explains."""
+def test_an_api_error_is_the_explanation(api: KubeApi, client: Client) -> None:
+    """Waiting goes on: the DNS and the nodes decide, Kubernetes only explains."""
     api.forbidden.add(("list", "pods"))
     assert explained(api, client).startswith("Kubernetes does not let this account list pods")
 
 
 def test_only_the_statefulset_s_pods_count(api: KubeApi, client: Client) -> None:
-    """By name, which is unique in a namespace; the owner's uid comes along, and an orphan has none."""
+    """By name, which is unique in a namespace, with the owner's uid; a pod without an owner has none."""
     orphan = pod("redis-app-1")
     del orphan["metadata"]["ownerReferences"]
     for each in (pod("redis-app-0", uid="uid-7"), orphan, pod("redis-app-exporter"), pod("other-redis-app-0")):
@@ -142,7 +143,7 @@ def test_only_the_statefulset_s_pods_count(api: KubeApi, client: Client) -> None
 
 
 def test_a_zone_comes_from_the_pod_or_its_neighbour(api: KubeApi, client: Client) -> None:
-    """Newer Kubernetes copies the label onto pods; one that is older than that has a neighbour. Nodes are not asked."""
+    """Newer Kubernetes copies the label onto pods; an older pod shares a node with a newer one. Nodes are not read."""
     api.put("pods", "redis-app-0", pod("redis-app-0", node="node1", labels={ZONE_LABEL: "a"}))
     api.put("pods", "redis-app-1", pod("redis-app-1", node="node1"))
     api.put("pods", "redis-app-2", pod("redis-app-2", node="node2"))
@@ -156,7 +157,7 @@ def test_a_zone_comes_from_the_pod_or_its_neighbour(api: KubeApi, client: Client
 
 
 def test_a_zone_comes_from_the_node_where_that_is_allowed(api: KubeApi, client: Client) -> None:
-    """Each Node once, only where no pod tells; a Node without the label, or gone, gives none."""
+    """Each Node once, only where no pod has the label; a Node that is missing or has no label gives no zone."""
     for number, node in enumerate(("node1", "node1", "node2", "node3", "node4")):
         api.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}", node=node))
     api.put("pods", "redis-app-5", pod("redis-app-5", node="node5", labels={ZONE_LABEL: "e"}))
@@ -169,7 +170,7 @@ def test_a_zone_comes_from_the_node_where_that_is_allowed(api: KubeApi, client: 
 
 
 def test_zones_that_may_not_be_read_are_an_error(api: KubeApi, client: Client) -> None:
-    """Whoever sets BOOTSTRAP_READ_NODES wants them: the lacking right is named, exit code 4."""
+    """BOOTSTRAP_READ_NODES requires them: exit code 4, with the missing right by name."""
     api.put("pods", NAME, pod(NAME))
     api.forbidden.add(("get", "nodes"))
     with pytest.raises(Forbidden, match="get nodes"):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.available_servers import CLIENTS, ON_CI, SERVERS
+from tests.available_servers import BARE_PATH, CLIENTS, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
 from tests.secret_files import KEYS, Secret, mount
 
@@ -29,7 +29,8 @@ a_server = next(iter(SERVERS.values()), Path("redis-server"))
 a_tls_server = next((path for path in SERVERS.values() if b"libssl" in path.resolve().read_bytes()), None)
 a_tls_cli = next((path for path in CLIENTS.values() if b"libssl" in path.resolve().read_bytes()), None)
 with_tls = pytest.mark.skipif(
-    not ON_CI and not (a_tls_server and a_tls_cli and OPENSSL), reason="no server and client with TLS, or no openssl"
+    (BARE_PATH or not ON_CI) and not (a_tls_server and a_tls_cli and OPENSSL),
+    reason="no server and client with TLS, or no openssl",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from bootstrap.__main__ import main
+from bootstrap.clock import SystemClock
 from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Server
@@ -29,7 +31,7 @@ def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 @dataclass
@@ -56,10 +58,14 @@ class RunResult:
 class Testbed:
     """A local cluster and the ways to run the program on it."""
 
+    __test__ = False  # pytest collects classes whose names begin with Test
+
     cluster: LocalCluster
     shards: int = 3
     replicas: int = 1
     environment: dict[str, str] = field(default_factory=dict)
+    clock: SystemClock | None = None
+    """That of the runs; without one, each has its own."""
 
     @property
     def desired(self) -> Desired:
@@ -74,7 +80,7 @@ class Testbed:
     def run(self, *words: str, **variables: str) -> RunResult:
         """The program in this process: `run("apply", BOOTSTRAP_DEADLINE_S="5")`."""
         out = io.StringIO()
-        return RunResult(main(list(words), {**self.variables, **variables}, out), out.getvalue())
+        return RunResult(main(list(words), {**self.variables, **variables}, out, self.clock), out.getvalue())
 
     def view(self, *servers: Server) -> ClusterView:
         """What these servers, or all, say now. One that hangs is waited for: ask the others, where one does."""
@@ -119,3 +125,32 @@ def program(request: pytest.FixtureRequest) -> Program:
 def any_program() -> Program:
     """One server program, for what does not depend on the kind."""
     return find_program()
+
+
+@pytest.fixture
+def migrating_program() -> Program:
+    """One server program that moves slots key by key."""
+    return first_program(
+        lambda name, version: version < ((8, 4) if name == "Redis" else (9, 0)),
+        "Redis before 8.4 or Valkey before 9.0, which move slots with MIGRATE",
+    )
+
+
+@pytest.fixture
+def redis_program() -> Program:
+    """One server program that is Redis."""
+    return first_program(lambda name, _: name == "Redis", "Redis")
+
+
+@pytest.fixture
+def valkey_program() -> Program:
+    """One server program that is Valkey, of a version whose replicas copy the marks of open slots."""
+    return first_program(lambda name, version: name == "Valkey" and version >= (8, 0), "Valkey since 8.0")
+
+
+def first_program(wanted: Callable[[str, tuple[int, ...]], bool], kind: str) -> Program:
+    """The first server program of that kind, beginning with the default one; without any, the test is skipped."""
+    for program in (find_program(), *(find_program(str(path)) for path in SERVERS.values())):
+        if wanted(program.name, tuple(int(number) for number in re.findall(r"\d+", program.version)[:2])):
+            return program
+    pytest.skip(f"no server of this kind on this machine: {kind}")

@@ -15,7 +15,7 @@ from bootstrap.model.node import Address, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.run.ports import Transfer, World
-from bootstrap.run.verbs import session
+from bootstrap.run.session import session
 from tests.real.conftest import Testbed
 
 
@@ -107,9 +107,9 @@ def apply_and_die(lab: Testbed, moment: Moment) -> KilledRun:
     settings = Settings.from_env(lab.variables, {})
     out = io.StringIO()
     log = logger(console=False, out=out)
-    with session(settings, clock=SystemClock(), log=log, out=out, console=False) as running:
-        killed_run = KilledRun(running.run.world, moment)
-        running.run.world = killed_run
+    with session(settings, clock=SystemClock(), log=log, out=out, console=False) as verbs:
+        killed_run = KilledRun(verbs.reconciler.world, moment)
+        verbs.reconciler.world = killed_run
         with suppress(Killed):
-            running.apply()
+            verbs.apply()
     return killed_run

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -25,6 +27,7 @@ from bootstrap.nodes.connection import Credentials, ask
 from bootstrap.nodes.migration.atomic import MigrationTask
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from tests.available_servers import SERVERS
+from tests.local.conftest import processes_in
 from tests.real.conftest import Testbed, until
 from tests.real.test_repair import client
 
@@ -158,6 +161,20 @@ def ended(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None)
         assert time.monotonic() < end, [(move.done, move.error) for move in moves]
 
 
+@contextmanager
+def held(source: Server) -> Iterator[None]:
+    """The process that writes the snapshot of the slots pauses: the move does not end meanwhile, however long it is."""
+    until(lambda: len(processes_in(source.directory)) > 1)
+    children = [pid for pid in processes_in(source.directory) if pid != source.pid]
+    for pid in children:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGCONT)
+
+
 def midway(three: Three) -> MigrationTask:
     """A move that both sides are at, and will be for a second."""
     move = three.move()
@@ -193,16 +210,15 @@ def test_every_key_is_found_before_during_and_after(three: Three) -> None:
     """With its type, its value and its expiry; the new owner says so itself, and all agree in the end."""
     three.slow_down()
     move = three.move()
+    move.poll()
     with client(three.lab) as reader:
-        looks = iter(range(3))
-
-        def look() -> None:
-            if next(looks, None) is not None:
+        with held(three.lab.cluster.servers[0]):
+            for _ in range(3):
+                move.poll()
                 assert read(reader) == three.keys
-
-        ended(move, meanwhile=look)
+            assert (move.done, move.error) == (False, "")
+        ended(move)
         assert (move.done, move.error) == (True, "")
-        assert next(looks, None) is None
         assert SLOTS - three.owned(1) == SLOTS & three.owned(0) == SlotSet()
         assert read(reader) == three.keys
     until(lambda: three.lab.run("verify").exit_code == 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,8 +41,7 @@ from bootstrap.model.steps import (
     Write,
 )
 from bootstrap.nodes.commands import LOOK, Command, commands_for
-from bootstrap.nodes.connection import Credentials, ask
-from bootstrap.nodes.migration.mode import MigrationMode, detect_mode
+from bootstrap.nodes.connection import Credentials
 from tests.real.conftest import Testbed
 from tests.real.test_repair import replace_pods
 from tests.secret_files import KEYS, Secret
@@ -179,10 +177,11 @@ def test_every_right_of_the_jobs_user_is_used(lab: Labs, any_program: Program, s
     assert rights - used == set()
 
 
-def test_every_write_and_every_look_is_permitted(lab: Labs, any_program: Program, secret: Secret) -> None:
+def test_every_write_and_every_look_is_permitted(program: Program, lab: Labs, secret: Secret) -> None:
     """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
-    one = lab(any_program, 1, 0, config=secret.server_config)
+    for_server(secret, program)
+    one = lab(program, 1, 0, config=secret.server_config)
     commands = [*LOOK, *(command for write in WRITES for command in words_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
@@ -232,15 +231,12 @@ def test_odd_passwords_open_the_door_and_are_not_shown(program: Program, lab: La
 
 
 def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
-    lab: Labs, any_program: Program, tmp_path: Path
+    lab: Labs, migrating_program: Program, tmp_path: Path
 ) -> None:
     """MIGRATE carries the password, and a server where it has another name sends its words back."""
     short = "cluster-node-timeout 1000"
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
-    four = lab(any_program, 3, 0, servers=4, config=config)
-    with client(four, 0, password="opensesame") as told:
-        if detect_mode(partial(ask, told.connection_pool.get_connection())) is not MigrationMode.KEYS:
-            pytest.skip("this server moves slots without MIGRATE")
+    four = lab(migrating_program, 3, 0, servers=4, config=config)
     (tmp_path / "password").write_text("opensesame")
     secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_NODE_TIMEOUT_MS": "1000"}
     zone = four.cluster.nameserver.zone

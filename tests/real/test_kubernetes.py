@@ -135,7 +135,7 @@ def test_no_secret_reaches_kubernetes(api: KubeApi, any_program: Program, lab: L
     said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret), **ON)
     assert said.exit_code == 4
     sent = repr(api.asked)
-    assert "does not accept the user or password" in sent
+    assert "rejects the user name or password" in sent
     for hidden in ("wrongone", "rightone"):
         assert hidden not in sent
         assert hidden not in said.text
@@ -169,7 +169,7 @@ def test_looks_ask_for_no_lock(api: KubeApi, any_program: Program, lab: Labs) ->
 INSIDE = """
 import sys
 from pathlib import Path
-from bootstrap import kube
+from bootstrap.kube import client as kube
 kube.ACCOUNT = Path(sys.argv.pop(1))
 from bootstrap.__main__ import _entry
 sys.exit(_entry())

@@ -118,10 +118,8 @@ def test_a_replica_more_for_every_shard_and_back(any_program: Program, lab: Labs
     assert_sized(wide, wide.run("apply"), keys)
     view = wide.view()
     candidate = next(node for node in view.nodes[6:] if node.replication.link_up)
-    with client(nine) as telling:
-        telling.get_redis_connection(telling.get_node(candidate.address.host, candidate.address.port)).execute_command(
-            "CLUSTER", "FAILOVER"
-        )
+    with Redis(candidate.address.host, candidate.address.port) as telling:
+        telling.execute_command("CLUSTER", "FAILOVER")
     until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
     narrow = declared(nine, 3, 1)
     said = narrow.run("apply")
@@ -285,12 +283,12 @@ def test_a_new_master_that_dies_costs_no_key(any_program: Program, lab: Labs, wi
     assert_good(grown, keys)
 
 
-def test_a_key_that_is_too_big_to_move_in_time_is_named(any_program: Program, lab: Labs) -> None:
+def test_a_key_that_is_too_big_to_move_in_time_is_named(migrating_program: Program, lab: Labs) -> None:
     """One of 18 MB goes last and alone; one of 60 MB is told, and all else has moved; with a longer timeout it goes.
 
     Nearly all of the latter is in one field among many: a server that is asked for its size looks at five by itself.
     """
-    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    eight, keys = started(migrating_program, lab, 3, 1, servers=8)
     with client(eight) as writer:  # both in slots that are to move
         writer.set("huge{2}", "x" * (18 << 20))
         writer.hset("huge{d}", mapping={f"small:{number}": number for number in range(2000)})
@@ -310,9 +308,9 @@ def test_a_key_that_is_too_big_to_move_in_time_is_named(any_program: Program, la
         assert {name: reader.get(name) for name in keys} == keys
 
 
-def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(any_program: Program, lab: Labs) -> None:
+def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(migrating_program: Program, lab: Labs) -> None:
     """All of the data is in one slot, more than its share; what has arrived waits for room, the rest is as it was."""
-    eight, keys = started(any_program, lab, 3, 1, servers=8)
+    eight, keys = started(migrating_program, lab, 3, 1, servers=8)
     names = [f"heavy:{number}{{2}}" for number in range(3000)]
     with client(eight) as writer:
         for name in names:
@@ -336,10 +334,16 @@ def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(any_prog
     assert_good(grown, keys)
 
 
-def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(any_program: Program, lab: Labs) -> None:
-    """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
-    eight, keys = started(any_program, lab, 3, 1, servers=8)
-    slot = key_slot(b"{2}")
+HALF = key_slot(b"{2}")
+ARRIVED = 5
+
+
+def half_arrived_and_lost(program: Program, labs: Labs) -> tuple[Testbed, dict[str, str], list[Redis]]:
+    """A slot was moving to a new master, whose disk is gone; its replica has the only copy of what had arrived.
+
+    Also: every key with its value, and a connection to each server.
+    """
+    eight, keys = started(program, labs, 3, 1, servers=8)
     names = [f"half:{number}{{2}}" for number in range(10)]
     with client(eight) as writer:
         for name in names:
@@ -353,22 +357,43 @@ def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(any_program:
     until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
     endpoints[7].execute_command("CLUSTER", "REPLICATE", ids[6])
     until(lambda: all(node.serving and node.replication.link_up for node in eight.view().nodes))
-    endpoints[6].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
-    endpoints[1].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[6])
+    endpoints[6].execute_command("CLUSTER", "SETSLOT", HALF, "IMPORTING", ids[1])
+    endpoints[1].execute_command("CLUSTER", "SETSLOT", HALF, "MIGRATING", ids[6])
     target = eight.cluster.servers[6].address
-    endpoints[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:5])
-    until(lambda: endpoints[7].dbsize() == 5)
+    endpoints[1].execute_command("MIGRATE", target.host, target.port, "", 0, 5000, "KEYS", *names[:ARRIVED])
+    until(lambda: endpoints[7].dbsize() == ARRIVED)
     replace_pods(eight, 6, wiped=True)
+    return eight, keys | dict.fromkeys(names, "v"), endpoints
+
+
+def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(redis_program: Program, lab: Labs) -> None:
+    """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
+    eight, keys, endpoints = half_arrived_and_lost(redis_program, lab)
     grown = declared(eight, 4, 1)
     refused = grown.run("apply")
     (reason,) = refused.outcome["reasons"]
     assert (refused.exit_code, refused.outcome["steps"], reason["code"]) == (3, 0, "moved-to-the-lost"), refused.text
-    assert endpoints[7].dbsize() == 5
+    assert endpoints[7].dbsize() == ARRIVED
     endpoints[7].execute_command("CLUSTER", "FAILOVER", "TAKEOVER")
     until(lambda: grown.view().nodes[7].role is Role.MASTER)
-    endpoints[7].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[1])
+    endpoints[7].execute_command(
+        "CLUSTER", "SETSLOT", HALF, "IMPORTING", endpoints[1].execute_command("CLUSTER", "MYID")
+    )
     said = grown.run("apply")
     assert said.exit_code == 0, said.text
     for door in endpoints:
         door.close()
-    assert_good(grown, keys | dict.fromkeys(names, "v"))
+    assert_good(grown, keys)
+
+
+def test_the_only_copy_of_what_had_arrived_is_elected_by_valkey(valkey_program: Program, lab: Labs) -> None:
+    """Its replicas copy the marks of open slots and stand for election without a slot: no person has to act."""
+    eight, keys, endpoints = half_arrived_and_lost(valkey_program, lab)
+    grown = declared(eight, 4, 1)
+    until(lambda: grown.view().nodes[7].role is Role.MASTER)
+    assert endpoints[7].dbsize() == ARRIVED
+    for door in endpoints:
+        door.close()
+    said = grown.run("apply")
+    assert said.exit_code == 0, said.text
+    assert_good(grown, keys)

@@ -19,7 +19,7 @@ from bootstrap.local.programs import Program, find_program
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.failures import Failure
-from tests.available_servers import ON_CI, SERVERS
+from tests.available_servers import BARE_PATH, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
 from tests.real.conftest import RunResult, Testbed
 
@@ -27,7 +27,9 @@ Labs = Callable[..., Testbed]
 WITH_TLS = {name: path for name, path in SERVERS.items() if b"libssl" in path.resolve().read_bytes()}
 """Debian's servers are built with TLS; those from Python packages are not."""
 pytestmark = [
-    pytest.mark.skipif(not ON_CI and not WITH_TLS, reason="no server program here that was built with TLS"),
+    pytest.mark.skipif(
+        (BARE_PATH or not ON_CI) and not WITH_TLS, reason="no server program here that was built with TLS"
+    ),
     pytest.mark.skipif(not ON_CI and OPENSSL is None, reason="certificates are made with openssl, which is not here"),
 ]
 

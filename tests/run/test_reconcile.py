@@ -1,4 +1,4 @@
-"""The whole loop against the fake cluster: slow gossip, lost packets, a kill at every write."""
+"""The whole loop on the fake cluster: slow gossip, lost packets, a kill at every write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
 
 
 class Notes:
-    """A log that keeps what it was told."""
+    """A log that keeps its lines."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, dict[str, object]]] = []
@@ -57,7 +57,7 @@ def masters_of(view: ClusterView) -> dict[NodeId, str]:
 )
 @settings(max_examples=40, deadline=None)
 def test_any_shape_forms_however_slow_the_gossip(shards: int, replicas: int, seed: int, loss: float) -> None:
-    """Every shape ends verified within the deadline of simulated time, and the declared timeout is back."""
+    """Every shape is verified within the deadline of simulated time, and the declared timeout is restored."""
     desired = Desired(shards=shards, replicas_per_shard=replicas, timeout_ms=5000)
     cluster = FakeCluster(desired.nodes, seed=seed, loss=loss)
     view = run_on(cluster, desired).converge()
@@ -66,7 +66,7 @@ def test_any_shape_forms_however_slow_the_gossip(shards: int, replicas: int, see
     assert {node.timeout_ms for node in cluster.nodes} == {5000}
 
 
-def test_six_nodes_get_the_roles_of_the_manual_way() -> None:
+def test_six_nodes_get_roles_in_the_order_of_their_ordinals() -> None:
     """0, 1, 2 become masters; 3, 4, 5 their replicas in order."""
     view = run_on(FakeCluster(6)).converge()
     names = masters_of(view)
@@ -76,7 +76,7 @@ def test_six_nodes_get_the_roles_of_the_manual_way() -> None:
 
 
 def test_a_second_run_writes_nothing() -> None:
-    """On a healthy cluster the plan is empty and no write is told."""
+    """On a healthy cluster the plan is empty and no write is sent."""
     cluster = FakeCluster(6)
     run_on(cluster).converge()
     cluster.written.clear()
@@ -86,7 +86,7 @@ def test_a_second_run_writes_nothing() -> None:
 
 
 def test_forming_lowers_the_timeout_only_where_one_is_declared() -> None:
-    """Without a declared timeout, timeouts are left alone; with one, forming is done at 1000 ms."""
+    """Without a declared timeout, timeouts are unchanged; with one, they are 1000 ms while the cluster forms."""
     alone, declared = FakeCluster(6, timeout_ms=15000), FakeCluster(6, timeout_ms=15000)
     run_on(alone, Desired(shards=3, replicas_per_shard=1)).converge()
     run_on(declared).converge()
@@ -96,7 +96,7 @@ def test_forming_lowers_the_timeout_only_where_one_is_declared() -> None:
 
 @pytest.mark.parametrize("before", [True, False], ids=["just before", "just after"])
 def test_a_run_killed_at_any_write_is_finished_by_the_next(before: bool) -> None:
-    """kill -9 at each single write of a forming, then a new run: verified, timeouts as declared, 0, 1, 2 masters."""
+    """kill -9 at each write while forming, then a new run: verified, timeouts as declared, 0, 1 and 2 are masters."""
     clean = FakeCluster(6)
     run_on(clean).converge()
     assert len(clean.written) > 20
@@ -112,13 +112,13 @@ def test_a_run_killed_at_any_write_is_finished_by_the_next(before: bool) -> None
 
 
 def run_on_without_goodbye(cluster: FakeCluster, desired: Desired = SHAPE) -> None:
-    """As SIGKILL does it: nothing of the run's own clearing up happens either."""
+    """As with SIGKILL, the run does not clean up after itself."""
     run = run_on(cluster, desired)
     run._converge()
 
 
-def test_a_run_that_ends_early_puts_the_timeouts_back() -> None:
-    """A deadline in the middle of forming leaves no node with a lowered timeout."""
+def test_a_run_that_ends_early_restores_the_timeouts() -> None:
+    """A deadline while forming leaves no node with a lowered timeout."""
     cluster = FakeCluster(6, loss=0.97)
     with pytest.raises(NotYet):
         run_on(cluster, deadline_s=10).converge()
@@ -127,7 +127,7 @@ def test_a_run_that_ends_early_puts_the_timeouts_back() -> None:
 
 
 def test_nothing_is_written_before_all_peers_answer() -> None:
-    """With one peer away the run waits, names it, and ends at the deadline with exit code 1."""
+    """While one peer does not answer, the run waits, names it, and ends at the deadline with exit code 1."""
     cluster = FakeCluster(6)
     cluster[4].alive = False
     run = run_on(cluster, deadline_s=30)
@@ -137,13 +137,13 @@ def test_nothing_is_written_before_all_peers_answer() -> None:
     assert caught.value.exit_code == 1
     assert [reason.node for reason in caught.value.reasons] == ["redis-app-4"]
     assert isinstance(run.log, Notes)
-    said = run.log.of("waiting_for_peers")
-    assert 3 <= len(said) <= 8, "every few seconds, not at every look"
-    assert "redis-app-4" in str(said[0]["why"])
-    assert "connection refused" in str(said[0]["why"])
+    waits = run.log.of("waiting_for_peers")
+    assert 3 <= len(waits) <= 8, "every few seconds, not at every look"
+    assert "redis-app-4" in str(waits[0]["why"])
+    assert "connection refused" in str(waits[0]["why"])
 
 
-def test_a_peer_that_comes_late_is_waited_for() -> None:
+def test_the_run_waits_for_a_late_peer() -> None:
     """The run goes on as soon as the last peer answers."""
     cluster = FakeCluster(6)
     cluster[5].alive = False
@@ -160,7 +160,7 @@ def test_a_peer_that_comes_late_is_waited_for() -> None:
 
 
 def test_a_refusal_writes_nothing() -> None:
-    """Two clusters that both own a slot: every reason, exit code 3, no write."""
+    """Two clusters own the same slot: every reason, exit code 3, no write."""
     cluster = FakeCluster(6)
     run_on(cluster).converge()
     for node in cluster.nodes:
@@ -176,8 +176,8 @@ def test_a_refusal_writes_nothing() -> None:
     assert cluster.written == []
 
 
-def test_a_node_with_keys_is_never_given_away() -> None:
-    """A stranger that holds keys is refused before anything is written to anybody."""
+def test_a_node_with_keys_outside_the_cluster_is_refused() -> None:
+    """The run refuses before it writes to any node."""
     cluster = FakeCluster(6)
     cluster[4].keys = 1
     with pytest.raises(Refused) as caught:
@@ -187,13 +187,13 @@ def test_a_node_with_keys_is_never_given_away() -> None:
 
 
 def test_no_slot_is_ever_assigned_twice() -> None:
-    """Over a whole forming with losses, ADDSLOTS never overlap, and no owner of slots is made a replica."""
+    """While forming with lost packets, ADDSLOTS never overlap, and no owner of slots becomes a replica."""
     cluster = FakeCluster(9, seed=5, loss=0.3)
     desired = Desired(shards=3, replicas_per_shard=2, timeout_ms=5000)
     run_on(cluster, desired).converge()
     accepted = [step for step in cluster.written if step not in [no.write for no in cluster.rejected]]
-    told = [step.slots for step in accepted if isinstance(step, AddSlots)]
-    assert sum(map(len, told)) == 16384
+    assigned = [step.slots for step in accepted if isinstance(step, AddSlots)]
+    assert sum(map(len, assigned)) == 16384
     assert not {step.replica for step in accepted if isinstance(step, Replicate)} & {
         step.node for step in accepted if isinstance(step, AddSlots)
     }

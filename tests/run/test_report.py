@@ -1,4 +1,4 @@
-"""What a run says at its end, to machines and to people."""
+"""The report of a run, for machines and for people."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_termination_message_is_the_same_object() -> None:
 @given(st.lists(REASON, max_size=30))
 @settings(deadline=None, max_examples=60)
 def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reason]) -> None:
-    """The kubelet cuts at 4096 bytes, and half a JSON object is none."""
+    """The kubelet cuts at 4096 bytes, which would break the JSON object."""
     text = outcome(*reasons).as_termination_message()
     assert len(text.encode()) <= TERMINATION_MESSAGE_MAX
     fields = json.loads(text)
@@ -63,7 +63,7 @@ def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reas
 
 
 def test_dropped_reasons_are_counted() -> None:
-    """A person must see that the list is not whole; the first reasons stay."""
+    """A person must see that the list is incomplete; the first reasons stay."""
     reasons = [Reason(code=f"c{number}", message="x" * 100, remedy="y" * 100) for number in range(100)]
     text = outcome(*reasons).as_termination_message()
     fields = json.loads(text)
@@ -83,13 +83,13 @@ def test_a_fingerprint_names_owners_and_their_slots() -> None:
     assert with_line(view, 0, 0, slots=view.nodes[1].slots).fingerprint() != name
 
 
-def test_no_cluster_has_no_fingerprint() -> None:
-    """Blank nodes are no cluster yet."""
+def test_blank_nodes_have_no_fingerprint() -> None:
+    """They are not a cluster yet."""
     assert ClusterView().fingerprint() == FakeCluster(3).look().fingerprint() == ""
 
 
-def test_a_table_shows_a_half_there_cluster() -> None:
-    """Shard by shard, masters first, then nodes without a shard, then pods that do not answer."""
+def test_a_table_shows_an_incomplete_cluster() -> None:
+    """Shard by shard, masters first, then nodes without a shard, then unreachable pods."""
     cluster = formed(shape())
     cluster[3].link_up, cluster[2].serving, cluster[1].keys = False, False, 42
     cluster[5].master = None
@@ -106,20 +106,20 @@ def test_a_table_shows_a_half_there_cluster() -> None:
     assert cells[3][4] == "42"
     assert cells[5][6] == "FAIL"
     assert cells[6][1:3] == ["master", "-"]
-    assert "loading its data" in lines[7]
+    assert "still loading its data" in lines[7]
     assert all(line == line.rstrip() for line in lines)
 
 
-def test_columns_of_a_table_start_under_their_heads() -> None:
-    """Whatever the widths: a person reads down a column."""
+def test_columns_of_a_table_are_aligned() -> None:
+    """Each cell starts below its heading, whatever the widths."""
     head, *rows = table(formed(shape(12, 1)).look()).splitlines()
     at = head.index("SLOTS")
     assert {row[at - 1] for row in rows} == {" "}
     assert {row[at] == " " for row in rows} == {False}
 
 
-def test_a_plan_of_many_steps_is_told_in_few_lines() -> None:
-    """All words go to the machine; a person reads the first twelve and a number."""
+def test_a_plan_of_many_steps_is_printed_in_few_lines() -> None:
+    """The log line has all steps; the text for people has the first twelve of a phase and a number."""
     view = FakeCluster(60).look()
     found = plan(view, shape(30, 1))
     assert isinstance(found, Plan)
@@ -129,9 +129,9 @@ def test_a_plan_of_many_steps_is_told_in_few_lines() -> None:
     json.dumps(fields)
 
 
-def test_a_plan_for_health_says_so() -> None:
-    """Not an empty text."""
+def test_the_plan_for_a_healthy_cluster_is_not_empty_text() -> None:
+    """It states that nothing has to be repaired."""
     view = formed(shape()).look()
     found = plan(view, shape())
     assert isinstance(found, Plan)
-    assert plan_text(found, view) == "found: nothing to mend"
+    assert plan_text(found, view) == "found: nothing to repair"

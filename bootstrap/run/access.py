@@ -1,0 +1,91 @@
+"""The way clients take into the cluster, and the checks that it is open.
+
+That is the access Service where the DNS knows one, else the pods themselves. A run that wrote something probes: as a
+client it writes, reads and deletes a key in every shard. A run on a healthy cluster writes nothing and only checks that
+an endpoint answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from bootstrap.clock import Backoff, Clock, Deadline
+from bootstrap.config import Settings
+from bootstrap.errors import NotYet, Reason
+from bootstrap.log import Log
+from bootstrap.model.node import Address
+from bootstrap.model.view import ClusterView
+from bootstrap.nodes.connection import Credentials
+from bootstrap.nodes.discover import NoAnswer, Resolver
+from bootstrap.nodes.probe import ProbeFailed, probe
+from bootstrap.run.ports import World
+from bootstrap.run.reasons import AGAIN
+
+PEERS = "the peers"
+"""What the log names where clients do not enter through a Service."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Access:
+    """Checks from the client's side, repeated until the deadline: a Service lists new pods after some seconds."""
+
+    settings: Settings
+    resolver: Resolver
+    credentials: Credentials
+    clock: Clock
+    log: Log
+
+    def prove(self, view: ClusterView, *, deadline: Deadline, check_lock: Callable[[], None]) -> None:
+        """Probes every shard as a client. Raises NotYet (`probe`) at the deadline, and NotYet from `check_lock`."""
+        backoff = Backoff(self.clock, self.log)
+        while True:
+            endpoints, through = self._endpoints(view)
+            check_lock()
+            try:
+                shards = probe(view, endpoints, self.credentials, clock=self.clock)
+            except ProbeFailed as error:
+                reason = Reason(code="probe", message=str(error), remedy=self._remedy(through))
+                backoff.wait("probe_waits", partial(str, error), partial(NotYet.because, (reason,)), deadline=deadline)
+            else:
+                self.log.info("probe_done", shards=shards, through=through)
+                return
+
+    def check_endpoints(self, view: ClusterView, world: World, *, deadline: Deadline) -> None:
+        """Checks that an endpoint of the access Service answers. Raises NotYet (`no-way-in`) at the deadline.
+
+        Without this check, running again after a failed probe would report success.
+        """
+        backoff = Backoff(self.clock, self.log)
+        while True:
+            endpoints, through = self._endpoints(view)
+            if through == PEERS:
+                return
+            failures = [failure for failure in world.check_endpoints(endpoints) if failure]
+            if len(failures) < len(endpoints):
+                return
+            reason = Reason(code="no-way-in", message=f"{through}: {failures[0]}", remedy=self._remedy(through))
+            backoff.wait(
+                "access_waits", partial(str, reason.message), partial(NotYet.because, (reason,)), deadline=deadline
+            )
+
+    def _endpoints(self, view: ClusterView) -> tuple[list[Address], str]:
+        """The addresses at which a client enters, and the name of the Service or `PEERS`."""
+        settings = self.settings
+        if settings.access_service:
+            name = f"{settings.access_service}.{settings.namespace}.svc.{settings.cluster_domain}."
+            try:
+                if hosts := self.resolver.hosts(name):
+                    return [Address(host, settings.port) for host in hosts], settings.access_service
+            except NoAnswer as error:
+                self.log.warning("access_service_not_asked", why=str(error))
+        return [node.address for node in view.nodes], PEERS
+
+    def _remedy(self, through: str) -> str:
+        if through == PEERS:
+            return f"kubectl get networkpolicy shows whether a policy keeps this pod from the Redis pods; then {AGAIN}"
+        return (
+            f"kubectl get endpointslices --selector kubernetes.io/service-name={through} shows whether the Service has "
+            f"ready pods; kubectl get networkpolicy, whether a policy keeps clients out; then {AGAIN}"
+        )

@@ -1,0 +1,78 @@
+"""The wiring of a run: settings → connections, integration and reconciler → verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from bootstrap.clock import Clock, Deadline
+from bootstrap.config import Settings
+from bootstrap.kube.integration import integration_for
+from bootstrap.log import Log
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.nodes.discover import Names, Resolver, system_nameservers
+from bootstrap.nodes.observe import Observer
+from bootstrap.run.access import Access
+from bootstrap.run.progress import Bar
+from bootstrap.run.reconcile import Reconciler
+from bootstrap.run.verbs import Verbs
+
+
+@contextmanager
+def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console: bool) -> Iterator[Verbs]:
+    """The verbs on the cluster of these settings; their connections are closed at the end. Raises Misconfigured."""
+    started_at = clock.now()
+    nameservers = (settings.nameserver,) if settings.nameserver else system_nameservers()
+    resolver = Resolver(nameservers)
+    credentials = _credentials(settings)
+    nodes = Nodes(credentials)
+    try:
+        integration = integration_for(settings, clock=clock, log=log)
+        reconciler = Reconciler(
+            world=Observer(resolver=resolver, nodes=nodes, names=_names(settings), wanted=settings.desired.nodes),
+            desired=settings.desired,
+            deadline=Deadline.after(settings.deadline_s, clock),
+            clock=clock,
+            log=log,
+            explain=integration.explain,
+            check_lock=integration.check_lock,
+            with_places=integration.with_places,
+            move_limit_s=settings.move_deadline_s,
+            show_progress=Bar(out, clock) if console and out.isatty() else lambda _: None,
+        )
+        yield Verbs(
+            settings=settings,
+            clock=clock,
+            log=log,
+            out=out,
+            console=console,
+            reconciler=reconciler,
+            access=Access(settings=settings, resolver=resolver, credentials=credentials, clock=clock, log=log),
+            integration=integration,
+            started_at=started_at,
+        )
+    finally:
+        nodes.close()
+
+
+def _names(settings: Settings) -> Names:
+    return Names(
+        service=settings.service,
+        namespace=settings.namespace,
+        cluster_domain=settings.cluster_domain,
+        port_name=settings.port_name,
+        statefulset=settings.statefulset,
+        port=settings.port,
+    )
+
+
+def _credentials(settings: Settings) -> Credentials:
+    return Credentials(
+        username=settings.username,
+        password=settings.password,
+        ca_file=settings.tls_ca_file,
+        cert_file=settings.tls_cert_file,
+        key_file=settings.tls_key_file,
+    )

@@ -1,0 +1,91 @@
+"""Reasons of a run: likely cause first, few steps, the next command."""
+
+from __future__ import annotations
+
+from bootstrap.errors import Reason
+from bootstrap.model.node import Address
+from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Replicate
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
+from bootstrap.model.view import ClusterView
+from bootstrap.run.reasons import in_words, of_rejection, of_unreachable, of_unsettled
+from tests.builders import formed, shape
+from tests.fake_cluster import FakeCluster
+
+
+def meets(view: ClusterView) -> list[Meet]:
+    """Node 0 meets every other node."""
+    first, *others = view.nodes
+    return [
+        Meet(introducer=first.node_id, newcomer=node.node_id, address=node.address, bus_port=16379) for node in others
+    ]
+
+
+def test_nodes_without_any_link_point_to_the_cluster_bus() -> None:
+    """Every node answers on its data port and reaches no other: the message names the bus and its port."""
+    view = FakeCluster(6).look()
+    reason = of_unsettled([*meets(view), AwaitMesh()], view)
+    assert reason.code == "not-settled"
+    assert reason.message.startswith("no node can reach another on the cluster bus (port 16379), data ports answer: ")
+    assert "introduce redis-app-1" in reason.message
+    assert reason.message.endswith("; and 3 more")
+    assert "kubectl get networkpolicy" in reason.remedy
+
+
+def test_missing_links_are_named() -> None:
+    """One node out of six is cut off from the bus: the first three of five pairs, and the number of the others."""
+    cluster = formed(shape())
+    for node in cluster.nodes:
+        node.known = {k: v for k, v in node.known.items() if cluster[5].node_id not in (k, node.node_id)}
+    view = cluster.look()
+    assert of_unsettled([AwaitMesh()], view).message.startswith(
+        "redis-app-0 and redis-app-5, redis-app-1 and redis-app-5, redis-app-2 and redis-app-5, and 2 more "
+        "cannot reach each other on the cluster bus (port 16379), data ports answer: "
+    )
+
+
+def test_an_unreachable_peer_is_not_blamed_on_the_bus() -> None:
+    """Its data port does not answer either."""
+    gone = UnreachablePeer(pod="redis-app-6", ordinal=6, why=UnreachableReason.TIMEOUT)
+    view = ClusterView(nodes=FakeCluster(6).look().nodes, unreachable=(gone,))
+    assert of_unsettled([AwaitMesh()], view).message.startswith("not done in time: wait until every node is linked")
+
+
+def test_a_slow_copy_is_named() -> None:
+    """Its remedy is more time."""
+    view = formed(shape()).look()
+    step = Replicate(replica=view.nodes[3].node_id, master=view.nodes[0].node_id)
+    reason = of_unsettled([step, AwaitReplication()], view)
+    assert reason.message.startswith("not done in time: make redis-app-3 a replica of redis-app-0; wait until")
+    assert "BOOTSTRAP_DEADLINE_S" in reason.remedy
+
+
+def test_a_rejected_write_has_the_server_s_words_and_a_remedy() -> None:
+    """A full server and a missing permission have remedies of their own."""
+    full = of_rejection("move 5 slots", "redis-app-0", "ERR OOM command not allowed when used memory > 'maxmemory'")
+    assert (full.code, "maxmemory" in full.remedy) == ("no-room", True)
+    denied = of_rejection("assign slots 0-5", "redis-app-0", "NOPERM this user has no permissions")
+    assert (denied.code, denied.message) == (
+        "step-rejected",
+        "not accepted: assign slots 0-5: NOPERM this user has no permissions",
+    )
+    assert "kubectl exec redis-app-0 -- redis-cli ACL SETUSER" in denied.remedy
+    assert "kubectl logs redis-app-0" in of_rejection("assign slots 0-5", "redis-app-0", "ERR busy").remedy
+
+
+def test_every_unreachable_peer_has_a_reason_with_its_name_in_the_remedy() -> None:
+    """Every kind of failure has a remedy."""
+    peers = [
+        UnreachablePeer(pod="redis-app-7", ordinal=7, why=why, address=Address("10.0.0.7", 6379))
+        for why in UnreachableReason
+    ]
+    reasons = of_unreachable(peers)
+    assert [reason.code for reason in reasons] == [why.code for why in UnreachableReason]
+    assert all(reason.remedy and "{" not in reason.remedy for reason in reasons)
+    assert sum("redis-app-7" in reason.remedy for reason in reasons) >= 9
+
+
+def test_many_reasons_are_cut_on_one_line() -> None:
+    """The first eight, and the number of the others."""
+    reasons = [Reason(code="c", message=f"m{number}", remedy="r") for number in range(10)]
+    assert in_words(reasons) == "m0; m1; m2; m3; m4; m5; m6; m7; and 2 more"
+    assert in_words(reasons[:8]) == "m0; m1; m2; m3; m4; m5; m6; m7"
