@@ -45,8 +45,7 @@ def _bad(code: str, message: str, node: str | None = None, remedy: str = _AGAIN)
 
 def _unreachable(view: ClusterView) -> Iterator[Reason]:
     for peer in view.unreachable:
-        remedy = f"find out why the pod does not answer: kubectl describe pod {peer.pod}, kubectl logs {peer.pod}"
-        yield _bad("unreachable", str(peer), peer.pod, remedy)
+        yield _bad("unreachable", str(peer), peer.pod, peer.remedy)
 
 
 def _serving(view: ClusterView) -> Iterator[Reason]:

@@ -4,23 +4,12 @@ an interrupted move can leave.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bootstrap.model.plan import Phase
 from bootstrap.model.steps import CloseSlot, MoveKeys, SetSlotOwner, SetSlotState, Step, TakeSlot
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.open_slots import OpenSlot, stale_importers
-
-PHASES = {
-    "close elsewhere": "no other node may receive a key after the keys were counted",
-    "close on owners": "no other node holds a key, so the slot stays with its owner",
-    "open slots": "both nodes need the state of the slot before a key moves",
-    "move keys": "a slot gets its new owner only when the old owner has no key of it left",
-    "take slots": "the new owner claims the slot with a new config epoch",
-    "close slots": "the move is complete, so its state is removed",
-}
-"""The phases in order, with their reasons. Moves that were not begun, or that are complete, come first: the others may
-have to wait for a server without memory."""
 
 
 def set_owners(found: Assessment) -> Iterator[Step]:
@@ -30,39 +19,64 @@ def set_owners(found: Assessment) -> Iterator[Step]:
 
 
 def finish_moves(found: Assessment) -> Iterator[Phase]:
-    """The keys are counted again before a slot is taken: an owner that learns of its successor deletes the keys of the
-    slot that it still has.
+    """Moves that were not begun, or that are complete, come first: the others may have to wait for a server without
+    memory. The keys are counted again before a slot is taken: an owner that learns of its successor deletes the keys of
+    the slot that it still has.
     """
-    for name, why in PHASES.items():
-        if steps := tuple(step for move in found.open_slots for step in _steps(name, move)):
-            yield Phase(name=name, why=why, steps=steps)
+
+    def steps(of_one: Callable[[OpenSlot], Iterator[Step]]) -> tuple[Step, ...]:
+        return tuple(step for move in found.open_slots for step in of_one(move))
+
+    why = "no other node may receive a key after the keys were counted"
+    yield Phase(name="close elsewhere", why=why, steps=steps(_close_elsewhere))
+    why = "no other node holds a key, so the slot stays with its owner"
+    yield Phase(name="close on owners", why=why, steps=steps(_close_on_owner))
+    yield Phase(name="open slots", why="both nodes need the state of the slot before a key moves", steps=steps(_open))
+    why = "a slot gets its new owner only when the old owner has no key of it left"
+    yield Phase(name="move keys", why=why, steps=steps(_move_keys))
+    yield Phase(name="take slots", why="the new owner claims the slot with a new config epoch", steps=steps(_take))
+    yield Phase(name="close slots", why="the move is complete, so its state is removed", steps=steps(_close))
 
 
-def _steps(phase: str, move: OpenSlot) -> Iterator[Step]:
+def _close_elsewhere(move: OpenSlot) -> Iterator[Step]:
+    """While the owner has the slot as migrating, it redirects clients with a new key to the target. The number of keys
+    on the target is final only when the target accepts no more of them; so the owner's state stays until the keys have
+    been counted again.
+    """
+    if not move.key_holders:
+        yield from (CloseSlot(node=node.node_id, slot=move.slot) for node in move.open_on if node != move.owner)
+
+
+def _close_on_owner(move: OpenSlot) -> Iterator[Step]:
+    if not move.key_holders and move.owner in move.open_on:
+        yield CloseSlot(node=move.owner.node_id, slot=move.slot)
+
+
+def _open(move: OpenSlot) -> Iterator[Step]:
     slot, owner, target = move.slot, move.owner, move.target
-    match phase:
-        case "close elsewhere" if not move.key_holders:
-            # While the owner has the slot as migrating, it redirects clients with a new key to the target. The number
-            # of keys on the target is final only when the target accepts no more of them; so the owner's state stays
-            # until the keys have been counted again.
-            yield from (CloseSlot(node=node.node_id, slot=slot) for node in move.open_on if node != owner)
-        case "close on owners" if not move.key_holders and owner in move.open_on:
-            yield CloseSlot(node=owner.node_id, slot=slot)
-        case "open slots" if target:
-            if (slot, owner.node_id) not in target.myself.importing:
-                yield SetSlotState(node=target.node_id, slot=slot, other=owner.node_id, importing=True)
-            if (slot, target.node_id) not in owner.myself.migrating:
-                yield SetSlotState(node=owner.node_id, slot=slot, other=target.node_id, importing=False)
-        case "move keys" if target and owner.keys_in.get(slot):
-            yield MoveKeys(
-                source=owner.node_id,
-                target=target.node_id,
-                slot=slot,
-                address=target.address,
-                databases=owner.databases,
-            )
-        case "take slots" if target:
-            yield TakeSlot(node=target.node_id, slot=slot)
-        case "close slots" if target:
-            closing = {owner.node_id} | {node.node_id for node in move.open_on if node != target}
-            yield from (CloseSlot(node=node_id, slot=slot) for node_id in sorted(closing))
+    if target and (slot, owner.node_id) not in target.myself.importing:
+        yield SetSlotState(node=target.node_id, slot=slot, other=owner.node_id, importing=True)
+    if target and (slot, target.node_id) not in owner.myself.migrating:
+        yield SetSlotState(node=owner.node_id, slot=slot, other=target.node_id, importing=False)
+
+
+def _move_keys(move: OpenSlot) -> Iterator[Step]:
+    if move.target and move.owner.keys_in.get(move.slot):
+        yield MoveKeys(
+            source=move.owner.node_id,
+            target=move.target.node_id,
+            slot=move.slot,
+            address=move.target.address,
+            databases=move.owner.databases,
+        )
+
+
+def _take(move: OpenSlot) -> Iterator[Step]:
+    if move.target:
+        yield TakeSlot(node=move.target.node_id, slot=move.slot)
+
+
+def _close(move: OpenSlot) -> Iterator[Step]:
+    if move.target:
+        closing = {move.owner.node_id} | {node.node_id for node in move.open_on if node != move.target}
+        yield from (CloseSlot(node=node_id, slot=move.slot) for node_id in sorted(closing))

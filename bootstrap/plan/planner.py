@@ -90,20 +90,38 @@ def _repair(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Phase]:
     assigning = tuple(assign(found))
     if found.view.forming and found.desired.timeout_ms is None:
         assigning = (*assigning, *announce(found, assigning))
-    table: tuple[tuple[str, str, Iterable[Step]], ...] = (
-        ("prepare", "a server accepts a config epoch only while it knows no other node", preparing),
-        ("provision", "a new node needs the functions and users that the others have", provision(found)),
-        ("meet", "the full mesh comes before any node owns a slot", meet(found)),
-        ("set owners", "a node that imports a slot ignores gossip about its owner", set_owners(found)),
-        ("agree", "changes in flight arrive before new ones are made", _agree(found)),
-        ("elect", "the replica of a forgotten master can no longer be elected", elect(found)),
-        ("forget unrecoverable", "slots are free once their owner is forgotten", forget_unrecoverable(found)),
-        ("assign", "in the full mesh all nodes learn of it immediately", assigning),
-        ("forget", "no election and no replica needs the lost members any more", forget(found)),
-        ("serve", "the servers' own rejoin delay has to pass", _serve(found, after_a_change=bool(assigning))),
+    yield Phase(
+        name="prepare", why="a server accepts a config epoch only while it knows no other node", steps=preparing
     )
-    for name, why, steps in table:
-        yield Phase(name=name, why=why, steps=tuple(steps))
+    yield Phase(
+        name="provision",
+        why="a new node needs the functions and users that the others have",
+        steps=tuple(provision(found)),
+    )
+    yield Phase(name="meet", why="the full mesh comes before any node owns a slot", steps=tuple(meet(found)))
+    yield Phase(
+        name="set owners",
+        why="a node that imports a slot ignores gossip about its owner",
+        steps=tuple(set_owners(found)),
+    )
+    yield Phase(name="agree", why="changes in flight arrive before new ones are made", steps=tuple(_agree(found)))
+    yield Phase(
+        name="elect", why="the replica of a forgotten master can no longer be elected", steps=tuple(elect(found))
+    )
+    yield Phase(
+        name="forget unrecoverable",
+        why="slots are free once their owner is forgotten",
+        steps=tuple(forget_unrecoverable(found)),
+    )
+    yield Phase(name="assign", why="in the full mesh all nodes learn of it immediately", steps=assigning)
+    yield Phase(
+        name="forget", why="no election and no replica needs the lost members any more", steps=tuple(forget(found))
+    )
+    yield Phase(
+        name="serve",
+        why="the servers' own rejoin delay has to pass",
+        steps=tuple(_serve(found, after_a_change=bool(assigning))),
+    )
     yield from finish_moves(found)
 
 
