@@ -1,11 +1,11 @@
-"""A healthy cluster with keys, and the damages that repairs have to undo."""
+"""A healthy cluster with keys, the damages that repairs have to undo, and an uneven cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from bootstrap.model.node import Address
-from bootstrap.model.slots import SlotSet
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from tests.builders import formed, gossip, shape
 from tests.fake_cluster import FakeCluster, FakeNode, Known
 
@@ -146,3 +146,14 @@ DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "a link is stuck": block_a_link,
     "two masters have one epoch": double_the_epochs,
 }
+
+
+def uneven(*sizes: int) -> FakeCluster:
+    """Masters that own `sizes` slots, each with a replica."""
+    cluster = formed(shape(len(sizes), 1))
+    free = ALL_SLOTS
+    for node, size in zip(cluster.nodes, sizes, strict=False):
+        node.slots = free.lowest(size)
+        free -= node.slots
+    gossip(cluster)
+    return cluster
