@@ -1,15 +1,16 @@
-"""Every way in which a run can end badly. The class decides the exit code, and the exit code is the Job's retry policy.
+"""The exception tree: every way in which a run can fail. The class decides the exit code, and the Job's retry policy
+depends on the exit code.
 
 BootstrapError
-├── NotYet          1   unreachable, timed out, ended by a signal (Interrupted): the same run may succeed later
-├── WrongUsage      2   the command line makes no sense
-├── Refused         3   going on would risk data: a person decides
-├── Misconfigured   4   a setting is wrong: trying again cannot help
-├── ApiError        1   Kubernetes did not do what it was asked (raised by `kube` alone)
-│   ├── NotFound    1   there is no such object
-│   ├── Conflict    1   somebody else was first
-│   └── Forbidden   4   the Job's account lacks a right: trying again cannot help
-└── WireError       1   a server's answer could not be understood (raised by `wire` alone)
+├── NotYet          1   unreachable, timed out, ended by a signal (Interrupted): the same run can succeed later
+├── WrongUsage      2   the command line is wrong
+├── Refused         3   continuing would risk data: a person decides
+├── Misconfigured   4   a setting is wrong: a retry cannot succeed
+├── ApiError        1   Kubernetes rejected a request (raised by `kube` alone)
+│   ├── NotFound    1   the object does not exist
+│   ├── Conflict    1   another client was first
+│   └── Forbidden   4   the Job's account lacks a right: a retry cannot succeed
+└── WireError       1   a server's answer could not be parsed (raised by `wire` alone)
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import ClassVar, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason why a run cannot go on: what is wrong, where, and what a person can do about it."""
+    """One reason why a run cannot continue: what is wrong, on which pod, and what a person can do about it."""
 
     code: str
     message: str
@@ -29,13 +30,13 @@ class Reason:
     node: str | None = None
 
     def as_fields(self) -> dict[str, str]:
-        """The reason as the outcome line shows it; `node` only where there is one."""
+        """The reason as in the outcome line; without `node` where it is None."""
         fields = {"code": self.code, "message": self.message, "remedy": self.remedy}
         return fields if self.node is None else {**fields, "node": self.node}
 
 
 class BootstrapError(Exception):
-    """A run that could not reach its goal; `reasons` says why, one entry for each thing that is wrong."""
+    """A run that could not reach its goal. `reasons` has one entry for each cause."""
 
     exit_code: ClassVar[int] = 1
 
@@ -45,64 +46,64 @@ class BootstrapError(Exception):
 
     @classmethod
     def because(cls, reasons: Sequence[Reason]) -> Self:
-        """The error whose message is that of its reasons."""
+        """The error whose message joins the messages of its reasons."""
         return cls("; ".join(reason.message for reason in reasons), reasons=tuple(reasons))
 
 
 class NotYet(BootstrapError):
-    """Not yet: something is unreachable or took too long. Running again is the remedy."""
+    """Something is unreachable or took too long. The remedy is to run again."""
 
     exit_code = 1
 
 
 class WrongUsage(BootstrapError):
-    """The command line makes no sense."""
+    """The command line is wrong."""
 
     exit_code = 2
 
 
 class Refused(BootstrapError):
-    """Going on would risk data; nothing was written."""
+    """Continuing would risk data; nothing was written."""
 
     exit_code = 3
 
 
 class Misconfigured(BootstrapError):
-    """A setting, a file or a server is set up so that no retry can succeed."""
+    """A setting, a file or a server is configured so that no retry can succeed."""
 
     exit_code = 4
 
 
 class Interrupted(NotYet):
-    """A signal ended the run, at a place where nothing was left half told."""
+    """A signal ended the run at a point where no write was in progress."""
 
     def __init__(self, signal_name: str) -> None:
         message = f"{signal_name} ended the run"
-        reason = Reason(code="interrupted", message=message, remedy="run again: it goes on from here")
+        reason = Reason(code="interrupted", message=message, remedy="run again: the next run continues from here")
         super().__init__(message, reasons=(reason,))
 
 
 class ApiError(BootstrapError):
-    """Kubernetes did not answer in time, or with an error."""
+    """Kubernetes did not answer in time, or answered with an error."""
 
     exit_code = 1
 
 
 class NotFound(ApiError):
-    """There is no such object."""
+    """The object does not exist."""
 
 
 class Conflict(ApiError):
-    """The object is there already, or has changed since it was read."""
+    """The object exists already, or has changed since it was read."""
 
 
 class Forbidden(ApiError):
-    """The Job's account may not do that. Only whoever grants rights can change it."""
+    """The Job's account lacks the right for a request. A person has to grant it."""
 
     exit_code = 4
 
 
 class WireError(BootstrapError):
-    """The text that a server sent is not what its protocol promises."""
+    """The text that a server sent does not follow its protocol."""
 
     exit_code = 1

@@ -1,5 +1,5 @@
-"""What makes a cluster good, written apart from the planner: it shares only the nouns with it, so neither hides the
-other's mistakes. Success is claimed only when `violations` is empty; it is also the oracle of the tests.
+"""The invariants of a good cluster, written independently of the planner: the two share only nouns, so neither hides
+the other's mistakes. A run claims success only when `violations` is empty; it is also the oracle of the tests.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
 
-_AGAIN = "run `apply` again; it repairs what can be repaired and says what cannot"
+_AGAIN = "run apply: it repairs this, or names the reason why it cannot; plan shows the steps first"
 
 
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
-    """Everything that keeps `view` from being a good cluster of the declared shape, in words, node by node. Blank pods
-    beyond the shape are no part of it.
+    """Every invariant that does not hold, in words, node by node; empty for a good cluster of the declared shape. Blank
+    pods beyond the shape are not part of the cluster.
     """
     view = view.within(desired.nodes)
     return tuple(
         chain(
-            _absent(view),
+            _unreachable(view),
             _serving(view),
             _coverage(view),
             _same_owners(view),
@@ -32,7 +32,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
             _roles(view, desired),
             _replication(view),
             _epochs(view),
-            _strangers(view),
+            _unlisted(view),
             _open_slots(view),
             _settings(view, desired),
         )
@@ -43,20 +43,15 @@ def _bad(code: str, message: str, node: str | None = None, remedy: str = _AGAIN)
     return Reason(code=code, message=message, remedy=remedy, node=node)
 
 
-def _absent(view: ClusterView) -> Iterator[Reason]:
-    for unreachable in view.unreachable:
-        yield _bad(
-            "unreachable",
-            str(unreachable),
-            unreachable.pod,
-            "see why the pod does not answer: kubectl describe pod, kubectl logs",
-        )
+def _unreachable(view: ClusterView) -> Iterator[Reason]:
+    for peer in view.unreachable:
+        yield _bad("unreachable", str(peer), peer.pod, peer.remedy)
 
 
 def _serving(view: ClusterView) -> Iterator[Reason]:
     for node in view.nodes:
         if not node.serving:
-            yield _bad("not-serving", f"{node.pod} says cluster_state:fail", node.pod)
+            yield _bad("not-serving", f"{node.pod} reports cluster_state:fail", node.pod)
 
 
 def _coverage(view: ClusterView) -> Iterator[Reason]:
@@ -69,13 +64,12 @@ def _coverage(view: ClusterView) -> Iterator[Reason]:
 
 
 def _same_owners(view: ClusterView) -> Iterator[Reason]:
-    truth = {node.node_id: node.slots for node in view.nodes if node.slots}
+    owned = {node.node_id: node.slots for node in view.nodes if node.slots}
     for node in view.nodes:
-        told = {member.node_id: member.slots for member in node.members if member.slots}
-        if told != truth:
-            yield _bad(
-                "owners-disagree", f"{node.pod} names other owners of slots than the owners themselves", node.pod
-            )
+        reported = {member.node_id: member.slots for member in node.members if member.slots}
+        if reported != owned:
+            message = f"{node.pod} reports other owners of slots than the owners themselves"
+            yield _bad("owners-disagree", message, node.pod)
 
 
 def _links(view: ClusterView) -> Iterator[Reason]:
@@ -86,37 +80,44 @@ def _links(view: ClusterView) -> Iterator[Reason]:
             if line is None:
                 yield _bad("not-known", f"{node.pod} does not know {peer.pod}", node.pod)
             elif not line.connected:
-                yield _bad("link-down", f"{node.pod} has no link to {peer.pod}", node.pod)
+                yield _bad("link-down", f"{node.pod} has no link to {peer.pod}", node.pod, _check_bus(peer))
             elif line.address not in (peer.address, _announced(peer)):
-                yield _bad("link-elsewhere", f"{node.pod} looks for {peer.pod} at {line.address}", node.pod)
+                message = f"{node.pod} has the address {line.address} for {peer.pod}, which answers at {peer.address}"
+                yield _bad("link-elsewhere", message, node.pod)
             elif line.flags & {"fail", "fail?", "handshake", "noaddr"}:
                 flags = ",".join(sorted(line.flags))
-                yield _bad("suspected", f"{node.pod} takes {peer.pod} for {flags}", node.pod)
+                yield _bad("suspected", f"{node.pod} marks {peer.pod} as {flags}", node.pod, _check_bus(peer))
+
+
+def _check_bus(peer: Node) -> str:
+    return (
+        "run apply: it links the nodes again; if they stay apart, check whether a NetworkPolicy, firewall or service "
+        f"mesh blocks the cluster bus (port {peer.bus_port})"
+    )
 
 
 def _roles(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     if len(view.nodes) + len(view.unreachable) != desired.nodes:
-        yield _bad(
-            "number-of-pods", f"{len(view.nodes) + len(view.unreachable)} pods are listed, {desired.nodes} are declared"
-        )
+        message = f"{len(view.nodes) + len(view.unreachable)} pods are listed, {desired.nodes} are declared"
+        yield _bad("number-of-pods", message)
     masters = {node.node_id: node for node in view.nodes if node.role is Role.MASTER}
     if len(masters) != desired.shards:
         yield _bad("number-of-masters", f"{len(masters)} nodes are masters, {desired.shards} are declared")
     followers = Counter(node.myself.master_id for node in view.nodes if node.role is Role.REPLICA)
     for node_id, master in masters.items():
         if not master.slots:
-            yield _bad("master-without-slots", f"{master.pod} is a master and owns no slot", master.pod)
+            yield _bad("master-without-slots", f"{master.pod} is a master without slots", master.pod)
         if followers[node_id] != desired.replicas_per_shard:
             count = f"{followers[node_id]} replicas, {desired.replicas_per_shard} are declared"
             yield _bad("number-of-replicas", f"{master.pod} has {count}", master.pod)
     for node in view.nodes:
         for member in node.members:
-            if (there := _node(view, member.node_id)) and member.role is not there.role:
-                yield _bad("roles-disagree", f"{node.pod} takes {there.pod} for a {member.role.value}", node.pod)
+            if (peer := _node(view, member.node_id)) and member.role is not peer.role:
+                yield _bad("roles-disagree", f"{node.pod} reports {peer.pod} as a {member.role.value}", node.pod)
 
 
 def _replication(view: ClusterView) -> Iterator[Reason]:
-    """A replica's own word, its master's word, and the address that it copies from must agree."""
+    """What a replica reports, what its master reports, and the address from which it copies must agree."""
     for replica in view.nodes:
         if replica.role is Role.MASTER:
             if replica.replication.role is not Role.MASTER:
@@ -124,18 +125,16 @@ def _replication(view: ClusterView) -> Iterator[Reason]:
             continue
         master = _node(view, replica.myself.master_id)
         if master is None or master.role is not Role.MASTER:
-            yield _bad("replica-of-nobody", f"{replica.pod} follows a node that is no master here", replica.pod)
+            yield _bad("replica-of-nobody", f"{replica.pod} follows a node that is not a master here", replica.pod)
         elif not replica.replication.link_up:
-            yield _bad(
-                "replica-link-down", f"the link of {replica.pod} to its master {master.pod} is down", replica.pod
-            )
+            message = f"the replication link of {replica.pod} to its master {master.pod} is down"
+            yield _bad("replica-link-down", message, replica.pod)
         elif replica.replication.master not in (None, master.address, _announced(master)):
-            where = replica.replication.master
-            yield _bad("replication", f"{replica.pod} copies from {where}, which is not {master.pod}", replica.pod)
-        elif _seen_online(master) < _followers(view, master):
-            yield _bad(
-                "replica-not-online", f"{master.pod} does not yet count all of its replicas as online", master.pod
-            )
+            address = replica.replication.master
+            yield _bad("replication", f"{replica.pod} copies from {address}, which is not {master.pod}", replica.pod)
+        elif _online_replicas(master) < _followers(view, master):
+            message = f"{master.pod} does not yet report all of its replicas as online"
+            yield _bad("replica-not-online", message, master.pod)
 
 
 def _epochs(view: ClusterView) -> Iterator[Reason]:
@@ -145,26 +144,26 @@ def _epochs(view: ClusterView) -> Iterator[Reason]:
             yield _bad("equal-epochs", f"{count} masters have the config epoch {epoch}")
 
 
-def _strangers(view: ClusterView) -> Iterator[Reason]:
-    here = {node.node_id for node in view.nodes}
+def _unlisted(view: ClusterView) -> Iterator[Reason]:
+    listed = {node.node_id for node in view.nodes}
     for node in view.nodes:
         for member in node.members:
-            if member.node_id not in here and not member.in_handshake:
-                yield _bad(
-                    "unlisted-member", f"{node.pod} knows {member.node_id}, which no listed pod carries", node.pod
-                )
+            if member.node_id not in listed and not member.in_handshake:
+                message = f"{node.pod} lists the member {member.node_id}, which is the id of no listed pod"
+                yield _bad("unlisted-member", message, node.pod)
 
 
 def _open_slots(view: ClusterView) -> Iterator[Reason]:
     for node in view.nodes:
         if node.myself.migrating or node.myself.importing:
-            yield _bad("open-slots", f"{node.pod} has slots that are half moved", node.pod)
+            message = f"{node.pod} has open slots (migrating or importing), left by an unfinished move"
+            yield _bad("open-slots", message, node.pod)
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Reason]:
     for node in view.nodes:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
-            drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
+            drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield _bad("timeout-drift", drift, node.pod)
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
@@ -176,11 +175,11 @@ def _node(view: ClusterView, node_id: NodeId | None) -> Node | None:
 
 
 def _announced(node: Node) -> Address | None:
-    """A node may announce another address than the one it was reached at."""
+    """The address that a node announces, which may differ from the one at which it answers."""
     return node.myself.address
 
 
-def _seen_online(master: Node) -> int:
+def _online_replicas(master: Node) -> int:
     return len(master.replication.online_replicas)
 
 

@@ -1,6 +1,6 @@
-"""Clusters to start a test from, built on the fake cluster's state: whole, half-there, or as a scenario file says.
+"""Clusters to start a test from, built on the fake cluster: healthy, partly formed, or as a scenario file describes.
 
-Nothing here gossips by itself: `share` is the one gossip there is, and it is perfect. When the planner's words change,
+Nothing here gossips by itself: `gossip` is perfect and happens only when it is called. When the planner's words change,
 `python -m tests.builders` writes them into the scenario files.
 """
 
@@ -47,7 +47,7 @@ def shape(shards: int = 3, replicas: int = 1, timeout_ms: int | None = 5000) -> 
 
 
 def formed(desired: Desired) -> FakeCluster:
-    """A good cluster of that shape, as a forming leaves it."""
+    """A good cluster of that shape, as a forming run leaves it."""
     cluster = FakeCluster(desired.nodes, timeout_ms=desired.timeout_ms or 5000)
     for node, slots in zip(cluster.nodes, even_split(desired.shards), strict=False):
         node.slots = slots
@@ -69,13 +69,13 @@ def introduce(nodes: Iterable[FakeNode]) -> None:
 
 
 def partition(one: FakeNode, other: FakeNode) -> None:
-    """Neither knows the other."""
+    """Neither of the two knows the other one."""
     one.known.pop(other.node_id, None)
     other.known.pop(one.node_id, None)
 
 
 def gossip(cluster: FakeCluster) -> None:
-    """Perfect gossip: what a node says of itself reaches everyone who knows it."""
+    """Perfect gossip: what a node reports about itself reaches every node that knows it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     for node in cluster.nodes:
         node.handshakes.clear()
@@ -85,7 +85,7 @@ def gossip(cluster: FakeCluster) -> None:
 
 
 def apply_step(step: Step, cluster: FakeCluster) -> None:
-    """The step is done and everyone has heard of it. Raises AssertionError when the servers would not take it."""
+    """The step is done and every node knows of it. Raises AssertionError where the servers would reject it."""
     by_id = {node.node_id: node for node in cluster.nodes}
     match step:
         case Meet():
@@ -93,7 +93,7 @@ def apply_step(step: Step, cluster: FakeCluster) -> None:
         case AwaitMesh():
             introduce(cluster.nodes)
         case Announce():
-            pass  # everyone hears of everything below
+            pass  # the perfect gossip below announces everything
         case AwaitAgreement():
             for one, other in permutations(cluster.nodes, 2):
                 if one.epoch < other.epoch:  # the higher epoch wins a slot that both claim
@@ -137,11 +137,11 @@ def with_node(view: ClusterView, ordinal: int, **changes: Any) -> ClusterView:
     )
 
 
-def with_line(view: ClusterView, teller: int, about: int, **changes: Any) -> ClusterView:
+def with_line(view: ClusterView, reporter: int, about: int, **changes: Any) -> ClusterView:
     """The view with one line of one node's CLUSTER NODES changed."""
     node_id = view.nodes[about].node_id
-    members = (replace(m, **changes) if m.node_id == node_id else m for m in view.nodes[teller].members)
-    return with_node(view, teller, members=tuple(members))
+    members = (replace(m, **changes) if m.node_id == node_id else m for m in view.nodes[reporter].members)
+    return with_node(view, reporter, members=tuple(members))
 
 
 STRANGER = "f" * 40
@@ -149,14 +149,14 @@ STRANGER = "f" * 40
 
 @dataclass
 class Scenario:
-    """A state of a cluster, the shape that is wanted, and what the planner says to it.
+    """A state of a cluster, the declared shape, and the expected plan or refusal.
 
-    The file: a sentence, the state, a line `=>`, the expected words. The state's lines are `shape: S R [timeout]`, one
-    line a pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1`, `open=93<1`,
-    `held=93:5` for five keys in slot 93, which `keys` has to count too), and who knows whom (`known: all`,
-    `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). `serving: all` and
-    `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that no pod carries, and that answers elsewhere) are
-    optional; `3: replica of lost offset=7 down=60` follows the stranger.
+    The file: a sentence, the state, a line `=>`, the expected text. The state's lines are `shape: S R [timeout]`, one
+    line per pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1` for migrating,
+    `open=93<1` for importing, `held=93:5` for five keys in slot 93, which `keys` has to count too), and which nodes
+    know each other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
+    `serving: all` and `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and
+    answers elsewhere); `3: replica of lost offset=7 down=60` follows the stranger.
     """
 
     name: str
@@ -171,38 +171,38 @@ class Scenario:
 
 
 def scenario(path: Path) -> Scenario:
-    """Reads one scenario file; a line that means nothing is an error."""
+    """Reads one scenario file; an unknown line is an error."""
     state, _, expected = path.read_text(encoding="utf-8").partition("\n=>\n")
     lines = [line.split(":", 1) for line in state.splitlines()[1:] if line.strip()]
-    told = {name.strip(): rest.split() for name, rest in lines}
-    shards, replicas, *timeout = (int(number) for number in told.pop("shape"))
+    fields = {name.strip(): rest.split() for name, rest in lines}
+    shards, replicas, *timeout = (int(number) for number in fields.pop("shape"))
     result = Scenario(path.stem, expected.strip(), shape(shards, replicas, timeout[0] if timeout else None))
-    config = dict(word.split("=", 1) for word in told.pop("config", []))
+    config = dict(word.split("=", 1) for word in fields.pop("config", []))
     result.desired = replace(result.desired, config=config)
-    pods = {int(name): told.pop(name) for name in list(told) if name.isdecimal()}
+    pods = {int(name): fields.pop(name) for name in list(fields) if name.isdecimal()}
     result.cluster = cluster = FakeCluster(len(pods), timeout_ms=timeout[0] if timeout else 15000)
     for ordinal, words in pods.items():
         _describe(result, ordinal, words)
-    for one, arrow, other in _pairs(told.pop("known", []), len(pods)):
+    for one, arrow, other in _pairs(fields.pop("known", []), len(pods)):
         cluster[one].known[cluster[other].node_id] = Known(cluster[other].address, connected=True)
         if arrow == "-":
             cluster[other].known[cluster[one].node_id] = Known(cluster[one].address, connected=True)
     gossip(cluster)
-    for ordinal in _ordinals(told.pop("serving", []), len(pods)):
+    for ordinal in _ordinals(fields.pop("serving", []), len(pods)):
         cluster[ordinal].serving = True
-    if stranger := told.pop("stranger", None):
+    if stranger := fields.pop("stranger", None):
         slots, flags = slots_of(stranger[1].removeprefix("slots=")), frozenset({"noaddr"} & set(stranger))
         result.alive_elsewhere = frozenset({STRANGER} if "elsewhere" in stranger else ())
         for node in cluster.nodes:
             if node.known:
                 node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
-    assert not told, f"{path.name}: {told}"
+    assert not fields, f"{path.name}: {fields}"
     return result
 
 
 def slots_of(text: str) -> SlotSet:
     """`0-5460,7` as a set; `none` is empty."""
-    pairs = (partition.partition("-")[::2] for partition in text.split(",") if text != "none")
+    pairs = (pair.partition("-")[::2] for pair in text.split(",") if text != "none")
     return SlotSet.of(*((int(first), int(last or first)) for first, last in pairs))
 
 
@@ -260,8 +260,8 @@ def shuffled(view: ClusterView, seed: int) -> ClusterView:
 
 @st.composite
 def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
-    """Somewhere on the way from nothing to a cluster: of each phase a random part was done, gossip went some way, and
-    the run was killed. Now and then a node holds keys, a timeout was changed, or two nodes lost each other.
+    """A cluster that is partly formed: of each phase a random part was done, gossip had some time, and the run was
+    killed. Sometimes a node holds keys, a timeout was changed, or two nodes lost contact.
     """
     desired = shape(draw(st.integers(3, 4)), draw(st.integers(0, 2)), draw(st.sampled_from([None, 5000])))
     chance = random.Random(draw(st.integers(0, 2**32)))
@@ -277,19 +277,19 @@ def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
         for _ in range(draw(st.sampled_from([0, 1, 2, 30]))):
             cluster.sleep(0.1)
     for _ in range(draw(st.integers(0, 2))):
-        _hurt(cluster, chance)
+        _damage(cluster, chance)
     return cluster, desired
 
 
-_HURTS = (
-    *("keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "belief", "stale"),
-    *("half moved", "unowned", "lost"),
+_DAMAGES = (
+    *("keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "reported master", "reported slots"),
+    *("open slot", "unowned", "lost"),
 )
 
 
-def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
+def _damage(cluster: FakeCluster, chance: random.Random) -> None:
     one, other = chance.sample(cluster.nodes, 2)
-    match chance.choice(_HURTS):
+    match chance.choice(_DAMAGES):
         case "keys":
             one.keys = chance.randint(1, 99)
         case "timeout":
@@ -307,13 +307,13 @@ def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
         case "follow":
             if one.master:
                 one.master = other.node_id
-        case "belief":
+        case "reported master":
             if known := one.known.get(other.node_id):
                 known.master = None if known.master else one.node_id
-        case "stale":
+        case "reported slots":
             if known := one.known.get(other.node_id):
                 known.slots = SlotSet()
-        case "half moved":
+        case "open slot":
             slot = chance.choice([slot for slot, _ in one.slots.ranges] or [0])
             one.migrating, other.importing = {slot: other.node_id}, {slot: one.node_id} if chance.random() < 0.7 else {}
             for node in chance.sample([one, other], chance.randint(0, 2)):
@@ -327,8 +327,18 @@ def _hurt(cluster: FakeCluster, chance: random.Random) -> None:
             cluster.nodes[one.ordinal] = cluster._blank(one.ordinal)
 
 
+def steps_of(decision: Plan | Refusal) -> list[Step]:
+    """All steps of a plan, in order; none for a refusal."""
+    return [step for phase in decision.phases for step in phase.steps] if isinstance(decision, Plan) else []
+
+
+def codes(decision: Plan | Refusal) -> set[str]:
+    """The codes of a refusal; none for a plan."""
+    return {reason.code for reason in decision.reasons} if isinstance(decision, Refusal) else set()
+
+
 def decision_text(view: ClusterView, desired: Desired) -> str:
-    """What the planner says, as the scenario files hold it."""
+    """The plan or the refusal as the scenario files have it."""
     decision = plan(view, desired)
     if isinstance(decision, Plan):
         return plan_text(decision, view)
@@ -337,7 +347,7 @@ def decision_text(view: ClusterView, desired: Desired) -> str:
 
 
 def rewrite(folder: Path) -> None:
-    """Puts the planner's present words into every scenario file of a folder, for a person to read in the diff."""
+    """Writes the planner's present words into every scenario file of a folder, for a person to review as a diff."""
     for path in sorted(folder.glob("*.txt")):
         found = scenario(path)
         state = path.read_text(encoding="utf-8").partition("\n=>")[0]

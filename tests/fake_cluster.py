@@ -1,7 +1,7 @@
-"""A cluster in memory that keeps the servers' rules and gossips as slowly as it is told to.
+"""A cluster in memory that follows the servers' rules and gossips as slowly as a test wants.
 
-Not a mock: it accepts and rejects the same commands as a server, nodes learn only what a packet brought them, packets
-get lost, a MEET may reach one side only, a master waits out its rejoin delay, and a replica's copy takes its time. Time
+Not a mock: it accepts and rejects the same commands as a server, nodes learn only what a packet brings them, packets
+get lost, a MEET may reach one side only, a master waits for its rejoin delay, and a replica's copy takes time. Time
 passes only in `sleep`, in ticks of 0.1 s, as in the servers' own cron. It is `World` and `Clock` in one.
 """
 
@@ -47,7 +47,7 @@ REJOIN_DELAY_MAX_MS = 5000
 
 @dataclass
 class Known:
-    """What one node believes of another."""
+    """What one node knows about another."""
 
     address: Address
     slots: SlotSet = field(default_factory=SlotSet)
@@ -60,7 +60,7 @@ class Known:
 
 @dataclass
 class FakeNode:
-    """One server: its own facts and its beliefs."""
+    """One server: its own facts, and what it knows about others."""
 
     pod: str
     ordinal: int
@@ -75,15 +75,15 @@ class FakeNode:
     link_up: bool = True
     copy_ticks: int = 0
     lost_ticks: int = 0
-    """How long its master has been gone."""
+    """For how long its master has been lost."""
     minority_at: float = 0.0
     alive: bool = True
     known: dict[NodeId, Known] = field(default_factory=dict)
     banned: dict[NodeId, float] = field(default_factory=dict)
-    """Forgotten ids, and when: gossip does not bring them back for 60 s."""
+    """Forgotten ids, and when: gossip does not restore them for 60 s."""
     offset: int = 0
     hangs: bool = False
-    """Its link to its master stays down until it is told to connect anew."""
+    """Its link to its master stays down until it gets a Reattach."""
     config: dict[str, str] = field(default_factory=dict)
     in_slot: dict[int, int] = field(default_factory=dict)
     """Keys in slots of interest; they are counted in `keys` as well."""
@@ -95,7 +95,7 @@ class FakeNode:
 
 
 class Killed(BaseException):
-    """The run was killed at this write; not an Exception, so that nothing on the way can swallow it."""
+    """The run was killed at this write; not an Exception, so that no handler on the way catches it."""
 
 
 class FakeCluster:
@@ -110,7 +110,7 @@ class FakeCluster:
         self.rejected: list[Rejected] = []
         self.lowest_timeout_ms = timeout_ms
         self.kill_at: int | None = None
-        """Number of the write at which the run is killed; negative numbers never come."""
+        """Number of the write at which the run is killed; None for never."""
         self.kill_before = True
 
     def _blank(self, ordinal: int, timeout_ms: int = 5000) -> FakeNode:
@@ -131,13 +131,13 @@ class FakeCluster:
         return self.time
 
     def sleep(self, seconds: float) -> None:
-        """At least one tick: a caller who sleeps too shortly must still see time pass."""
+        """At least one tick: time passes for a caller with a shorter sleep, too."""
         for _ in range(max(1, round(seconds / TICK_S))):
             self.time += TICK_S
             self._tick()
 
     def check(self) -> None:
-        """Nobody stops a run of the tests by a signal."""
+        """No signal stops a run of the tests."""
 
     # World
 
@@ -145,9 +145,9 @@ class FakeCluster:
         alive = [node for node in self.nodes if node.alive]
         dead = [node for node in self.nodes if not node.alive]
         view = ClusterView(nodes=tuple(self._facts(node) for node in alive))
-        asked = view.slots_to_count()
+        slots = view.slots_to_count()
         return ClusterView(
-            nodes=tuple(replace(n, keys_in=self._keys_in(n, asked)) for n in view.nodes),
+            nodes=tuple(replace(n, keys_in=self._keys_in(n, slots)) for n in view.nodes),
             unreachable=tuple(
                 UnreachablePeer(
                     pod=n.pod, ordinal=n.ordinal, why=UnreachableReason.CONNECTION_REFUSED, address=n.address
@@ -156,17 +156,17 @@ class FakeCluster:
             ),
         )
 
-    def _keys_in(self, node: Node, asked: SlotSet) -> dict[int, int]:
-        return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in asked}
+    def _keys_in(self, node: Node, slots: SlotSet) -> dict[int, int]:
+        return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in slots}
 
     def refresh(self) -> ClusterView:
-        """Like the real one it counts the keys of half-moved slots alone."""
+        """Like the real one, it counts the keys of open slots alone."""
         view = self.look()
-        moving = view.open_slots()
+        open_slots = view.open_slots()
         return replace(
             view,
             nodes=tuple(
-                replace(n, keys_in={s: keys for s, keys in n.keys_in.items() if s in moving}) for n in view.nodes
+                replace(n, keys_in={s: keys for s, keys in n.keys_in.items() if s in open_slots}) for n in view.nodes
             ),
         )
 
@@ -228,7 +228,7 @@ class FakeCluster:
             case SetSlotState() | SetSlotOwner() | MoveKeys() | TakeSlot() | CloseSlot():
                 return self._move_slot(write, by_id)
             case ManualFailover():
-                return self._hand_over(by_id[write.candidate])
+                return self._manual_failover(by_id[write.candidate])
             case Leave():
                 return self._leave(by_id[write.node])
             case Provision():
@@ -238,7 +238,7 @@ class FakeCluster:
             case CancelMigration():
                 pass  # nothing migrates by itself here
             case MoveSlots():
-                raise TypeError("slots are moved in pieces: see `move`")
+                raise TypeError("slots move in pieces: see `move`")
         return ""
 
     def _leave(self, node: FakeNode) -> str:
@@ -249,7 +249,7 @@ class FakeCluster:
         self.nodes[self.nodes.index(node)] = fresh
         return ""
 
-    def _hand_over(self, candidate: FakeNode) -> str:
+    def _manual_failover(self, candidate: FakeNode) -> str:
         master = next((node for node in self.nodes if node.node_id == candidate.master and node.alive), None)
         if master is None or not candidate.link_up:
             return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
@@ -373,25 +373,21 @@ class FakeCluster:
                 del node.handshakes[address]
             elif peer is not None and peer is not node and self._arrives():
                 del node.handshakes[address]
-                if peer.node_id in node.known:  # a MEET between acquaintances is a packet like any other
+                if peer.node_id in node.known:  # a MEET between nodes that know each other is a packet like any other
                     self._packet(node, peer)
                 node.known.setdefault(peer.node_id, Known(address)).address = address
                 if self._arrives():  # else the introducer knows the newcomer, and not the other way round
                     peer.known.setdefault(node.node_id, Known(node.address)).address = node.address
 
     def _packet(self, sender: FakeNode, receiver: FakeNode) -> None:
-        """The header tells the sender's own facts; the gossip section tells of two others whom it knows."""
+        """The header has the sender's own facts; the gossip section has two other nodes that it knows."""
         sender.known[receiver.node_id].connected = sender.known[receiver.node_id].address == receiver.address
-        belief = receiver.known.get(sender.node_id)
-        if belief is None:
+        known_sender = receiver.known.get(sender.node_id)
+        if known_sender is None:
             return
-        imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # gossip goes past these
-        belief.address, belief.master, belief.epoch, belief.slots = (
-            sender.address,
-            sender.master,
-            sender.epoch,
-            sender.slots - (imported - belief.slots),
-        )
+        imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
+        known_sender.address, known_sender.master, known_sender.epoch = sender.address, sender.master, sender.epoch
+        known_sender.slots = sender.slots - (imported - known_sender.slots)
         if (
             sender.epoch == receiver.epoch
             and not (sender.master or receiver.master)
@@ -404,28 +400,28 @@ class FakeCluster:
                 known.slots -= claimed
         if receiver.epoch < sender.epoch and not sender.master:
             self._lose(receiver, receiver.slots & sender.slots)
-        for told in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
-            if receiver.banned.get(told, -60.0) + 60.0 > self.time:
+        for node_id in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
+            if receiver.banned.get(node_id, -60.0) + 60.0 > self.time:
                 continue
-            if told != receiver.node_id and told not in receiver.known:
-                receiver.handshakes.setdefault(sender.known[told].address, self.time)
+            if node_id != receiver.node_id and node_id not in receiver.known:
+                receiver.handshakes.setdefault(sender.known[node_id].address, self.time)
 
     def _lose(self, node: FakeNode, slots: SlotSet) -> None:
-        """A node that hears of a newer owner gives its slots up, and drops the keys that it still holds of them."""
+        """A node that learns of a newer owner gives its slots up, and deletes the keys that it still has of them."""
         node.slots -= slots
         for slot in slots & SlotSet.of(*((slot, slot) for slot in node.in_slot)):
             node.keys -= node.in_slot.pop(slot)
 
     def _cron(self, node: FakeNode) -> None:
-        here = {each.node_id for each in self.nodes if each.alive}
+        alive = {each.node_id for each in self.nodes if each.alive}
         for known_id, known in node.known.items():
-            known.connected = known.connected and known_id in here
+            known.connected = known.connected and known_id in alive
         known_master = node.known.get(node.master or "")
-        connected = node.master in here and known_master is not None and known_master.connected
+        connected = node.master in alive and known_master is not None and known_master.connected
         if connected and not (node.link_up or node.copy_ticks or node.hangs):
             node.copy_ticks = self.random.randint(1, 8)  # its master's new address has become known
         master = node.known.get(node.master or "")
-        if master is not None and node.master not in here:
+        if master is not None and node.master not in alive:
             node.link_up, node.lost_ticks = False, node.lost_ticks + 1
             if master.slots and node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1 and self._votes(node):
                 self._promote(node)
@@ -445,7 +441,7 @@ class FakeCluster:
         waited = node.master is not None or self.time - node.minority_at >= delay_s
         node.serving = covered and quorum and (node.serving or waited)
 
-    # What a look finds
+    # Observation
 
     def _facts(self, node: FakeNode) -> Node:
         by_id = {other.node_id: other for other in self.nodes}
@@ -490,7 +486,7 @@ class FakeCluster:
         )
 
     def _handshake(self, address: Address) -> Member:
-        """A handshake's id is random and another one at each look: whoever acts on it is found out."""
+        """The id of a handshake is random and differs at each look, so a step that uses it fails a test."""
         return Member(
             node_id=f"{self.random.getrandbits(160):040x}",
             address=address,
@@ -503,10 +499,10 @@ class FakeCluster:
 
 
 class FakeTransfer:
-    """Slots on their way, a few at a time and by the servers' own protocol, so that a kill finds them half moved."""
+    """Moves slots, a few at a time and by the servers' own protocol, so that a kill leaves open slots."""
 
     SLOTS_AT_ONCE = 2
-    """Of those that hold keys; the others cost nothing."""
+    """Slots with keys per advance; slots without keys move immediately."""
 
     def __init__(self, cluster: FakeCluster, moves: Sequence[MoveSlots]) -> None:
         self._cluster = cluster
@@ -531,7 +527,7 @@ class FakeTransfer:
         self._cluster.sleep(TICK_S)
 
     def close(self) -> None:
-        """What is half moved stays so."""
+        """Open slots stay open."""
 
     def _advance(self, move: MoveSlots, left: SlotSet) -> SlotSet:
         by_id = {node.node_id: node for node in self._cluster.nodes if node.alive}
@@ -550,19 +546,19 @@ class FakeTransfer:
         return left - through
 
     def _move_one(self, slot: int, source: FakeNode, target: FakeNode) -> str:
-        here, there = source.node_id, target.node_id
-        self._told(SetSlotState(node=there, slot=slot, other=here, importing=True))
-        self._told(SetSlotState(node=here, slot=slot, other=there, importing=False))
+        source_id, target_id = source.node_id, target.node_id
+        self._send(SetSlotState(node=target_id, slot=slot, other=source_id, importing=True))
+        self._send(SetSlotState(node=source_id, slot=slot, other=target_id, importing=False))
         while source.in_slot.get(slot):
-            move = MoveKeys(source=here, target=there, slot=slot, address=target.address, databases=(0,))
-            if why := self._told(move):
+            move = MoveKeys(source=source_id, target=target_id, slot=slot, address=target.address, databases=(0,))
+            if why := self._send(move):
                 return why
-        self._told(TakeSlot(node=there, slot=slot))
+        self._send(TakeSlot(node=target_id, slot=slot))
         source.slots -= SlotSet.of((slot, slot))
-        self._told(CloseSlot(node=here, slot=slot))
+        self._send(CloseSlot(node=source_id, slot=slot))
         return ""
 
-    def _told(self, write: Write) -> str:
+    def _send(self, write: Write) -> str:
         rejected = self._cluster.send([write], ClusterView())
         return rejected[0].why if rejected else ""
 

@@ -30,29 +30,29 @@ def codes(view: ClusterView, desired: Desired) -> list[str]:
 @given(st.integers(3, 8), st.integers(0, 3))
 @settings(deadline=None, max_examples=20)
 def test_a_good_cluster_of_any_shape_has_no_violation(shards: int, replicas: int) -> None:
-    """Everything that `verify` asks for holds."""
+    """Every invariant holds."""
     desired = shape(shards, replicas)
     assert violations(formed(desired).look(), desired) == ()
 
 
-def test_nothing_at_all_is_not_a_good_cluster() -> None:
-    """An empty view proves nothing."""
+def test_an_empty_view_is_not_a_good_cluster() -> None:
+    """Where no node answers, nothing is proved."""
     assert codes(ClusterView(), shape()) == ["number-of-masters", "number-of-pods", "slots-uncovered"]
 
 
 def one_slot_less(view: ClusterView) -> ClusterView:
-    """Everybody agrees that nobody owns slot 0."""
+    """All nodes agree that slot 0 has no owner."""
     slots = SlotSet.of((1, 5460))
-    for teller in range(len(view.nodes)):
-        view = with_line(view, teller, 0, slots=slots)
+    for reporter in range(len(view.nodes)):
+        view = with_line(view, reporter, 0, slots=slots)
     return view
 
 
 def one_slot_twice(view: ClusterView) -> ClusterView:
-    """Everybody agrees that two own slot 0."""
+    """All nodes agree that slot 0 has two owners."""
     slots = SlotSet.of((0, 0), (5461, 10922))
-    for teller in range(len(view.nodes)):
-        view = with_line(view, teller, 1, slots=slots)
+    for reporter in range(len(view.nodes)):
+        view = with_line(view, reporter, 1, slots=slots)
     return view
 
 
@@ -60,9 +60,9 @@ def equal_epochs(view: ClusterView) -> ClusterView:
     return with_line(view, 0, 0, config_epoch=2)
 
 
-def without_line(view: ClusterView, teller: int, about: int) -> ClusterView:
+def without_line(view: ClusterView, reporter: int, about: int) -> ClusterView:
     node_id = view.nodes[about].node_id
-    return with_node(view, teller, members=tuple(m for m in view.nodes[teller].members if m.node_id != node_id))
+    return with_node(view, reporter, members=tuple(m for m in view.nodes[reporter].members if m.node_id != node_id))
 
 
 def with_stranger(view: ClusterView) -> ClusterView:
@@ -87,13 +87,13 @@ BROKEN: dict[str, tuple[Callable[[ClusterView], ClusterView], list[str]]] = {
     "a node does not serve": (lambda v: with_node(v, 4, serving=False), ["not-serving"]),
     "a slot has no owner": (one_slot_less, ["slots-uncovered"]),
     "a slot has two owners": (one_slot_twice, ["slots-claimed-twice"]),
-    "a node names another owner": (lambda v: with_line(v, 5, 0, slots=SlotSet()), ["owners-disagree"]),
+    "a node reports another owner": (lambda v: with_line(v, 5, 0, slots=SlotSet()), ["owners-disagree"]),
     "a node does not know another": (lambda v: without_line(v, 3, 5), ["not-known"]),
     "a link is down in one direction": (lambda v: with_line(v, 3, 5, connected=False), ["link-down"]),
     "a node is suspected": (lambda v: with_line(v, 3, 5, flags=REPLICA | {"fail?"}), ["suspected"]),
-    "a node is taken for failed": (lambda v: with_line(v, 3, 5, flags=REPLICA | {"fail"}), ["suspected"]),
+    "a node is marked as failed": (lambda v: with_line(v, 3, 5, flags=REPLICA | {"fail"}), ["suspected"]),
     "a node has no address": (lambda v: with_line(v, 3, 5, flags=REPLICA | {"noaddr"}), ["suspected"]),
-    "a node takes another for a master": (
+    "a node reports another as a master": (
         lambda v: with_line(v, 3, 5, flags=frozenset({"master"})),
         ["roles-disagree"],
     ),
@@ -101,31 +101,31 @@ BROKEN: dict[str, tuple[Callable[[ClusterView], ClusterView], list[str]]] = {
     "a replica copies from elsewhere": (lambda v: replication(v, 4, master=Address("10.0.0.1", 6379)), ["replication"]),
     "a master replicates": (lambda v: replication(v, 0, role=Role.REPLICA), ["replication"]),
     "a master misses a replica": (lambda v: replication(v, 0, online_replicas=()), ["replica-not-online"]),
-    "two masters have one epoch": (equal_epochs, ["equal-epochs"]),
-    "a member is carried by no pod": (with_stranger, ["unlisted-member"]),
-    "a slot is on its way out": (lambda v: with_line(v, 0, 0, migrating=((1, "f" * 40),)), ["open-slots"]),
-    "a slot is on its way in": (lambda v: with_line(v, 0, 0, importing=((9000, "f" * 40),)), ["open-slots"]),
+    "two masters have the same epoch": (equal_epochs, ["equal-epochs"]),
+    "a member is not a listed pod": (with_stranger, ["unlisted-member"]),
+    "a slot is migrating": (lambda v: with_line(v, 0, 0, migrating=((1, "f" * 40),)), ["open-slots"]),
+    "a slot is importing": (lambda v: with_line(v, 0, 0, importing=((9000, "f" * 40),)), ["open-slots"]),
     "a timeout drifted": (lambda v: with_node(v, 2, timeout_ms=15000), ["timeout-drift"]),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_one_broken_invariant_is_named_alone(name: str) -> None:
-    """Each rule sees its own fault and no other."""
+    """Each rule reports its own fault and no other."""
     spoil, expected = BROKEN[name]
     assert codes(spoil(formed(shape()).look()), shape()) == expected
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_said_in_words_with_a_remedy(name: str) -> None:
-    """A person at night reads what, where and what to do."""
+def test_a_broken_invariant_has_a_message_and_a_remedy(name: str) -> None:
+    """A person on call reads what is wrong, where, and what to do."""
     for reason in violations(BROKEN[name][0](formed(shape()).look()), shape()):
         assert reason.message
         assert reason.remedy
 
 
-def test_every_node_must_agree_on_the_shape() -> None:
-    """A replica too many here is one too few there, and an empty master is none of the declared ones."""
+def test_replicas_and_masters_are_counted() -> None:
+    """A surplus replica of one shard is missing in another, and a master without slots is not a declared one."""
     cluster = formed(shape())
     cluster[4].master = cluster[0].node_id
     gossip(cluster)
@@ -136,7 +136,7 @@ def test_every_node_must_agree_on_the_shape() -> None:
     assert codes(cluster.look(), shape()) == expected
 
 
-def test_a_replica_of_a_replica_follows_nobody() -> None:
+def test_a_replica_of_a_replica_has_no_master() -> None:
     """Redis allows it for a moment; a copy of a copy is not what was declared."""
     cluster = formed(shape())
     cluster[5].master = cluster[4].node_id
@@ -144,15 +144,15 @@ def test_a_replica_of_a_replica_follows_nobody() -> None:
     assert codes(cluster.look(), shape()) == ["number-of-replicas", "replica-of-nobody"]
 
 
-def test_a_timeout_that_is_not_declared_or_not_known_is_no_drift() -> None:
-    """None is "leave alone" on one side and "cannot be read" on the other."""
+def test_a_timeout_that_is_not_declared_or_not_known_is_not_a_drift() -> None:
+    """None means "leave alone" in the shape and "cannot be read" in the view."""
     view = formed(shape()).look()
     assert violations(with_node(view, 0, timeout_ms=None), shape()) == ()
     assert violations(with_node(view, 0, timeout_ms=15000), shape(timeout_ms=None)) == ()
 
 
-def test_a_master_that_is_reached_elsewhere_than_it_announces_is_the_same() -> None:
-    """Port-forwarded or dual-stack: the replica names the announced address."""
+def test_a_master_that_is_reached_at_another_address_than_it_announces_is_the_same() -> None:
+    """Port-forwarded or dual-stack: the replica reports the announced address."""
     view = with_node(formed(shape()).look(), 0, address=Address("fd00::1", 6379))
     assert violations(view, shape()) == ()
 
@@ -160,7 +160,7 @@ def test_a_master_that_is_reached_elsewhere_than_it_announces_is_the_same() -> N
 @given(half_formed())
 @settings(deadline=None, max_examples=150)
 def test_planner_and_verify_agree_on_what_is_good(state: tuple[FakeCluster, Desired]) -> None:
-    """A good cluster needs no step, and a plan without a step leaves only what gossip alone can mend."""
+    """A good cluster needs no step, and a plan without steps leaves only violations that gossip alone can resolve."""
     cluster, desired = state
     view = cluster.look()
     decision, bad = plan(view, desired), codes(view, desired)
@@ -171,11 +171,11 @@ def test_planner_and_verify_agree_on_what_is_good(state: tuple[FakeCluster, Desi
 
 
 BY_GOSSIP_ALONE = {"roles-disagree", "replica-not-online", "equal-epochs", "owners-disagree"}
-"""What `verify` sees and no write could hasten: the run waits for it."""
+"""Violations that no write could resolve sooner: the run waits for gossip."""
 
 
-def test_a_view_that_owns_everything_in_one_node_is_not_three_shards() -> None:
-    """Coverage is not shape."""
+def test_one_node_that_owns_all_slots_is_not_three_shards() -> None:
+    """All slots are covered, and the shape is wrong."""
     cluster = formed(shape(3, 0))
     for node in cluster.nodes:
         node.slots = SlotSet()

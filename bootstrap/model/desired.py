@@ -1,4 +1,4 @@
-"""TODO"""
+"""The shape that a person has declared: shards, replicas and settings, and the losses that the person has accepted."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ class Desired:
     shards: int
     replicas_per_shard: int
     timeout_ms: int | None = None
-    """The declared cluster-node-timeout, milliseconds; None: leave timeouts alone."""
+    """The declared cluster-node-timeout, milliseconds; None leaves the servers' timeouts alone."""
     config: Mapping[str, str] = field(default_factory=dict)
-    """Further `cluster-…` settings that every node should have."""
+    """Further `cluster-…` settings that every node should have, values by name."""
     replace_replicas: str = "off"
-    """`on`: a replica too close to its master changes places with another, never leaving a shard without a linked one;
-    `with-a-gap`: also where each shard has one replica, and one is without while the copies run; `off`: it is told.
+    """`on`: a replica too close to its master is swapped with another one, and no shard is ever without a linked
+    replica. `with-a-gap`: also where each shard has one replica; one shard is without a replica while the copies run.
+    `off`: such replicas are only reported.
     """
     rebalance: str = "auto"
     """`auto`: slots move where a shard is off its share by more than the threshold; `on`: by more than one slot; `off`:
-    only to a master that has none, or from one that is to have none.
+    only to a master without slots, or from one that is to be drained.
     """
     threshold_percent: float = 10.0
-    """Percent of its share that a shard may be off."""
+    """By how much of its share, in percent, a shard may be off."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """How much of the slots the shards of some pods should have, relative to 1, by pod."""
+    """The weight of the shards of some pods when slots are shared out, by pod; 1 for all others."""
     without_copies: bool = False
-    """A person has accepted that shards which had replicas are to have none; see `accept_loss`."""
+    """A person has accepted that shards which have replicas lose them all; see `accept_loss`."""
     accept_loss: str = ""
-    """The fingerprint of the cluster whose lost slots may be given to others, empty; valid for that very state."""
+    """The fingerprint of the cluster whose lost slots may be assigned again, empty. Valid for that state alone."""
 
     @property
     def nodes(self) -> int:

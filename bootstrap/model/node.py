@@ -1,10 +1,6 @@
-"""Where a pod runs, as far as losing a machine or a zone is concerned."""
-
-# DOC-OF model
-# """The nouns: what a node says of itself and its peers, the cluster as all of them tell it, the shape it should have.
-#
-# Everything here was observed or declared, is frozen, and holds no socket: the same facts give the same plan.
-# """
+"""One Redis node as it describes itself in one look, and the facts of which that consists: its address, its CLUSTER
+NODES lines, replication, memory, migrations of slots, and the place where its pod runs.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +14,22 @@ from bootstrap.model.slots import SlotSet
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class Place:
-    """The Kubernetes node of a pod, and that node's zone; "" for what is not known."""
+    """The Kubernetes node of a pod, and that node's zone; "" where it is not known."""
 
     node: str = ""
     zone: str = ""
 
 
 DEFAULT_TIMEOUT_MS = 15_000
-"""The servers' own cluster-node-timeout, where CONFIG may not be asked."""
+"""The servers' default cluster-node-timeout, milliseconds; assumed where CONFIG GET is denied."""
 
 NodeId = str
-"""Redis's name for a node: 40 hexadecimal digits, kept in nodes.conf. A pod without its old disk has a new one."""
+"""Redis's id of a node: 40 hexadecimal digits, kept in nodes.conf. A pod that lost its disk has a new one."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
-    """Where a server listens: an IP address and the port for clients. The bus port is a fact of its own (`Link`)."""
+    """Where a server listens: an IP address and the port for clients. The bus port is kept apart from it."""
 
     host: str
     port: int
@@ -49,11 +45,11 @@ class Peer:
     ordinal: int
     pod: str
     addresses: tuple[Address, ...] = ()
-    """Every address the DNS gave, sorted; stale and doubled answers are normal, so each is only a candidate."""
+    """Every address in the DNS answer, sorted. Stale and duplicate answers are normal, so each is only a candidate."""
 
 
 class Role(StrEnum):
-    """Redis's words for what a node is."""
+    """The role of a node."""
 
     MASTER = "master"
     REPLICA = "replica"
@@ -61,11 +57,11 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One line of CLUSTER NODES: what a node says of a member of its cluster, or of itself (`flags` has `myself`)."""
+    """One line of CLUSTER NODES: how a node describes a member of its cluster, or itself (`flags` has `myself`)."""
 
     node_id: NodeId
     address: Address | None
-    """None while the teller does not know where the member is (Redis prints `:0`)."""
+    """None while the reporting node does not know the member's address (Redis prints `:0`)."""
     bus_port: int
     flags: frozenset[str]
     master_id: NodeId | None
@@ -77,32 +73,34 @@ class Member:
 
     @property
     def role(self) -> Role:
-        """What the teller takes the member for. A node in handshake has no role yet; it counts as master."""
+        """The member's role in this line. A node in handshake has no role yet; it counts as master."""
         return Role.REPLICA if "slave" in self.flags else Role.MASTER
 
     @property
     def in_handshake(self) -> bool:
-        """True while the id is temporary and random: such a line names nobody."""
+        """True while the id is temporary and random: such a line identifies no node."""
         return "handshake" in self.flags
 
     @property
     def suspected(self) -> bool:
-        """True when the teller cannot reach the member. After a move of all, `fail?` may never become `fail`."""
+        """True when the reporting node cannot reach the member. When all pods have moved, `fail?` may never
+        become `fail` (docs/architecture.md).
+        """
         return "fail" in self.flags or "fail?" in self.flags
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replication:
-    """The replication part of INFO: how a replica stands to its master, and whom a master feeds."""
+    """The replication part of INFO: a replica's link to its master, and a master's online replicas."""
 
     role: Role
     link_up: bool
     """On a replica: the link to its master is up and the first copy is complete. On a master: True."""
     master: Address | None = None
     syncing: bool = False
-    """On a replica: its first copy is on its way."""
+    """On a replica: the first copy is being transferred."""
     down_s: int = 0
-    """On a replica: seconds since it lost its link; 0 while it is up, or before it ever was."""
+    """On a replica: seconds since it lost its link; 0 while the link is up, and before it was up for the first time."""
     offset: int = 0
     online_replicas: tuple[Address, ...] = ()
     """On a master: the replicas that it reports as online."""
@@ -114,13 +112,13 @@ class Memory:
 
     used_bytes: int = 0
     dataset_bytes: int = 0
-    """What of it is data, by the server's own estimate."""
+    """How much of it is data, by the server's own estimate."""
     max_bytes: int = 0
     """The limit, `maxmemory`; 0 is none."""
 
 
 def mebibytes(count: int) -> str:
-    """`12 MiB`; tenths where there is less than ten."""
+    """`12 MiB`; with tenths below ten."""
     size = count / 2**20
     return f"{size:.1f} MiB" if size < 10 else f"{size:.0f} MiB"
 
@@ -163,14 +161,14 @@ class SlotMigration:
         return self.state in _COMPLETED | _CANCELLED or (self.failed and not self.retries)
 
 
-@dataclass(frozen=True, kw_only=True)  # no slots: what is derived below is kept, since plans ask for it often
+@dataclass(frozen=True, kw_only=True)  # without slots: the derived facts below are cached
 class Node:
-    """What one reachable Redis node said of itself in a single look."""
+    """How one reachable Redis node describes itself in a single look."""
 
     pod: str
     ordinal: int
     address: Address
-    """Where it answered."""
+    """The address at which it answered."""
     members: tuple[Member, ...]
     """Its CLUSTER NODES, itself included."""
     serving: bool
@@ -182,24 +180,24 @@ class Node:
     timeout_ms: int | None
     """Its cluster-node-timeout, milliseconds; None where CONFIG is denied."""
     version: str
-    """For people: `redis 7.0.15`, `valkey 9.1.2`."""
+    """For people to read: `redis 7.0.15`, `valkey 9.1.2`."""
     config: Mapping[str, str] = field(default_factory=dict)
-    """Its other `cluster-…` settings that a person may have declared; one that the server does not know is missing."""
+    """Its other `cluster-…` settings that a person can declare; settings that the server does not know are missing."""
     databases: tuple[int, ...] = ()
     """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
     keys_in: Mapping[int, int] = field(default_factory=dict)
-    """Keys in all of its databases by slot, for the slots that the view has in question; 0 for any other."""
+    """Keys in all of its databases by slot, for the slots in `ClusterView.slots_to_count`; other slots are missing."""
     memory: Memory = field(default_factory=Memory)
     migrations: tuple[SlotMigration, ...] = ()
     """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
     libraries: frozenset[str] = frozenset()
-    """Names of the function libraries it has; asked only where somebody new is to be given them."""
+    """Names of its function libraries; read only where a new node is to receive them."""
     users: frozenset[str] = frozenset()
-    """Names of its ACL users; asked like the libraries."""
+    """Names of its ACL users; read like the libraries."""
 
     @cached_property
     def myself(self) -> Member:
-        """The line with which it describes itself."""
+        """Its own line of CLUSTER NODES."""
         return next(member for member in self.members if "myself" in member.flags)
 
     @property
@@ -209,7 +207,7 @@ class Node:
 
     @property
     def role(self) -> Role:
-        """What it takes itself for."""
+        """Its own role."""
         return self.myself.role
 
     @property
@@ -229,9 +227,8 @@ class Node:
 
     @property
     def blank(self) -> bool:
-        """True for a node as it comes from an empty disk: knows nobody, owns nothing, holds nothing, follows nobody.
-
-        A handshake in flight does not count: it may die, and its id means nothing.
+        """True for a node as it starts from an empty disk: it knows no other node, owns no slot, holds no key and is
+        not a replica. A handshake in flight does not count: it may fail, and its id is random.
         """
         return not (self.others or self.slots or self.keys) and self.role is Role.MASTER
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The outcome of a run, as the last log line and the container's termination message carry it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class Verdict:
     """How good the roles of a formed cluster are, for where its pods run."""
 
     verdict: str
-    """`optimal`, `best possible here`, `improvable`, or `unknown` where nobody says where pods run."""
+    """`optimal`, `best possible here`, `improvable`, or `unknown` where it is not known where the pods run."""
     why: tuple[str, ...] = ()
-    """What stands in the way, or each pair and each crowd that could be better."""
+    """What prevents a better placement, or each replica and each group of masters that could be placed better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skew:
-    """How far the shard that is farthest off is from its share, in percent of that share; 0 is perfect."""
+    """How far the least balanced shard is off its share, in percent of that share; 0 is perfect."""
 
     slots_percent: float
     memory_percent: float
 
 
 TERMINATION_MESSAGE_MAX = 4096
-"""Bytes; the kubelet cuts at this, and half a JSON object is none."""
+"""Bytes. The kubelet cuts the message there, and a truncated JSON object cannot be parsed."""
 REASON_MAX = 400
-"""Characters of one text of a reason, once the whole does not fit."""
+"""Characters to which each text of a reason is cut when the whole does not fit."""
 
 
 EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
@@ -39,8 +39,8 @@ EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The contract's last line. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, refused or
-    failed.
+    """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, refused or
+    failed; `cluster` is the fingerprint; `steps` counts the writes that were done.
     """
 
     outcome: str
@@ -54,7 +54,7 @@ class Outcome:
     placement: Verdict = field(default_factory=lambda: Verdict(verdict="unknown"))
     skew: Skew = EVEN
     next: str = ""
-    """What a person may do now, with the command for it."""
+    """What a person can do now, with the command for it; "" for nothing."""
     reasons: tuple[Reason, ...] = ()
 
     def as_fields(self) -> dict[str, Any]:
@@ -66,8 +66,8 @@ class Outcome:
         return {**fields, "placement": placement, "skew": skewed, "reasons": reasons}
 
     def as_termination_message(self) -> str:
-        """The JSON object in at most 4096 bytes: first long texts are cut, then reasons dropped from the end, and how
-        many were dropped is said.
+        """The JSON object in at most 4096 bytes. First long texts are cut, then reasons are dropped from the end;
+        `reasons_dropped` counts them.
         """
         fields = {"event": "outcome", **self.as_fields()}
         if len(_json(fields)) > TERMINATION_MESSAGE_MAX:

@@ -1,18 +1,16 @@
-"""TODO"""
+"""What the planner returns: a plan of phases with its findings, or a refusal with its reasons."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from bootstrap.errors import Reason
-from bootstrap.model.steps import (
-    Step,
-)
+from bootstrap.model.steps import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Steps that may be done in any order, all at once; the next phase waits until all of them are settled."""
+    """Steps that may be done in any order and at the same time. The next phase waits until all of them are settled."""
 
     name: str
     why: str
@@ -21,7 +19,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was found and what is to be done about it, in order. No phases is health."""
+    """What was found, and the phases that repair it, in order. A plan without phases means a healthy cluster."""
 
     findings: tuple[Finding, ...] = ()
     phases: tuple[Phase, ...] = ()
@@ -32,14 +30,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why nothing may be done, every reason at once."""
+    """Why no step may be taken: every reason, not only the first."""
 
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as declared, in words for a person."""
+    """One thing that differs from the declared shape, in words for a person."""
 
     code: str
     message: str

@@ -1,7 +1,7 @@
 """Sets of hash slots. A key lives in one of 16384 slots, and a cluster serves when every slot has one owner.
 
-A set is kept as sorted, disjoint, non-touching ranges: that is how servers print it, and a shard of a thousand
-slots costs one pair of integers.
+A set is kept as sorted, disjoint ranges with a gap between each two. That is how servers print it, and a shard of a
+thousand slots takes one pair of integers.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ ALL_SLOTS = SlotSet(((0, SLOT_COUNT - 1),))
 
 
 def even_split(shards: int) -> tuple[SlotSet, ...]:
-    """16384 slots cut into `shards` neighbouring ranges whose sizes differ by at most one, lowest first.
+    """16384 slots cut into `shards` adjacent ranges whose sizes differ by at most one, lowest first.
 
     Raises ValueError unless 1 <= shards <= 16384.
     """

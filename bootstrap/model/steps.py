@@ -1,5 +1,5 @@
-"""The verbs, as data. A step is one small thing to tell one node, or a condition to wait for; it acts on nothing.
-When it has come true is said by `settled`.
+"""The steps of a plan, as data. A write is one small change that is sent to one node. A wait is a condition of the
+whole cluster. `bootstrap.plan.settled` decides when a step has taken effect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SetTimeout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetConfig:
-    """CONFIG SET of a setting that may change at run time without harm."""
+    """CONFIG SET of a setting that can be changed at run time without harm."""
 
     node: NodeId
     name: str
@@ -30,7 +30,7 @@ class SetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetEpoch:
-    """CLUSTER SET-CONFIG-EPOCH. The server takes it only while the node knows nobody and has epoch 0."""
+    """CLUSTER SET-CONFIG-EPOCH. The server accepts it only while it knows no other node and has epoch 0."""
 
     node: NodeId
     epoch: int
@@ -38,7 +38,7 @@ class SetEpoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meet:
-    """CLUSTER MEET, told to the introducer. The address is an IP: the server resolves no names."""
+    """CLUSTER MEET, sent to the introducer. The address is an IP: the server does not resolve names."""
 
     introducer: NodeId
     newcomer: NodeId
@@ -48,7 +48,7 @@ class Meet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddSlots:
-    """CLUSTER ADDSLOTS: gives slots that nobody owns to a master."""
+    """CLUSTER ADDSLOTS: assigns slots without an owner to a master."""
 
     node: NodeId
     slots: SlotSet
@@ -56,7 +56,7 @@ class AddSlots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replicate:
-    """CLUSTER REPLICATE: makes a node that holds nothing of its own the replica of a master."""
+    """CLUSTER REPLICATE: makes a replica, or a master without slots and keys, the replica of a master."""
 
     replica: NodeId
     master: NodeId
@@ -64,8 +64,8 @@ class Replicate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reattach:
-    """CLUSTER REPLICATE, told to a replica of that very master whose link stays down: on Redis it connects anew and
-    goes on from where it was. Never told while a copy is on its way, which it would start again.
+    """CLUSTER REPLICATE with the present master, sent to a replica whose link stays down: it reconnects and, on Redis,
+    continues from its offset. Never sent while a copy is in progress, because the copy would start again.
     """
 
     replica: NodeId
@@ -74,8 +74,8 @@ class Reattach:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failover:
-    """CLUSTER FAILOVER, told to a replica whose master is lost: FORCE asks the other masters for their votes, TAKEOVER
-    asks nobody. TAKEOVER is safe only while the old master is certainly gone.
+    """CLUSTER FAILOVER, sent to a replica whose master is lost. FORCE needs the votes of the other masters, TAKEOVER
+    needs none. TAKEOVER is safe only when the old master is certainly gone.
     """
 
     candidate: NodeId
@@ -86,7 +86,7 @@ class Failover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
-    """CLUSTER FORGET, told to one node. It must reach all within the ban of 60 s, or gossip brings the id back."""
+    """CLUSTER FORGET, sent to one node. It must reach all nodes within the ban of 60 s, or gossip restores the id."""
 
     node: NodeId
     lost: NodeId
@@ -94,7 +94,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSlotState:
-    """CLUSTER SETSLOT IMPORTING, told to the node that is to own a slot, or MIGRATING, told to the one that does."""
+    """CLUSTER SETSLOT IMPORTING, sent to the future owner of a slot, or MIGRATING, sent to its present owner."""
 
     node: NodeId
     slot: int
@@ -104,8 +104,8 @@ class SetSlotState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSlotOwner:
-    """CLUSTER SETSLOT NODE of another node, told to one that imports these slots: it takes no word of them from gossip,
-    so when their owner changes (a failover) it believes in none, or in one that has them no more, until it is told.
+    """CLUSTER SETSLOT NODE with another node as owner, sent to a node that imports these slots. An importing node
+    ignores gossip about them, so after a failover it keeps a stale owner until corrected.
     """
 
     node: NodeId
@@ -115,8 +115,8 @@ class SetSlotOwner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveKeys:
-    """MIGRATE, told to the source of an open slot, for as many of its keys as a moment allows. Of a key that both have
-    the source's copy counts: until the slot is handed over, clients are served from it.
+    """MIGRATE, sent to the source of an open slot, for as many of its keys as a short time allows. Of a key on both
+    nodes, the source's copy wins: clients use the source until the slot has its new owner.
     """
 
     source: NodeId
@@ -129,8 +129,8 @@ class MoveKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeSlot:
-    """CLUSTER SETSLOT NODE, told to the slot's new owner itself: it takes a new epoch, and the others follow. Only
-    after the old owner has no key of the slot left: what it still holds then, it drops.
+    """CLUSTER SETSLOT NODE, sent to the slot's new owner: it takes a new epoch, and the others accept it as owner. Sent
+    only after the old owner has no key of the slot left, because the old owner then deletes the keys that it still has.
     """
 
     node: NodeId
@@ -139,7 +139,7 @@ class TakeSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseSlot:
-    """CLUSTER SETSLOT STABLE: takes away a mark that nothing hangs on any more."""
+    """CLUSTER SETSLOT STABLE: removes the migrating or importing state of a slot."""
 
     node: NodeId
     slot: int
@@ -147,8 +147,8 @@ class CloseSlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveSlots:
-    """Slots with their keys, from one master to another, while clients use them: by the servers' own migration where
-    they have one, else slot by slot with MIGRATE. It may take long, and is watched while it lasts.
+    """Moves slots with their keys from one master to another while clients use them: by the servers' own migration
+    where they have one, else slot by slot with MIGRATE. It may take hours; the run reports its progress.
     """
 
     source: NodeId
@@ -158,16 +158,16 @@ class MoveSlots:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelMigration:
-    """Ends a migration of slots that a server does by itself and that failed. The slots stay with their source."""
+    """Cancels a failed migration by the servers' own command. The slots stay with their source."""
 
     node: NodeId
-    """Who is told: the target on Redis, the source on Valkey."""
+    """The node that receives the command: the target on Redis, the source on Valkey."""
     task_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManualFailover:
-    """CLUSTER FAILOVER, told to a replica: its master stops writes for a moment, lets it catch up, and follows it."""
+    """CLUSTER FAILOVER, sent to a replica: its master pauses writes until it has caught up, then follows it."""
 
     candidate: NodeId
     master: NodeId
@@ -175,8 +175,8 @@ class ManualFailover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provision:
-    """Function libraries and ACL users, told to a blank node before it joins: those that every owner of slots has and
-    it has not. Servers keep ACL users each for itself, and a new master gets no functions by replication.
+    """Copies function libraries and ACL users to a blank node before it joins: those that every owner of slots has and
+    the node lacks. Servers do not replicate ACL users, and a new master receives no functions by replication.
     """
 
     node: NodeId
@@ -189,9 +189,9 @@ class Provision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """CLUSTER RESET HARD, told to a node that the shape has no place for: one that owns no slot and holds no key, which
-    the server checks itself, or a replica that its shard does not need. Then its files are written anew: what they
-    still held would claim its slots when the pod comes back.
+    """CLUSTER RESET HARD, sent to a node beyond the declared shape: a master without slots and keys (the server checks
+    that), or a replica that its shard does not need. Then its files on disk are rewritten: with the old keys in them
+    the node would claim their slots after a restart.
     """
 
     node: NodeId
@@ -199,14 +199,13 @@ class Leave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wipe:
-    """CLUSTER RESET HARD and FLUSHALL. Part of `reinit` alone.
+    """CLUSTER RESET HARD and FLUSHALL; only `reinit` sends it.
 
-    On a master both are one transaction, so that no client writes in between. A replica takes no FLUSHALL; its reset
-    makes it an empty master, but leaves its file on disk as it was (*measured*, 7.0.15: killed and started again it has
-    all its keys back, and claims their slots), so the FLUSHALL follows at once.
-
-    Without snapshots and append-only file (`save ""`, `appendonly no`) FLUSHALL leaves an old dump.rdb as it is, and
-    every key is back after a restart (*measured*, 7.0.15, 8.2.3, Valkey 9.1.2): so SAVE writes an empty one over it.
+    On a master both are one transaction, so that no client writes in between. A replica rejects FLUSHALL. Its reset
+    makes it an empty master, but leaves its file on disk (*measured*, 7.0.15: killed and started again it has all its
+    keys, and claims their slots), so FLUSHALL follows immediately. Without snapshots and append-only file (`save ""`,
+    `appendonly no`) FLUSHALL leaves an old dump.rdb, and a restart brings every key back (*measured*, 7.0.15, 8.2.3,
+    Valkey 9.1.2); so SAVE overwrites it with an empty one.
     """
 
     node: NodeId
@@ -215,14 +214,14 @@ class Wipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
-    """CLUSTER MEET, told to a node once for each of the others, who know it already: the packet brings them at once
-    what the node has become. By itself that may take seconds, since servers ping a node less often while others gossip
-    that it is well. *Measured*, 60 nodes with a timeout of 5 s: all know after 1.0 s, in place of over 9 s.
+    """CLUSTER MEET, sent to a node once for each other node. They know it already, and the packet carries its new role
+    and slots to them immediately. By gossip alone that may take seconds, because servers ping a node less often while
+    others report it as reachable. *Measured*, 60 nodes with a timeout of 5 s: all know after 1.0 s instead of over 9 s.
     """
 
     node: NodeId
     others: tuple[tuple[Address, int], ...]
-    """Address and bus port of each."""
+    """Address and bus port of each other node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,14 +231,12 @@ class AwaitMesh:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitAgreement:
-    """Wait until every node says of every other what that one says of itself: its slots, and whom it follows; and until
-    no slot is claimed twice. Among linked nodes the servers settle that by their epochs.
-    """
+    """Wait until all nodes agree about the slots, master and role of every node, and no slot is claimed twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitElection:
-    """Wait until the masters have elected a replica of a lost master: somebody owns its slots."""
+    """Wait until the masters have elected a replica of a lost master, which then owns its slots."""
 
     lost: NodeId
     slots: SlotSet
@@ -247,72 +244,44 @@ class AwaitElection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitEpochs:
-    """Wait until no two masters have the same config epoch; the servers settle that among themselves."""
+    """Wait until no two masters have the same config epoch; the servers resolve that by themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitReplication:
-    """Wait until every replica's link to its master is up and its first copy complete. It may take minutes: sending
-    REPLICATE again would start the copy anew.
+    """Wait until every replica's link to its master is up and its first copy is complete. That may take minutes, and a
+    second REPLICATE would start the copy again.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitMigrations:
-    """Wait until no server migrates slots by itself: an earlier run began that, and was killed."""
+    """Wait until no migration by the servers' own command is active: an earlier run started it and was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitServing:
-    """Wait until every node says `cluster_state:ok`."""
+    """Wait until every node reports `cluster_state:ok`."""
 
 
-Local = (
-    SetTimeout
-    | SetConfig
-    | SetEpoch
-    | SetSlotState
-    | SetSlotOwner
-    | MoveKeys
-    | CloseSlot
-    | CancelMigration
-    | Provision
-    | Leave
-    | Wipe
-)
-"""Steps that concern one node alone; all others are settled only when gossip has carried them to every node."""
-
+Setting = SetTimeout | SetConfig | SetEpoch
+Membership = Meet | Announce | Forget | Provision | Leave | Wipe
+RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover
 SlotMove = SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot
-Write = (
-    SetTimeout
-    | SetConfig
-    | SetEpoch
-    | Meet
-    | AddSlots
-    | Replicate
-    | Reattach
-    | Failover
-    | Forget
-    | Announce
-    | SlotMove
-    | MoveSlots
-    | CancelMigration
-    | ManualFailover
-    | Provision
-    | Leave
-    | Wipe
-)
+Write = Setting | Membership | RoleChange | SlotMove | MoveSlots | CancelMigration
 Wait = AwaitMesh | AwaitAgreement | AwaitElection | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
 Step = Write | Wait
+Local = Setting | SetSlotState | SetSlotOwner | MoveKeys | CloseSlot | CancelMigration | Provision | Leave | Wipe
+"""Steps that concern one node alone. All others are settled only after gossip has carried them to every node."""
 
 
 class Rejected(NamedTuple):
-    """A write that took no effect, as far as is known."""
+    """A write that, as far as is known, had no effect."""
 
     write: Write
     why: str
     answered: bool
-    """True when the server itself said no; False when there was no answer, which says nothing about the next try."""
+    """True when the server rejected the write; False when there was no answer, and the next try may succeed."""
 
 
 def recipient(step: Write) -> NodeId:

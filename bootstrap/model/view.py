@@ -1,4 +1,4 @@
-"""TODO"""
+"""The cluster as all reachable nodes describe it in one look, with the facts that need no declared shape."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _SUSPECTED = frozenset({"fail", "fail?"})
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """All nodes at one look, sorted by pod ordinal, and the peers that did not answer."""
+    """All nodes in one look, sorted by pod ordinal, and the peers that did not answer."""
 
     nodes: tuple[Node, ...] = ()
     unreachable: tuple[UnreachablePeer, ...] = ()
     alive_elsewhere: frozenset[NodeId] = frozenset()
-    """Members that no listed pod carries and that answered at the address where the others know them."""
+    """Ids of members that the Service does not list and that answered at the address that other members report."""
     places: Mapping[str, Place] = field(default_factory=dict)
-    """Where pods run, by pod; a pod of which that is not known is missing."""
+    """Where pods run, by pod; pods with an unknown place are missing."""
     stuck: frozenset[NodeId] = frozenset()
-    """Replicas that this run has watched for a while with their link neither up nor copying."""
+    """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
     spares: tuple[Node, ...] = ()
-    """Blank pods that the shape has no place for, beside a cluster that needs none of them; see `within`."""
+    """Blank pods beyond the declared shape, beside a cluster that does not need them; see `within`."""
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -36,27 +36,27 @@ class ClusterView:
         return {node.node_id: node for node in self.nodes}
 
     def name(self, node_id: NodeId) -> str:
-        """The pod that carries an id, or the id's beginning where no reachable pod does."""
+        """The pod with that node id, or the first eight digits of the id where no reachable pod has it."""
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
 
     def agreed_on(self, node_id: NodeId) -> bool:
-        """True when nobody says of that node what it does not say of itself."""
-        return node_id not in self._beliefs[0]
+        """True when every node that knows that node reports its slots, master and role as it does itself."""
+        return node_id not in self._reports[0]
 
     @property
     def agreed(self) -> bool:
-        """True when that is so of every node."""
-        return not self._beliefs[0]
+        """True when `agreed_on` holds for every node."""
+        return not self._reports[0]
 
     def linked(self, one: NodeId, other: NodeId) -> bool:
-        """True when each of two nodes reaches the other. A node that is not in the view reaches nobody."""
-        reached = self._beliefs[1]
+        """True when each of two nodes can reach the other. A node that is not in the view reaches no other node."""
+        reached = self._reports[1]
         return other in reached.get(one, ()) and one in reached.get(other, ())
 
     def unlinked(self) -> Iterator[tuple[Node, Node]]:
         """Pairs of nodes that lack a link in some direction, lower ordinals first."""
-        reached = self._beliefs[1]
+        reached = self._reports[1]
         if all(len(ids) == len(self.nodes) - 1 for ids in reached.values()):
             return
         for one, other in combinations(self.nodes, 2):
@@ -64,40 +64,41 @@ class ClusterView:
                 yield one, other
 
     @cached_property
-    def _beliefs(self) -> tuple[frozenset[NodeId], Mapping[NodeId, frozenset[NodeId]]]:
-        """Of whom somebody says what that one does not, and whom each node reaches.
+    def _reports(self) -> tuple[frozenset[NodeId], Mapping[NodeId, frozenset[NodeId]]]:
+        """Nodes whose self-description differs from what a peer reports about them, and the nodes each node can reach.
 
-        Reaching: it knows that one's id and address, is connected to it, and does not suspect it. A link to where a pod
-        was looks connected for a whole node timeout, where nobody refuses what is sent there; so the address counts.
+        A node reaches another one when it knows its id and its present address, is connected to it and does not suspect
+        it. The address counts because a link to a pod's old address looks connected for a whole node timeout where
+        packets to that address are dropped and not refused.
 
-        One pass and few calls: of a thousand nodes there are a million lines.
+        One pass with few calls: a thousand nodes report a million lines.
         """
-        doubted, reached = set(), {}
-        truth = {
+        disputed, reached = set(), {}
+        own_facts = {
             node.node_id: (node.slots, node.myself.master_id, node.role, (node.address, node.myself.address))
             for node in self.nodes
         }
         for node in self.nodes:
             ids = []
-            for node_id, told in node.others.items():
-                if (own := truth.get(node_id)) is None:
+            for node_id, line in node.others.items():
+                if (own := own_facts.get(node_id)) is None:
                     continue
                 slots, master_id, role, addresses = own
-                flags = told.flags
-                if told.connected and _SUSPECTED.isdisjoint(flags) and told.address in addresses:
+                flags = line.flags
+                if line.connected and _SUSPECTED.isdisjoint(flags) and line.address in addresses:
                     ids.append(node_id)
                 if (
-                    told.slots.ranges != slots.ranges
-                    or told.master_id != master_id
+                    line.slots.ranges != slots.ranges
+                    or line.master_id != master_id
                     or ("slave" in flags) is not (role is Role.REPLICA)
                 ):
-                    doubted.add(node_id)
+                    disputed.add(node_id)
             reached[node.node_id] = frozenset(ids)
-        return frozenset(doubted), reached
+        return frozenset(disputed), reached
 
     def within(self, pods: int) -> ClusterView:
-        """The view of a cluster that takes so many pods: blank ones beyond them are spares, no part of it. Where nobody
-        owns a slot yet there is no cluster to be beside.
+        """The view of a cluster that takes `pods` pods: blank pods with higher ordinals are spares and not part of it.
+        Where no node owns a slot yet, there is no cluster, and the view stays as it is.
         """
         spares = tuple(node for node in self.nodes if node.ordinal >= pods and node.blank)
         if not spares or not self.claimed():
@@ -106,40 +107,45 @@ class ClusterView:
         return replace(self, nodes=nodes, spares=(*self.spares, *spares))
 
     def unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
-        """Ids that some node knows and no reachable pod carries, with the nodes that know them."""
+        """Ids that some node knows and no reachable pod has, sorted, with the nodes that know them."""
         return self._unlisted
 
     @cached_property
     def _unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
-        here = self.by_id.keys()
-        strangers: dict[NodeId, list[Node]] = {}
+        known_by: dict[NodeId, list[Node]] = {}
         for node in self.nodes:
-            for node_id in node.others.keys() - here:
-                strangers.setdefault(node_id, []).append(node)
-        return {node_id: tuple(strangers[node_id]) for node_id in sorted(strangers)}
+            for node_id in node.others.keys() - self.by_id.keys():
+                known_by.setdefault(node_id, []).append(node)
+        return {node_id: tuple(known_by[node_id]) for node_id in sorted(known_by)}
+
+    @cached_property
+    def forming(self) -> bool:
+        """True where no step can lose data: no key anywhere, no member lost, and not every node serves."""
+        at_stake = any(node.keys for node in self.nodes) or self.unlisted()
+        return not at_stake and not all(node.serving for node in self.nodes)
 
     def describe_unreachable(self) -> str:
-        """Who does not answer and why, on one line; pods with the same reason are told together."""
+        """The pods that do not answer and why, on one line; pods with the same reason are named together."""
 
-        def reason(unreachable: UnreachablePeer) -> tuple[str, str]:
-            return (unreachable.why.value, unreachable.detail)
+        def reason(peer: UnreachablePeer) -> tuple[str, str]:
+            return (peer.why.value, peer.detail)
 
-        lines = []
-        for (why, detail), several in groupby(
-            sorted(self.unreachable, key=lambda a: (reason(a), a.ordinal)), key=reason
+        parts = []
+        for (why, detail), peers in groupby(
+            sorted(self.unreachable, key=lambda peer: (reason(peer), peer.ordinal)), key=reason
         ):
-            pods = ", ".join(unreachable.pod for unreachable in several)
-            lines.append(f"{pods}: {why}" + (f" ({detail})" if detail else ""))
-        return "; ".join(lines)
+            pods = ", ".join(peer.pod for peer in peers)
+            parts.append(f"{pods}: {why}" + (f" ({detail})" if detail else ""))
+        return "; ".join(parts)
 
     def fingerprint(self) -> str:
-        """A short name for the cluster as it stands: 12 hexadecimal digits over its masters' ids and slots; "" for
-        none.
+        """A short name for the present state: 12 hexadecimal digits over the ids and slots of the masters; "" where no
+        node owns a slot.
         """
         return fingerprint_of({node.node_id: node.slots for node in self.nodes if node.slots})
 
     def claimed(self) -> SlotSet:
-        """Slots that at least one reachable node says are its own."""
+        """Slots that at least one reachable node reports as its own."""
         return self._claimed
 
     @cached_property
@@ -151,24 +157,24 @@ class ClusterView:
         return SlotSet.union_of(node.open_slots for node in self.nodes)
 
     def slots_to_count(self) -> SlotSet:
-        """Slots of which it matters who holds keys: half moved ones, and ones without an owner while there are keys."""
-        orphaned = self.claimed().complement() if any(node.keys for node in self.nodes) else SlotSet()
-        return self.open_slots() | orphaned
+        """Slots whose keys have to be counted on each node: open ones and, while any node has keys, uncovered ones."""
+        uncovered = self.claimed().complement() if any(node.keys for node in self.nodes) else SlotSet()
+        return self.open_slots() | uncovered
 
     def bytes_of(self, owner: NodeId, slots: SlotSet) -> int:
-        """Estimated bytes of data in some of an owner's slots: the owner's data set, in proportion to its slots."""
+        """Estimated bytes of data in some slots of an owner: its data set in proportion to the number of its slots."""
         node = self.by_id[owner]
         return node.memory.dataset_bytes * len(slots) // max(1, len(node.slots))
 
 
 def fingerprint_of(owners: Mapping[NodeId, SlotSet]) -> str:
-    """12 hexadecimal digits over the masters' ids and slots; "" where nobody owns any."""
+    """12 hexadecimal digits over the masters' ids and slots; "" where no node owns any."""
     owned = sorted(f"{node_id} {slots}" for node_id, slots in owners.items())
     return hashlib.sha256("\n".join(owned).encode()).hexdigest()[:12] if owned else ""
 
 
 def shard_numbers(view: ClusterView) -> Mapping[NodeId, int]:
-    """The number of each node's shard. Shards are counted by their lowest slots: a failover changes no number."""
+    """The number of each node's shard, from 0, in the order of their lowest slots: a failover changes no number."""
     owners = sorted((node.slots.ranges[0], node.node_id) for node in view.nodes if node.slots)
     number = {node_id: number for number, (_, node_id) in enumerate(owners)}
     master_of = {node.node_id: node.node_id if node.slots else node.myself.master_id for node in view.nodes}

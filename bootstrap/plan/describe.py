@@ -1,4 +1,4 @@
-"""TODO"""
+"""A step as a sentence, with pods in place of node ids: for plans, logs and reasons."""
 
 from __future__ import annotations
 
@@ -33,20 +33,26 @@ from bootstrap.model.steps import (
     SetTimeout,
     Step,
     TakeSlot,
+    Wait,
     Wipe,
+    Write,
 )
 from bootstrap.model.view import ClusterView
 
 
 def describe(step: Step, view: ClusterView) -> str:
-    """The step in words, with pods in place of ids."""
+    """The step in words, with pods in place of node ids."""
+    return _describe_wait(step, view) if isinstance(step, Wait) else _describe_write(step, view)
+
+
+def _describe_write(step: Write, view: ClusterView) -> str:
     match step:
         case SetTimeout():
             return f"set cluster-node-timeout of {view.name(step.node)} to {step.timeout_ms} ms"
         case SetConfig():
             return f"set {step.name} of {view.name(step.node)} to {step.value}"
         case SetEpoch():
-            return f"give {view.name(step.node)} the config epoch {step.epoch}"
+            return f"set the config epoch of {view.name(step.node)} to {step.epoch}"
         case Meet():
             return f"introduce {view.name(step.newcomer)} at {step.address} to {view.name(step.introducer)}"
         case AddSlots():
@@ -54,58 +60,64 @@ def describe(step: Step, view: ClusterView) -> str:
         case Replicate():
             return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
         case Reattach():
-            return f"let {view.name(step.replica)} connect anew to its master {view.name(step.master)}"
+            return f"reconnect {view.name(step.replica)} to its master {view.name(step.master)}"
         case SetSlotState() if step.importing:
-            return f"let {view.name(step.node)} import slot {step.slot} from {view.name(step.other)}"
+            return f"open slot {step.slot} on {view.name(step.node)} as importing from {view.name(step.other)}"
         case SetSlotState():
-            return f"let {view.name(step.node)} hand slot {step.slot} over to {view.name(step.other)}"
+            return f"open slot {step.slot} on {view.name(step.node)} as migrating to {view.name(step.other)}"
         case SetSlotOwner():
-            return f"tell {view.name(step.node)} that {view.name(step.owner)} owns slots {step.slots}"
+            return f"set {view.name(step.owner)} as the owner of slots {step.slots} on {view.name(step.node)}"
         case MoveKeys():
             return f"move the keys of slot {step.slot} from {view.name(step.source)} to {view.name(step.target)}"
         case TakeSlot():
             return f"make {view.name(step.node)} the owner of slot {step.slot}"
         case CloseSlot():
-            return f"end the move of slot {step.slot} on {view.name(step.node)}"
+            return f"close slot {step.slot} on {view.name(step.node)}"
         case Wipe():
-            what = "all its keys, slots" if step.flush else "its copy"
-            return f"wipe {view.name(step.node)}: {what} and its knowledge of the others"
+            what = "all its keys, its slots" if step.flush else "its copy"
+            return f"wipe {view.name(step.node)}: {what} and its list of members"
         case MoveSlots():
-            count = f"{len(step.slots)} slot{'' if len(step.slots) == 1 else 's'}"
+            count = several(len(step.slots), "slot")
             return f"move {count} from {view.name(step.source)} to {view.name(step.target)}: {step.slots}"
         case CancelMigration():
-            return f"cancel the migration of slots {step.task_id} on {view.name(step.node)}"
+            return f"cancel the migration task {step.task_id} on {view.name(step.node)}"
         case ManualFailover():
-            return f"let {view.name(step.candidate)} take over from its master {view.name(step.master)}"
+            return f"fail over from the master {view.name(step.master)} to its replica {view.name(step.candidate)}"
         case Provision():
             carried = [f"the function library {name}" for name in step.libraries]
             carried += [f"the ACL user {name}" for name in step.users]
-            return f"give {view.name(step.node)} what {view.name(step.origin)} has: {', '.join(carried)}"
+            return f"copy from {view.name(step.origin)} to {view.name(step.node)}: {', '.join(carried)}"
         case Leave():
-            return f"take {view.name(step.node)} out of the cluster: it is left empty, knowing no other node"
+            return f"remove {view.name(step.node)} from the cluster: it becomes blank"
         case Failover():
-            how = "without asking the others, who cannot vote" if step.takeover else "by the votes of the others"
+            how = "without votes (too few masters are left)" if step.takeover else "by the votes of the other masters"
             return f"promote {view.name(step.candidate)} in place of the lost {view.name(step.lost)}, {how}"
         case Forget():
             return f"let {view.name(step.node)} forget the lost {view.name(step.lost)}"
+        case Announce():
+            return f"let {view.name(step.node)} announce its new role and slots to all other nodes"
+        case _:
+            assert_never(step)
+
+
+def _describe_wait(step: Wait, view: ClusterView) -> str:
+    match step:
         case AwaitElection():
             return f"wait until a replica of the lost {view.name(step.lost)} is elected"
-        case Announce():
-            return f"let {view.name(step.node)} tell all others at once what it has become"
         case AwaitMesh():
             return "wait until every node is linked to every other"
         case AwaitAgreement():
-            return "wait until all nodes agree who owns which slots and who follows whom"
+            return "wait until all nodes agree on the owners of slots and the masters of replicas"
         case AwaitEpochs():
-            return "wait until the masters' config epochs differ"
+            return "wait until all masters have different config epochs"
         case AwaitReplication():
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
-            return "wait until every replica has a copy and its link is up" + (f" (down: {down})" if down else "")
+            return "wait until every replica has its copy and its link is up" + (f" (down: {down})" if down else "")
         case AwaitMigrations():
             moving = sorted({str(each.slots) for node in view.nodes for each in node.migrations})
-            return f"wait until the servers have moved the slots {', '.join(moving) or 'they were told to'}"
+            return f"wait until the servers have moved the slots {', '.join(moving) or 'that they migrate'}"
         case AwaitServing():
-            return "wait until every node says cluster_state:ok"
+            return "wait until every node reports cluster_state:ok"
         case _:
             assert_never(step)
 

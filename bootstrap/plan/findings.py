@@ -1,86 +1,112 @@
-"""What is not as declared, in words for a person: the first half of a plan, and the reason for the second."""
+"""The findings of a plan: everything that differs from the declared shape, in words for a person."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.model.desired import Desired
 from bootstrap.model.node import Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
-from bootstrap.plan.lost_members import LostMember, lost_members
+from bootstrap.plan.lost_members import LostMember
 from bootstrap.plan.placement import judge
-from bootstrap.plan.rebalance import leaving, skew
+from bootstrap.plan.rebalance import skew
 from bootstrap.plan.settled import settled
-from bootstrap.plan.topology import Shard
 
 
-def findings(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> Iterator[Finding]:
-    """Everything that keeps `view` from the declared shape, the most basic first."""
+def findings(found: Assessment) -> Iterator[Finding]:
+    """Everything that differs from the declared shape, the most basic first."""
+    view = found.view
     if blank := [node.pod for node in view.nodes if node.blank]:
-        yield Finding(code="blank-nodes", message=f"blank, knowing no other node: {', '.join(blank)}")
-    remembered = SlotSet.union_of(loss.slots for loss in lost_members(view))
-    if free := view.claimed().complement() - remembered:
+        yield Finding(code="blank-nodes", message=f"blank, not a member of any cluster: {', '.join(blank)}")
+    owned_by_lost = SlotSet.union_of(lost.slots for lost in found.lost_members)
+    if free := view.claimed().complement() - owned_by_lost:
         yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
-    if pairs := sum(1 for _ in view.unlinked()):
+    if pairs := len(found.unlinked):
         yield Finding(code="not-linked", message=f"{several(pairs, 'pair')} of nodes not linked in both directions")
     if not settled(AwaitAgreement(), view):
-        yield Finding(code="beliefs-differ", message="not all nodes agree who owns which slots and who follows whom")
+        message = "not all nodes agree on the owners of slots and the masters of replicas"
+        yield Finding(code="beliefs-differ", message=message)
     if doubled := sum(len(node.slots) for node in view.nodes) - len(view.claimed()):
         yield Finding(code="slots-claimed-twice", message=f"{several(doubled, 'slot')} claimed by more than one node")
-    for loss in lost_members(view):
-        yield _loss_finding(loss, view)
-    for shard in shards:
+    for lost in found.lost_members:
+        yield _lost_member(lost, view)
+    for shard in found.shards:
         for replica in shard.replicas:
-            yield from _replica_findings(view.by_id[replica], view.by_id[shard.master])
+            yield from _replica(view.by_id[replica], view.by_id[shard.master])
     if waiting := [node.pod for node in view.nodes if not node.serving]:
         yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
     if not settled(AwaitEpochs(), view):
         yield Finding(code="equal-epochs", message="two masters have the same config epoch")
-    if moving := view.open_slots():
-        marked = ", ".join(node.pod for node in view.nodes if node.open_slots)
-        yield Finding(code="open-slots", message=f"{several(len(moving), 'slot')} half moved ({moving}) on {marked}")
-    yield from _size(view, desired)
-    yield from _placement(view, desired)
-    yield from _drift(view, desired)
+    if open_slots := view.open_slots():
+        pods = ", ".join(node.pod for node in view.nodes if node.open_slots)
+        yield Finding(code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots}) on {pods}")
+    yield from _size(found)
+    yield from _placement(found)
+    yield from _drift(found)
 
 
-def _size(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
+    known_by = several(len(lost.known_by), "node")
+    message = f"no pod has the node id {view.name(lost.node_id)}, which {known_by} still list as a member"
+    if lost.candidate:
+        message += f"; it owned {lost.slots}, and {lost.candidate.pod} has the best copy"
+    elif lost.slots:
+        message += f"; it owned {lost.slots}, and no copy is left"
+    return Finding(code="lost-member", message=message)
+
+
+def _replica(replica: Node, master: Node) -> Iterator[Finding]:
+    if replica.myself.master_id != master.node_id:
+        message = f"{replica.pod} is not yet a replica of {master.pod}"
+        yield Finding(code="replica-missing", message=message, node=replica.pod)
+    elif not replica.replication.link_up:
+        state = "the first copy is in progress" if replica.replication.syncing else "the link is down"
+        message = f"{replica.pod} does not follow its master {master.pod}: {state}"
+        yield Finding(code="replica-link-down", message=message, node=replica.pod)
+
+
+def _size(found: Assessment) -> Iterator[Finding]:
     """Shards and pods too many or too few, and shards that are off their shares."""
+    view, desired = found.view, found.desired
     owners = sum(1 for node in view.nodes if node.slots)
     if view.claimed() == ALL_SLOTS and owners != desired.shards and not view.unlisted():
-        yield Finding(code="shards-differ", message=f"{several(owners, 'shard')}, declared are {desired.shards}")
-    if going := [node.pod for node in leaving(view, desired)]:
-        yield Finding(code="pods-leave", message=f"the declared shape has no place for {', '.join(going)}")
+        message = f"{several(owners, 'shard')} with slots, {desired.shards} declared"
+        yield Finding(code="shards-differ", message=message)
+    if found.leaving:
+        pods = ", ".join(node.pod for node in found.leaving)
+        yield Finding(code="pods-leave", message=f"beyond the declared shape, still members of the cluster: {pods}")
     if view.spares:
-        blank = ", ".join(node.pod for node in view.spares)
-        yield Finding(code="spare-pods", message=f"beyond the shape and empty, no part of the cluster: {blank}")
+        pods = ", ".join(node.pod for node in view.spares)
+        yield Finding(code="spare-pods", message=f"beyond the declared shape, blank, not part of the cluster: {pods}")
     off = skew(view, desired)
     if off.slots_percent > desired.threshold_percent and view.claimed() == ALL_SLOTS and owners == desired.shards:
         message = f"a shard is {off.slots_percent:g} % off its share of slots, and {off.memory_percent:g} % of memory"
         yield Finding(code="skew", message=message)
 
 
-def _placement(view: ClusterView, desired: Desired) -> Iterator[Finding]:
-    """Only of a formed cluster: while it forms, or a member is lost, roles are still to be given."""
-    found = judge(view)
-    if found.verdict != "improvable" or view.claimed() != ALL_SLOTS or view.unlisted():
+def _placement(found: Assessment) -> Iterator[Finding]:
+    """Only for a formed cluster: while it forms, or has a lost member, roles are still to be assigned."""
+    view, desired = found.view, found.desired
+    verdict = judge(view)
+    if verdict.verdict != "improvable" or view.claimed() != ALL_SLOTS or view.unlisted():
         return
-    yield Finding(code="placement", message="; ".join(found.why))
+    yield Finding(code="placement", message="; ".join(verdict.why))
     if desired.replace_replicas == "on" and desired.replicas_per_shard == 1:
-        message = "with one replica each, an exchange leaves a shard without a copy for as long as the next one takes"
-        message += ": BOOTSTRAP_REPLACE_REPLICAS=with-a-gap accepts that"
+        message = "with one replica per shard, a swap leaves a shard without a copy until the next copy is complete; "
+        message += "BOOTSTRAP_REPLACE_REPLICAS=with-a-gap accepts that"
         yield Finding(code="replicas-not-exchanged", message=message)
 
 
-def _drift(view: ClusterView, desired: Desired) -> Iterator[Finding]:
-    """Settings that are not as declared, or not the same on all nodes; an address that is not where a node answers."""
-    for node in view.nodes:
+def _drift(found: Assessment) -> Iterator[Finding]:
+    """Settings that differ from the declared ones or between nodes; addresses that differ from the announced ones."""
+    nodes, desired = found.view.nodes, found.desired
+    for node in nodes:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
-            drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared are {desired.timeout_ms} ms"
+            drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield Finding(code="timeout-drift", message=drift, node=node.pod)
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
@@ -89,26 +115,7 @@ def _drift(view: ClusterView, desired: Desired) -> Iterator[Finding]:
         if node.myself.address not in (None, node.address):
             drift = f"{node.pod} answers at {node.address} and announces {node.myself.address}"
             yield Finding(code="announces-another-address", message=drift, node=node.pod)
-    for name in sorted({name for node in view.nodes for name in node.config} - desired.config.keys()):
-        values = sorted({node.config[name] for node in view.nodes if name in node.config})
+    for name in sorted({name for node in nodes for name in node.config} - desired.config.keys()):
+        values = sorted({node.config[name] for node in nodes if name in node.config})
         if len(values) > 1:
             yield Finding(code="config-differs", message=f"{name} is not the same on all nodes: {', '.join(values)}")
-
-
-def _loss_finding(loss: LostMember, view: ClusterView) -> Finding:
-    message = f"no pod carries {view.name(loss.node_id)}, which {several(len(loss.known_by), 'node')} still know"
-    if loss.candidate:
-        message += f"; it owned {loss.slots}, and {loss.candidate.pod} has the best copy"
-    elif loss.slots:
-        message += f"; it owned {loss.slots}, and no copy is left"
-    return Finding(code="lost-member", message=message)
-
-
-def _replica_findings(replica: Node, master: Node) -> Iterator[Finding]:
-    if replica.myself.master_id != master.node_id:
-        message = f"{replica.pod} is not yet a replica of {master.pod}"
-        yield Finding(code="replica-missing", message=message, node=replica.pod)
-    elif not replica.replication.link_up:
-        how = "its copy is on its way" if replica.replication.syncing else "down"
-        message = f"the link of {replica.pod} to its master {master.pod} is not up: {how}"
-        yield Finding(code="replica-link-down", message=message, node=replica.pod)

@@ -1,7 +1,7 @@
-"""Members that are known and that no pod carries any more: their disks went with their pods.
+"""Lost members: ids that some node knows and that no pod has any more, because their disks went with their pods.
 
-Such an id comes back never: a StatefulSet runs one pod an ordinal, every pod has answered, and none of them carries it.
-(A member that is alive outside the Service is another matter: `view.elsewhere`, and a reason to refuse.)
+Such an id never returns. A StatefulSet runs one pod per ordinal, every pod has answered, and none of them has the id.
+A member that answers outside the Service is not lost (`view.alive_elsewhere`): it is a reason to refuse.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from bootstrap.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostMember:
-    """One lost member, as those who know it tell of it."""
+    """One lost member, as the nodes that know it report it."""
 
     node_id: NodeId
     known_by: tuple[Node, ...]
     slots: SlotSet
-    """What it owned and nobody has taken over yet. Empty for a lost replica, or after an election."""
+    """Slots that it owned and no other node has taken over. Empty for a lost replica, and after an election."""
     candidates: tuple[Node, ...]
-    """Reachable replicas that still follow it, the best first: greatest replication offset, then lowest ordinal."""
+    """Reachable replicas that still follow it, best first: greatest replication offset, then lowest ordinal."""
 
     @property
     def candidate(self) -> Node | None:
-        """Who is to take over its slots; None where no copy is left, or nothing is to be taken over."""
+        """The replica that should take over its slots; None where no replica is left, or no slot to take over."""
         return self.candidates[0] if self.candidates and self.slots else None
 
     @property
-    def gone(self) -> bool:
-        """True for a shard of which no copy is left."""
+    def no_copy_left(self) -> bool:
+        """True for a master with slots of which no replica is left."""
         return bool(self.slots) and not self.candidates
 
 
-def lost_members(view: ClusterView) -> tuple[LostMember, ...]:
-    """Every lost member, in the order of ids; none in a view where pods are absent, since any of them may carry it."""
+def find(view: ClusterView) -> tuple[LostMember, ...]:
+    """Every lost member, in the order of ids. None while pods are unreachable: any of them may have the id."""
     if view.unreachable:
         return ()
     claimed = view.claimed()
     found = []
     for node_id, known_by in view.unlisted().items():
-        # The newest belief counts: an old one may name slots that have long moved on.
-        newest = max(known_by, key=lambda teller: (teller.others[node_id].config_epoch, -teller.ordinal))
+        # The report with the highest epoch counts: an older one may name slots that have moved since.
+        newest = max(known_by, key=lambda node: (node.others[node_id].config_epoch, -node.ordinal))
         candidates = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
         found.append(
             LostMember(
@@ -59,12 +59,12 @@ def lost_members(view: ClusterView) -> tuple[LostMember, ...]:
 
 
 def stale_masters(view: ClusterView) -> frozenset[NodeId]:
-    """Masters that others have replaced and that have not heard of it: each of their slots has an owner with a greater
-    config epoch. So looks one that the others do not reach, while it answers clients and this program.
+    """Masters that have been replaced and do not know it yet: for each of their slots another node with a higher config
+    epoch is the owner. A master that its peers cannot reach looks like that, while it answers clients and this program.
     """
-    found: set[NodeId] = set()
     if sum(len(node.slots) for node in view.nodes) == len(view.claimed()):
-        return frozenset()  # nobody claims what another one does
+        return frozenset()  # no slot has two owners
+    found: set[NodeId] = set()
     for node in view.nodes:
         newer = (n.slots for n in view.nodes if n.slots and n.myself.config_epoch > node.myself.config_epoch)
         if node.slots and not node.slots - SlotSet.union_of(newer):
@@ -72,21 +72,21 @@ def stale_masters(view: ClusterView) -> frozenset[NodeId]:
     return frozenset(found)
 
 
-def slots_after_failover(view: ClusterView) -> Mapping[NodeId, SlotSet]:
-    """What each node owns or is about to take over from a lost master."""
-    replaced = stale_masters(view)
-    claims = {node.node_id: SlotSet() if node.node_id in replaced else node.slots for node in view.nodes}
-    for loss in lost_members(view):
-        if loss.candidate is not None:
-            claims[loss.candidate.node_id] |= loss.slots
-    return claims
+def slots_after_failover(view: ClusterView, lost_members: tuple[LostMember, ...]) -> Mapping[NodeId, SlotSet]:
+    """What each node owns once every lost or stale master has been replaced, by node."""
+    stale = stale_masters(view)
+    owned = {node.node_id: SlotSet() if node.node_id in stale else node.slots for node in view.nodes}
+    for lost in lost_members:
+        if lost.candidate is not None:
+            owned[lost.candidate.node_id] |= lost.slots
+    return owned
 
 
 def loss_accepted(view: ClusterView, desired: Desired) -> bool:
-    """True when a person has accepted the loss of slots for the cluster exactly as it stands."""
+    """True when a person has accepted the loss of slots for the cluster exactly as it is."""
     return bool(desired.accept_loss) and desired.accept_loss == view.fingerprint()
 
 
-def unrecoverable_slots(view: ClusterView) -> SlotSet:
-    """Slots of which no copy is left on any node that answers, though some node remembers their owner."""
-    return SlotSet.union_of(loss.slots for loss in lost_members(view) if loss.gone)
+def unrecoverable_slots(lost_members: tuple[LostMember, ...]) -> SlotSet:
+    """Slots of lost members of which no copy is left on any node that answers."""
+    return SlotSet.union_of(lost.slots for lost in lost_members if lost.no_copy_left)

@@ -1,15 +1,17 @@
-"""Where roles should be, given where pods run: no replica on its master's Kubernetes node, nor in its zone, if that can
-be had at all; masters spread evenly over zones and then nodes; and among equals the ordinals decide.
+"""Where roles should be, given where the pods run. No replica should run on its master's Kubernetes node, nor in its
+zone, where that is possible. Masters should be spread evenly over zones, then over nodes. Among equals the ordinals
+decide.
 
-Masters are chosen one by one, each the cheapest next one. What a choice costs is a sum of convex functions, one for
-each node and zone, and nodes lie within zones: for such sums the greedy choice is the best one (the sets are laminar,
-the sum is M-natural-convex). The tests compare it with every possible choice.
+Masters are chosen one by one, each time the one with the lowest cost. The cost of a choice is a sum of convex
+functions, one for each node and zone, and nodes lie within zones. For such sums the greedy choice is optimal (the sets
+are laminar, the sum is M-natural-convex). The tests compare it with every possible choice.
 
-Replicas are then given to masters one by one, too. How many pairs must share a node (or zone) is known beforehand: with
-`v` the replicas to place there plus those that its masters still want, and `t` the number still to be placed, it is the
-most that any `v` exceeds `t` (Hall's theorem; no two can exceed it). A choice that would raise that number is not made.
+Replicas are then assigned to masters one by one, too. How many pairs have to share a node (or zone) is known in
+advance. Let `v` be the replicas to place there plus those that the masters there still want, and `t` the number still
+to be placed. Then it is the most by which any `v` exceeds `t` (Hall's theorem; no two can exceed it). A choice that
+would raise that number is not made.
 
-A pod whose node is not known counts as on a node of its own; a node whose zone is not known, as a zone of its own.
+A pod on an unknown node counts as alone on its node; a node in an unknown zone counts as alone in its zone.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from bootstrap.model.view import ClusterView
 
 @dataclass(frozen=True, slots=True, order=True)
 class FailureDomain:
-    """A pod's zone and node, as far as others may share them."""
+    """The zone and node of a pod. Unknown ones have unique names, so that no two pods share them."""
 
     zone: str
     node: str
@@ -41,8 +43,8 @@ _KEYS: tuple[tuple[str, Callable[[FailureDomain], str]], ...] = (
 
 
 def failure_domains(view: ClusterView) -> FailureDomains:
-    """Where each node is; unknown places are shared with nobody."""
-    return {node.node_id: _spot(node, view) for node in view.nodes}
+    """The failure domain of each Redis node, by node id."""
+    return {node.node_id: _domain(node, view) for node in view.nodes}
 
 
 def colocation(one: FailureDomain, other: FailureDomain) -> int:
@@ -51,24 +53,23 @@ def colocation(one: FailureDomain, other: FailureDomain) -> int:
 
 
 def swap(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | None:
-    """A replica that runs too close to its master, and the master that it should follow instead; None where no exchange
-    of two replicas helps. The other half of it follows by itself: then one shard has a replica too many, and one too
-    few.
+    """A replica that runs too close to its master, and the master that it should follow instead; None where no swap of
+    two replicas helps. The second half of the swap follows from the next view: one shard then has a surplus replica,
+    another one lacks one.
 
-    With only one replica a shard is left without any until both halves are done; so those are left out, unless
-    `with_a_gap`.
+    A shard with only one replica has none until both halves are done, so it takes part only `with_a_gap`.
     """
     where = failure_domains(view)
     shards = {node.node_id: [r for r in view.nodes if r.myself.master_id == node.node_id] for node in view.nodes}
     replicas = [replica for followers in shards.values() for replica in followers if with_a_gap or len(followers) > 1]
 
     def near(replica: Node, master: NodeId) -> int:
-        """Sharing a node is worse than any number of shared zones."""
+        """The cost of a pair: a shared node costs more than any number of shared zones."""
         return (0, 1, len(replicas) + 1)[colocation(where[replica.node_id], where[master])]
 
     def gain(one: Node, other: Node) -> int:
-        here, there = one.myself.master_id or "", other.myself.master_id or ""
-        return near(one, here) + near(other, there) - near(one, there) - near(other, here)
+        first, second = one.myself.master_id or "", other.myself.master_id or ""
+        return near(one, first) + near(other, second) - near(one, second) - near(other, first)
 
     for replica in sorted(replicas, key=lambda node: (-near(node, node.myself.master_id or ""), node.ordinal)):
         best = max(replicas, key=lambda other: (gain(replica, other), -other.ordinal))
@@ -80,32 +81,32 @@ def swap(view: ClusterView, *, with_a_gap: bool) -> tuple[NodeId, NodeId] | None
 def choose_masters(
     candidates: Sequence[Node], kept: Sequence[Node], wanted: int, replicas_per_shard: int, where: FailureDomains
 ) -> tuple[Node, ...]:
-    """`kept`, and as many of the candidates (in order of preference) as make it `wanted`: the best choice there is.
+    """`kept`, and the best choice of candidates (in order of preference) that makes it `wanted` masters.
 
-    `where` names every pod, also those that can only be replicas.
+    `where` has every pod, also those that can only be replicas.
     """
-    pods = [Counter(spot.node for spot in where.values()), Counter(spot.zone for spot in where.values())]
+    pods = [Counter(domain.node for domain in where.values()), Counter(domain.zone for domain in where.values())]
     masters = [Counter(where[node.node_id].node for node in kept), Counter(where[node.node_id].zone for node in kept)]
     room = replicas_per_shard * wanted
     chosen = list(kept)
 
     def cost(node: Node) -> tuple[int, ...]:
-        """What another master there adds: forced pairs on the node, then in the zone; then unevenness."""
-        spot = where[node.node_id]
-        keys = (spot.node, spot.zone)
+        """What one more master there adds: forced pairs on the node, then in the zone; then unevenness."""
+        domain = where[node.node_id]
+        keys = (domain.node, domain.zone)
         forced = []
         for key, all_pods, mastered in zip(keys, pods, masters, strict=True):
             load = all_pods[key] + (replicas_per_shard - 1) * mastered[key] - room
             forced.append(max(0, load + replicas_per_shard - 1) - max(0, load))
-        return (*forced, masters[1][spot.zone], masters[0][spot.node])
+        return (*forced, masters[1][domain.zone], masters[0][domain.node])
 
-    # Costs only ever grow, so one that is still what it was when it was looked at is the smallest.
+    # Costs never fall, so the first candidate whose cost has not changed since it was queued has the lowest one.
     queue = [(cost(node), index) for index, node in enumerate(candidates)]
     heapify(queue)
     while len(chosen) < wanted and queue:
-        then, index = heappop(queue)
+        queued, index = heappop(queue)
         node = candidates[index]
-        if (now := cost(node)) != then:
+        if (now := cost(node)) != queued:
             heappush(queue, (now, index))
             continue
         chosen.append(node)
@@ -120,10 +121,10 @@ def give_replicas(
     where: FailureDomains,
     following: Mapping[NodeId, Sequence[NodeId]],
 ) -> Mapping[NodeId, tuple[NodeId, ...]]:
-    """Which of the spare nodes each master gets, `wants` of them at most; the poorest shards first, in rounds.
+    """The spare nodes that each master gets, at most `wants` of them; masters that lack most come first, in rounds.
 
-    `wants` and `spare` are in order of preference. `following` is who follows each master already: where nothing else
-    speaks against it, a further replica runs in another zone, or on another node, than those.
+    `wants` and `spare` are in order of preference. `following` has the present replicas of each master: among equal
+    choices a further replica runs in another zone, or on another node, than those.
     """
     left = dict.fromkeys(spare)
     near = {master: [where[replica] for replica in following.get(master, ())] for master in wants}
@@ -147,27 +148,27 @@ def _best_for(
     left: Iterable[NodeId],
     near: Sequence[FailureDomain],
     where: FailureDomains,
-    crowds: tuple[_DomainLoad, _DomainLoad],
+    loads: tuple[_DomainLoad, _DomainLoad],
 ) -> NodeId:
-    """The replica with which the fewest pairs in all share a node, then a zone; then one that is far from the shard's
-    other replicas; then the first.
+    """The replica with which the fewest pairs in total share a node, then a zone; then the one farthest from the other
+    replicas of the shard; then the first.
     """
-    least = tuple(crowd.forced() for crowd in crowds)
+    least = tuple(load.forced() for load in loads)
     seen: dict[FailureDomain, tuple[tuple[int, ...], tuple[int, ...], NodeId]] = {}
     for replica in left:
-        spot = where[replica]
-        if spot in seen:
+        domain = where[replica]
+        if domain in seen:
             continue
-        cost = tuple(crowd.forced_with(master, replica) for crowd in crowds)
-        distance = (sum(spot.node == other.node for other in near), sum(spot.zone == other.zone for other in near))
-        seen[spot] = (cost, (distance[1], distance[0]), replica)
-        if cost == least and not any(distance):
-            break  # it cannot get better than that
+        cost = tuple(load.forced_with(master, replica) for load in loads)
+        shared = (sum(domain.zone == other.zone for other in near), sum(domain.node == other.node for other in near))
+        seen[domain] = (cost, shared, replica)
+        if cost == least and not any(shared):
+            break  # no choice is better
     return min(seen.values(), key=lambda each: each[:2])[2]
 
 
 class _DomainLoad:
-    """The masters' wants and the spare replicas by node, or by zone, while they are paired."""
+    """The wanted and the spare replicas by node, or by zone, while masters and replicas are paired."""
 
     def __init__(self, wants: Mapping[NodeId, int], spare: Iterable[NodeId], key: Callable[[NodeId], str]) -> None:
         self._key = key
@@ -180,18 +181,18 @@ class _DomainLoad:
         self._most = nlargest(3, ((load, key) for key, load in self._load.items()))
 
     def forced(self) -> int:
-        """Pairs that have to share a node (or zone), whatever is chosen from now on."""
+        """Pairs that have to share a node (or zone) whatever the next choices are."""
         return max(0, self._most[0][0] - self._left) if self._most else 0
 
     def forced_with(self, master: NodeId, replica: NodeId) -> int:
-        """The same, if these two are paired now, themselves included."""
+        """The same after these two have been paired, this pair included."""
         one, other = self._key(master), self._key(replica)
         rest = next((load for load, key in self._most if key not in (one, other)), 0)
         mine = self._load[one] - 2 if one == other else max(self._load[one], self._load[other]) - 1
         return (one == other) + max(0, max(rest, mine) - (self._left - 1))
 
     def pair(self, master: NodeId, replica: NodeId) -> None:
-        """They are paired."""
+        """Pairs the two."""
         self._load[self._key(master)] -= 1
         self._load[self._key(replica)] -= 1
         self._left -= 1
@@ -199,9 +200,7 @@ class _DomainLoad:
 
 
 def _rounds(wants: Mapping[NodeId, int]) -> Iterable[NodeId]:
-    """Masters in the order in which they get replicas: those that lack most first, and each its first before any its
-    second.
-    """
+    """Masters in the order in which they get replicas: in each round one replica for every master that lacks most."""
     lacking = dict(wants)
     while poorest := max(lacking.values(), default=0):
         for master, count in wants.items():
@@ -210,7 +209,7 @@ def _rounds(wants: Mapping[NodeId, int]) -> Iterable[NodeId]:
                 yield master
 
 
-def _spot(node: Node, view: ClusterView) -> FailureDomain:
+def _domain(node: Node, view: ClusterView) -> FailureDomain:
     place = view.places.get(node.pod)
     if place is None or not place.node:
         return FailureDomain(zone=f"?{node.pod}", node=f"?{node.pod}")
@@ -218,9 +217,9 @@ def _spot(node: Node, view: ClusterView) -> FailureDomain:
 
 
 def judge(view: ClusterView) -> Verdict:
-    """Compares the roles as they are with the best that the same pods in the same places could have."""
+    """Compares the present roles with the best ones that the same pods in the same places could have."""
     if not any(place.node for place in view.places.values()):
-        return Verdict(verdict="unknown", why=("where the pods run is not known here",))
+        return Verdict(verdict="unknown", why=("it is not known where the pods run",))
     where = failure_domains(view)
     masters = [node for node in view.nodes if node.slots]
     replicas = [node for node in view.nodes if node.myself.master_id in {master.node_id for master in masters}]
@@ -232,7 +231,7 @@ def judge(view: ClusterView) -> Verdict:
     best = (*_least(ideal, [*masters, *replicas], where), *_unevenness(ideal, where))
     zones = () if all(place.zone for place in view.places.values()) else ("the zones of the pods are not known",)
     if actual > best:
-        return Verdict(verdict="improvable", why=(*close, *_crowds(masters, ideal, where), *zones))
+        return Verdict(verdict="improvable", why=(*close, *_crowded_domains(masters, ideal, where), *zones))
     if close:
         return Verdict(verdict="best possible here", why=(*_obstacles(where), *zones))
     return Verdict(verdict="optimal", why=zones)
@@ -240,37 +239,39 @@ def judge(view: ClusterView) -> Verdict:
 
 def _colocation(pairs: Iterable[tuple[Node, Node]], where: FailureDomains) -> Iterable[str]:
     for master, replica in pairs:
-        here, there = where[replica.node_id], where[master.node_id]
-        if here.node == there.node:
-            yield f"{replica.pod} runs on {here.node}, like its master {master.pod}"
-        elif here.zone == there.zone:
-            yield f"{replica.pod} runs in zone {here.zone}, like its master {master.pod}"
+        domain, masters = where[replica.node_id], where[master.node_id]
+        if domain.node == masters.node:
+            yield f"{replica.pod} runs on {domain.node}, like its master {master.pod}"
+        elif domain.zone == masters.zone:
+            yield f"{replica.pod} runs in zone {domain.zone}, like its master {master.pod}"
 
 
 def _forced(pairs: Sequence[tuple[Node, Node]], where: FailureDomains) -> tuple[int, int]:
-    spots_of = [(where[master.node_id], where[replica.node_id]) for master, replica in pairs]
-    return (sum(one.node == other.node for one, other in spots_of), sum(a.zone == b.zone for a, b in spots_of))
+    """How many pairs share a node, and how many a zone."""
+    domains = [(where[master.node_id], where[replica.node_id]) for master, replica in pairs]
+    return (sum(one.node == other.node for one, other in domains), sum(a.zone == b.zone for a, b in domains))
 
 
-def _least(masters: Sequence[Node], everybody: Sequence[Node], where: FailureDomains) -> tuple[int, int]:
-    """The fewest pairs that share a node, and a zone, with these masters."""
-    count = len(everybody) - len(masters)
+def _least(masters: Sequence[Node], nodes: Sequence[Node], where: FailureDomains) -> tuple[int, int]:
+    """The fewest pairs that can share a node, and a zone, with these masters."""
+    count = len(nodes) - len(masters)
     per_shard = count // len(masters) if masters else 0
     wants = {node.node_id: per_shard + (index < count % len(masters)) for index, node in enumerate(masters)}
-    spare = [node.node_id for node in everybody if node.node_id not in wants]
+    spare = [node.node_id for node in nodes if node.node_id not in wants]
     by_node = _DomainLoad(wants, spare, lambda node_id: where[node_id].node)
     by_zone = _DomainLoad(wants, spare, lambda node_id: where[node_id].zone)
     return (by_node.forced(), by_zone.forced())
 
 
 def _unevenness(masters: Iterable[Node], where: FailureDomains) -> tuple[int, int]:
-    """Sums of squares of the masters in each zone, and on each node: least where they are spread evenly."""
-    places = [where[master.node_id] for master in masters]
-    zones, nodes = Counter(spot.zone for spot in places), Counter(spot.node for spot in places)
+    """Sums of squares of the masters in each zone, and on each node: lowest where they are spread evenly."""
+    domains = [where[master.node_id] for master in masters]
+    zones, nodes = Counter(domain.zone for domain in domains), Counter(domain.node for domain in domains)
     return (sum(count**2 for count in zones.values()), sum(count**2 for count in nodes.values()))
 
 
-def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: FailureDomains) -> Iterable[str]:
+def _crowded_domains(masters: Sequence[Node], ideal: Sequence[Node], where: FailureDomains) -> Iterable[str]:
+    """Nodes and zones in which more masters run than the ideal choice needs."""
     for words, key in _KEYS:
         now = Counter(key(where[master.node_id]) for master in masters)
         most = max(Counter(key(where[master.node_id]) for master in ideal).values(), default=0)
@@ -280,9 +281,9 @@ def _crowds(masters: Sequence[Node], ideal: Sequence[Node], where: FailureDomain
 
 
 def _obstacles(where: FailureDomains) -> Iterable[str]:
-    """Nodes, or else zones, in which more than half of all pods run: their pairs cannot all be apart."""
+    """Nodes, or else zones, in which more than half of all pods run, so that some pairs have to share them."""
     for words, key in _KEYS:
-        found = Counter(key(spot) for spot in where.values())
+        found = Counter(key(domain) for domain in where.values())
         crowded = [(name, count) for name, count in found.most_common(1) if 2 * count > len(where)]
         for name, count in crowded:
             yield f"{'all' if count == len(where) else f'{count} of'} {len(where)} pods run {words} {name}"

@@ -1,33 +1,38 @@
-"""From what is to what should be: `plan(view, desired)` names what it found and the phases that mend it, or refuses.
+"""`plan(view, desired)`: the phases that lead from the present state to the declared shape, or a refusal.
 
-The order of the phases is the heart of it:
+The order of the phases, with its reasons:
 
-1. *prepare*: config epochs, while no node knows another (the server takes them only then); *equip*: functions and ACL
-   users for who joins a cluster, while nobody is sent there yet.
-2. *meet*: the full mesh before anything is owned. A run that dies here has claimed nothing, and with the mesh up every
-   later fact reaches all nodes in one hop.
-3. *agree*: nothing is written; what is on its way between the nodes arrives.
-4. *elect*: a replica takes the place of a lost master, by the servers' own election where that can still happen.
-5. *let go*: lost members whose slots a person has given up.
-6. *shape*: slots and roles, both at once, since neither needs the other.
-7. *forget*: the other lost members, at every node at once. Not before: a forgotten master can no longer be voted out,
-   and a replica cannot forget its master.
-8. *serve*: nothing is written; the servers' own rejoin delay passes.
-9. *open*, *move*, *take*, *shut*, *close*: slots whose move was left half-way. Who does not serve takes no keys.
-10. *cancel*, *await*, *move slots*, *hand over*, *free*, *leave*: another number of shards or of replicas. Slots move
-    only in a cluster that serves, and a pod leaves only one that is whole without it.
-11. *settings*: what drifted from the declared configuration.
+1. *prepare* sets config epochs, which a server accepts only while it knows no other node. *provision* copies functions
+   and ACL users to a node that joins a cluster, before any client is sent to it.
+2. *meet* makes the full mesh before any node owns a slot. A run that is killed here has assigned nothing, and in the
+   full mesh every later change reaches all nodes in one hop. *set owners* corrects the owner of slots on nodes that
+   import them, because these nodes ignore gossip about it.
+3. *agree* writes nothing: changes in flight between the nodes arrive.
+4. *elect* lets a replica take over from a lost master, by the servers' own election where that can still happen.
+5. *forget unrecoverable* removes lost masters whose slots a person has given up: the servers accept a new owner of a
+   slot only after its old owner is forgotten.
+6. *assign* gives slots to masters and masters to replicas, in one phase because neither depends on the other.
+7. *forget* removes the other lost members, at every node at the same time. It comes after *elect* and *assign*: when a
+   master is forgotten its replica can no longer be elected, and a replica cannot forget its master.
+8. *serve* writes nothing: the servers' own rejoin delay passes.
+9. *close elsewhere*, *close on owners*, *open slots*, *move keys*, *take slots*, *close slots* undo or finish
+   interrupted moves. A node that does not serve accepts no keys, so they come after *serve*.
+10. *cancel migrations*, *await migrations*, *move slots*, *manual failover*, *free replicas*, *leave* resize the
+    cluster. Slots move only in a cluster that serves, and a pod leaves only a cluster that is whole without it.
+11. *replace replicas* swaps replicas that run too close to their masters, when nothing else is to be done.
+12. *settings* restores what differs from the declared configuration. It comes first in a cluster that is not forming,
+    because data needs the failure detection that was declared.
 
-While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, which is what that rejoin delay
-is measured by, and *settings* puts the declared value back (redis-facts: 1.2 s in place of 5.1 s). A run killed between
-the two leaves a drift that the next run finds and mends.
+While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, because the rejoin delay depends
+on it; *settings* then comes last and restores the declared value (docs/architecture.md: 1.2 s instead of 5.1 s). A run
+that is killed between the two leaves a wrong timeout, which the next run finds and corrects.
 
-The core is blind and deaf: no socket, clock, logger or environment. The same view gives the same plan.
+The plan depends on nothing but its arguments: the same view gives the same plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
@@ -44,102 +49,118 @@ from bootstrap.model.steps import (
     Wait,
 )
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.failover import elect, forget, let_go
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.assign import assign
+from bootstrap.plan.failover import elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
-from bootstrap.plan.membership import announce, forming, meet, prepare, provision
-from bootstrap.plan.open_slots import finish_moves, name_owners, open_slots
+from bootstrap.plan.finish_moves import finish_moves, set_owners
+from bootstrap.plan.membership import announce, meet, prepare, provision
 from bootstrap.plan.placement import swap
 from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.plan.resize import foreseen, resize
 from bootstrap.plan.settled import settled
-from bootstrap.plan.topology import layout, shape
 
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
-    """The way from `view` to `desired`. Every peer must be in the view: waiting for them comes before planning."""
-    view = view.within(desired.nodes)
-    shards = layout(view, desired)
-    if reasons := tuple(reasons_to_refuse(view, desired, shards)):
+    """The way from `view` to `desired`. Every peer has to be in the view: a run waits for its peers before it plans."""
+    found = Assessment(view, desired)
+    if reasons := tuple(reasons_to_refuse(found)):
         return Refusal(reasons=reasons)
-    fresh = forming(view)
-    shaping = tuple(shape(view, desired, shards))
-    if fresh and desired.timeout_ms is None:
-        shaping = (*shaping, *announce(view, shaping))
-    phases = [
-        Phase(name="prepare", why="epochs can be set only on strangers", steps=tuple(prepare(view, desired))),
-        Phase(name="equip", why="who joins has to have what the others have", steps=tuple(provision(view))),
-        Phase(name="meet", why="the mesh comes before anything is owned", steps=tuple(meet(view))),
-        Phase(
-            name="name owners", why="who imports a slot learns nothing of it by gossip", steps=tuple(name_owners(view))
-        ),
-        Phase(name="agree", why="a change in flight is let through before another is made", steps=tuple(_agree(view))),
-        Phase(name="elect", why="a forgotten master can no longer be voted out", steps=tuple(elect(view))),
-        Phase(
-            name="let go",
-            why="slots are free once their owner is forgotten",
-            steps=tuple(let_go(view, desired)),
-        ),
-        Phase(name="shape", why="with the mesh up, all nodes learn of it at once", steps=shaping),
-        Phase(name="forget", why="nobody follows or awaits the lost any more", steps=tuple(forget(view))),
-        Phase(
-            name="serve", why="the servers wait out their own rejoin delay", steps=tuple(_serve(view, bool(shaping)))
-        ),
-        *finish_moves(tuple(open_slots(view))),
-    ]
-    if not any(phase.steps for phase in phases):
-        if settled(AwaitMigrations(), view) and (reasons := tuple(reasons_not_to_move(view, desired, shards))):
+    preparing = tuple(prepare(found))
+    phases = _not_empty(_repair(found, preparing))
+    if phases and not found.view.forming:
+        phases += _not_empty(foreseen(found))
+    elif not phases:
+        if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
-        phases += resize(view, desired, shards)
-    elif not forming(view):
-        phases += foreseen(view, desired, shards)
-    if desired.replace_replicas != "off" and not any(phase.steps for phase in phases):
-        phases.append(
-            Phase(
-                name="replace",
-                why="one shard at a time; the other half of the exchange comes next",
-                steps=tuple(_replace(view, desired)),
-            )
-        )
-    drift = Phase(name="settings", why="the declared configuration holds", steps=tuple(_settings(view, desired)))
-    # While forming, the declared timeout comes last, since the rejoin delay is measured by it; otherwise first, since
-    # keys deserve the failure detection that was declared.
-    ordered = [*phases, drift] if fresh else [drift, *phases]
+        phases = _not_empty(resize(found)) or _not_empty([_replace_replicas(found)])
+    settings = _not_empty([_settings(found, preparing)])
     return Plan(
-        findings=tuple(findings(view, desired, shards)),
-        phases=tuple(phase for phase in ordered if phase.steps),
+        findings=tuple(findings(found)),
+        phases=tuple([*phases, *settings] if found.view.forming else [*settings, *phases]),
     )
 
 
-def _agree(view: ClusterView) -> Iterator[Step]:
-    """Looks at many nodes are not one moment: half seen, a failover looks like a shard without a master. What a node
-    believes of another and that one does not say of itself is on its way; nothing is built on it.
+def _not_empty(phases: Iterable[Phase]) -> list[Phase]:
+    return [phase for phase in phases if phase.steps]
+
+
+def _repair(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Phase]:
+    """The phases that lead to a cluster in order, in their order; those without steps included."""
+    assigning = tuple(assign(found))
+    if found.view.forming and found.desired.timeout_ms is None:
+        assigning = (*assigning, *announce(found, assigning))
+    yield Phase(
+        name="prepare", why="a server accepts a config epoch only while it knows no other node", steps=preparing
+    )
+    yield Phase(
+        name="provision",
+        why="a new node needs the functions and users that the others have",
+        steps=tuple(provision(found)),
+    )
+    yield Phase(name="meet", why="the full mesh comes before any node owns a slot", steps=tuple(meet(found)))
+    yield Phase(
+        name="set owners",
+        why="a node that imports a slot ignores gossip about its owner",
+        steps=tuple(set_owners(found)),
+    )
+    yield Phase(name="agree", why="changes in flight arrive before new ones are made", steps=tuple(_agree(found)))
+    yield Phase(
+        name="elect", why="the replica of a forgotten master can no longer be elected", steps=tuple(elect(found))
+    )
+    yield Phase(
+        name="forget unrecoverable",
+        why="slots are free once their owner is forgotten",
+        steps=tuple(forget_unrecoverable(found)),
+    )
+    yield Phase(name="assign", why="in the full mesh all nodes learn of it immediately", steps=assigning)
+    yield Phase(
+        name="forget", why="no election and no replica needs the lost members any more", steps=tuple(forget(found))
+    )
+    yield Phase(
+        name="serve",
+        why="the servers' own rejoin delay has to pass",
+        steps=tuple(_serve(found, after_a_change=bool(assigning))),
+    )
+    yield from finish_moves(found)
+
+
+def _agree(found: Assessment) -> Iterator[Step]:
+    """Looks at many nodes are not one moment: a failover that is seen half-way looks like a shard without a master. No
+    change is based on a report that differs from the node's own, because the correction is still in flight.
     """
-    if not settled(AwaitAgreement(), view):
+    if not settled(AwaitAgreement(), found.view):
         yield AwaitAgreement()
 
 
-def _serve(view: ClusterView, after_a_change: bool) -> Iterator[Step]:  # noqa: FBT001 - a plain yes or no
-    """What has to come true by itself once the shape is right."""
+def _serve(found: Assessment, *, after_a_change: bool) -> Iterator[Step]:
+    """The conditions that the servers reach by themselves once slots and roles are right."""
     waits: tuple[Wait, ...] = (AwaitAgreement(), AwaitReplication(), AwaitEpochs(), AwaitServing())
-    return (wait for wait in waits if after_a_change or not settled(wait, view))
+    return (wait for wait in waits if after_a_change or not settled(wait, found.view))
 
 
-def _replace(view: ClusterView, desired: Desired) -> Iterator[Step]:
-    if found := swap(view, with_a_gap=desired.replace_replicas == "with-a-gap"):
-        replica, master = found
-        yield Replicate(replica=replica, master=master)
-        yield AwaitReplication()
+def _replace_replicas(found: Assessment) -> Phase:
+    wanted = found.desired.replace_replicas
+    pair = swap(found.view, with_a_gap=wanted == "with-a-gap") if wanted != "off" else None
+    steps = (Replicate(replica=pair[0], master=pair[1]), AwaitReplication()) if pair else ()
+    return Phase(name="replace replicas", why="one shard at a time; the second half of the swap follows", steps=steps)
 
 
-def _settings(view: ClusterView, desired: Desired) -> Iterator[Step]:
-    """Settings that differ from the declared ones, and timeouts that *prepare* is about to change."""
-    for node in view.nodes:
+def _settings(found: Assessment, preparing: tuple[Step, ...]) -> Phase:
+    """Settings that differ from the declared ones, and the timeouts that `preparing` is about to lower."""
+    why = "settings that differ from the declared ones are restored"
+    return Phase(name="settings", why=why, steps=tuple(_differing_settings(found, preparing)))
+
+
+def _differing_settings(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Step]:
+    desired = found.desired
+    for node in found.view.nodes:
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
                 yield SetConfig(node=node.node_id, name=name, value=value)
     if desired.timeout_ms is None:
         return
-    lowered = {step.node for step in prepare(view, desired) if isinstance(step, SetTimeout)}
-    for node in view.nodes:
+    lowered = {step.node for step in preparing if isinstance(step, SetTimeout)}
+    for node in found.view.nodes:
         if node.timeout_ms is not None and (node.timeout_ms != desired.timeout_ms or node.node_id in lowered):
             yield SetTimeout(node=node.node_id, timeout_ms=desired.timeout_ms)

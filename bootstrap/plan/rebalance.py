@@ -1,8 +1,8 @@
-"""Which slots go where when a cluster grows or shrinks, or when its shards have drifted apart: as few as can be.
+"""Which slots move where when a cluster grows or shrinks, or when its shards have become uneven: as few as possible.
 
 A shard's fair share is its part of 16384 by weight. Slots move when a declared master has none, when a master has to
-give up all, or when some share is off by more than a person tolerates; and then all shares are made right. The last
-rule is also what finishes a resize that was cut off: half full, a master is far from its share.
+give all away, or when some share is off by more than the declared threshold. Then all shares are corrected. The
+threshold also makes the next run finish an interrupted resize: a half filled master is far from its share.
 """
 
 from __future__ import annotations
@@ -16,69 +16,65 @@ from bootstrap.model.outcome import Skew
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
 from bootstrap.model.steps import MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import slots_after_failover
 
 
-def leaving(view: ClusterView, desired: Desired) -> tuple[Node, ...]:
-    """Pods that the declared shape has no place for: the highest ordinals, in ordinal order."""
-    return tuple(node for node in view.nodes if node.ordinal >= desired.nodes)
-
-
-def to_drain(view: ClusterView, desired: Desired) -> frozenset[NodeId]:
-    """Owners of slots that are one shard too many: first those on pods that leave, then the highest ordinals. Of those
-    that leave, first the ones without a replica that stays and could take over.
+def to_drain(view: ClusterView, desired: Desired, owned: Mapping[NodeId, SlotSet]) -> frozenset[NodeId]:
+    """Owners of slots beyond the declared number of shards. Owners on pods that leave come first, of these the ones
+    without a replica on a pod that stays, which could take over; then the highest ordinals. `owned` has the slots of
+    every node.
     """
-    claims = slots_after_failover(view)
-    owners = [node for node in view.nodes if claims[node.node_id]]
-    stays = {node.myself.master_id for node in view.nodes if node.ordinal < desired.nodes}
+    owners = [node for node in view.nodes if owned[node.node_id]]
+    with_successor = {node.myself.master_id for node in view.nodes if node.ordinal < desired.nodes}
 
-    def worst_first(node: Node) -> tuple[bool, bool, int]:
+    def drained_first(node: Node) -> tuple[bool, bool, int]:
         leaves = node.ordinal >= desired.nodes
-        return (not leaves, leaves and node.node_id in stays, -node.ordinal)
+        return (not leaves, leaves and node.node_id in with_successor, -node.ordinal)
 
     too_many = max(0, len(owners) - desired.shards)
-    return frozenset(node.node_id for node in sorted(owners, key=worst_first)[:too_many])
+    return frozenset(node.node_id for node in sorted(owners, key=drained_first)[:too_many])
 
 
-def slot_moves(view: ClusterView, desired: Desired, masters: Sequence[NodeId]) -> tuple[MoveSlots, ...]:
-    """What is to move, so that `masters` (in ordinal order, those to be drained included) have their shares; none
-    where that is not worth it, or not wanted.
+def slot_moves(
+    view: ClusterView, desired: Desired, masters: Sequence[NodeId], *, to_drain: frozenset[NodeId]
+) -> tuple[MoveSlots, ...]:
+    """The moves that give all of `masters` (in ordinal order, those to drain included) their shares; none where the
+    shares are even enough, or `desired.rebalance` excludes the moves.
     """
     owned = {master: view.by_id[master].slots for master in masters}
-    out = to_drain(view, desired) & owned.keys()
-    staying = [master for master in masters if master not in out]
+    drained = to_drain & owned.keys()
+    staying = [master for master in masters if master not in drained]
     if not staying or not any(owned.values()):
         return ()
     share = shares(view, desired, staying, owned)
-    must = bool(out) or any(not owned[master] for master in staying)
-    if not must and not _worth_it(share, owned, desired):
+    needed = bool(drained) or any(not owned[master] for master in staying)
+    if not needed and not _uneven(share, owned, desired):
         return ()
-    if must and desired.rebalance == "off":
-        share = _least_change(share, owned, out)
-    return tuple(_flows(owned, share))
+    if needed and desired.rebalance == "off":
+        share = _least_change(share, owned, drained)
+    return tuple(_moves(owned, share))
 
 
 def shares(
     view: ClusterView, desired: Desired, masters: Sequence[NodeId], owned: Mapping[NodeId, SlotSet]
 ) -> Mapping[NodeId, int]:
-    """How many of all slots each of the masters should own; never none. What rounding leaves over goes to those who own
-    more already, so that nothing moves for it.
+    """How many slots each of the masters should own, at least one. Slots that remain after rounding go to masters that
+    own more than their share already, so that no slot moves because of rounding.
     """
     weight = {master: Fraction(weight_of(view.by_id[master], view, desired)) for master in masters}
     total = sum(weight.values())
     exact = {master: weight[master] * SLOT_COUNT / total for master in masters}
     share = {master: max(1, int(exact[master])) for master in masters}
     left = SLOT_COUNT - sum(share.values())
-    by_claim = sorted(masters, key=lambda m: (len(owned[m]) <= share[m], share[m] - exact[m], view.by_id[m].ordinal))
+    by_excess = sorted(masters, key=lambda m: (len(owned[m]) <= share[m], share[m] - exact[m], view.by_id[m].ordinal))
     for number in range(left):
-        share[by_claim[number % len(by_claim)]] += 1
-    for _ in range(-left):  # shares that were lifted to one slot are taken from the greatest
+        share[by_excess[number % len(by_excess)]] += 1
+    for _ in range(-left):  # for shares that were raised to one slot, the greatest shares give one
         share[max(masters, key=lambda m: (share[m], -view.by_id[m].ordinal))] -= 1
     return share
 
 
 def weight_of(master: Node, view: ClusterView, desired: Desired) -> float:
-    """The weight of a shard: the one declared for any of its pods, the lowest ordinal's first; 1 where none is. So it
+    """The weight of a shard: the one declared for its pod with the lowest ordinal that has one; else 1. So the weight
     stays with the shard when another of its pods becomes master.
     """
     if not desired.weights:
@@ -88,7 +84,7 @@ def weight_of(master: Node, view: ClusterView, desired: Desired) -> float:
 
 
 def skew(view: ClusterView, desired: Desired) -> Skew:
-    """How uneven the owners of slots are; of memory, what their data takes by the servers' own count."""
+    """How uneven the shards are, in slots and in the memory of their data by the servers' own estimate."""
     owners = [node for node in view.nodes if node.slots]
     if not owners:
         return Skew(slots_percent=0.0, memory_percent=0.0)
@@ -106,8 +102,8 @@ def _most_off(pairs: Sequence[tuple[float, float]]) -> float:
     return round(max((abs(have - fair) * 100 / fair for have, fair in pairs if fair), default=0.0), 1)
 
 
-def _worth_it(share: Mapping[NodeId, int], owned: Mapping[NodeId, SlotSet], desired: Desired) -> bool:
-    """Slots cannot be split: one off is even. `on` is for any more than that, `auto` for what is not tolerated."""
+def _uneven(share: Mapping[NodeId, int], owned: Mapping[NodeId, SlotSet], desired: Desired) -> bool:
+    """True where `desired.rebalance` asks for moves. A shard that is off by one slot counts as even."""
     off = [(abs(len(owned[master]) - share[master]), share[master]) for master in share]
     if desired.rebalance == "off" or all(slots <= 1 for slots, _ in off):
         return False
@@ -115,10 +111,12 @@ def _worth_it(share: Mapping[NodeId, int], owned: Mapping[NodeId, SlotSet], desi
 
 
 def _least_change(
-    share: Mapping[NodeId, int], owned: Mapping[NodeId, SlotSet], out: frozenset[NodeId]
+    share: Mapping[NodeId, int], owned: Mapping[NodeId, SlotSet], drained: frozenset[NodeId]
 ) -> Mapping[NodeId, int]:
-    """Shares where nobody is to be evened out: who has slots keeps them, as far as those without are still served."""
-    if not out:
+    """Shares where `desired.rebalance` is off. Where masters are drained, the others keep their slots and divide the
+    drained ones; where none is drained, a new master gets its full share.
+    """
+    if not drained:
         return share
     least = {master: len(owned[master]) for master in share}
     for _ in range(SLOT_COUNT - sum(least.values())):
@@ -126,8 +124,8 @@ def _least_change(
     return least
 
 
-def _flows(owned: Mapping[NodeId, SlotSet], share: Mapping[NodeId, int]) -> Iterator[MoveSlots]:
-    """Everybody's surplus to whoever lacks something, both in the order of the masters: each slot moves once."""
+def _moves(owned: Mapping[NodeId, SlotSet], share: Mapping[NodeId, int]) -> Iterator[MoveSlots]:
+    """Moves surplus slots to the masters that lack some, both in the order of the masters; each slot moves once."""
     lacking = {master: share[master] - len(owned[master]) for master in share if share[master] > len(owned[master])}
     for source, slots in owned.items():
         surplus = slots.lowest(max(0, len(slots) - share.get(source, 0)))

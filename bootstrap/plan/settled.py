@@ -1,5 +1,5 @@
-"""When a step has come true. Defined once and used three times: the planner skips with it, the executor waits with it,
-and the tests' fake cluster is checked against it.
+"""When a step has taken effect. This is defined once and used three times: the planner skips settled steps, the run
+waits until steps are settled, and the fake cluster of the tests is checked against it.
 """
 
 from __future__ import annotations
@@ -41,15 +41,20 @@ from bootstrap.model.steps import (
     TakeSlot,
     Wait,
     Wipe,
+    Write,
 )
 from bootstrap.model.view import ClusterView
 
 
 def settled(step: Step, view: ClusterView) -> bool:
-    """True when every node that must know of the step's effect does. A node that the view lacks knows nothing."""
+    """True when every node that has to know of the effect knows it. A node missing from the view knows nothing."""
+    if isinstance(step, Wait):
+        return bool(view.nodes) and not view.unreachable and _wait_settled(step, view)
+    return _write_settled(step, view)
+
+
+def _write_settled(step: Write, view: ClusterView) -> bool:
     nodes = view.by_id
-    if isinstance(step, Wait) and (view.unreachable or not nodes):
-        return False
     match step:
         case SetTimeout():
             return step.node in nodes and nodes[step.node].timeout_ms == step.timeout_ms
@@ -60,29 +65,29 @@ def settled(step: Step, view: ClusterView) -> bool:
         case Meet():
             return view.linked(step.introducer, step.newcomer)
         case AddSlots():
-            return step.node in nodes and all(not step.slots - told.slots for told in _tellings(step.node, view))
+            return step.node in nodes and all(not step.slots - line.slots for line in _lines(step.node, view))
         case Replicate():
-            tellings = _tellings(step.replica, view)
-            return step.replica in nodes and all(told.master_id == step.master for told in tellings)
+            lines = _lines(step.replica, view)
+            return step.replica in nodes and all(line.master_id == step.master for line in lines)
         case Reattach():
-            return step.replica in nodes and _link_moves(nodes[step.replica])
+            return step.replica in nodes and _link_recovers(nodes[step.replica])
         case SetSlotState():
-            mark = (step.slot, step.other)
-            marks = nodes[step.node].myself if step.node in nodes else None
-            return marks is not None and mark in (marks.importing if step.importing else marks.migrating)
+            own = nodes[step.node].myself if step.node in nodes else None
+            state = (own.importing if step.importing else own.migrating) if own else ()
+            return (step.slot, step.other) in state
         case SetSlotOwner():
-            told = nodes[step.node].others.get(step.owner) if step.node in nodes else None
-            return told is not None and not step.slots - told.slots
+            line = nodes[step.node].others.get(step.owner) if step.node in nodes else None
+            return line is not None and not step.slots - line.slots
         case MoveKeys():
             return step.source in nodes and not nodes[step.source].keys_in.get(step.slot)
         case TakeSlot():
-            return step.node in nodes and all(step.slot in told.slots for told in _tellings(step.node, view))
+            return step.node in nodes and all(step.slot in line.slots for line in _lines(step.node, view))
         case CloseSlot():
             followers = (node for node in view.nodes if node.myself.master_id == step.node)
-            marked = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.open_slots)
-            return step.node in nodes and not any(marked)
+            open_on = (node for node in (nodes.get(step.node), *followers) if node and step.slot in node.open_slots)
+            return step.node in nodes and not any(open_on)
         case MoveSlots():
-            return step.target in nodes and all(not step.slots - told.slots for told in _tellings(step.target, view))
+            return step.target in nodes and all(not step.slots - line.slots for line in _lines(step.target, view))
         case CancelMigration():
             return step.node in nodes and all(each.task_id != step.task_id for each in nodes[step.node].migrations)
         case ManualFailover():
@@ -92,15 +97,23 @@ def settled(step: Step, view: ClusterView) -> bool:
                 and bool(nodes[step.candidate].slots)
             )
         case Provision():
-            return step.node in nodes  # a glance does not ask for it; the next look does
+            return step.node in nodes  # a refresh does not read libraries and users; the next look does
         case Wipe() | Leave():
             return not view.unreachable and step.node not in nodes
-        case Failover() | AwaitElection():
+        case Failover():
             return not step.slots - view.claimed()
         case Forget():
             return step.node in nodes and step.lost not in nodes[step.node].others
         case Announce():
             return step.node in nodes and view.agreed_on(step.node)
+        case _:
+            assert_never(step)
+
+
+def _wait_settled(step: Wait, view: ClusterView) -> bool:
+    match step:
+        case AwaitElection():
+            return not step.slots - view.claimed()
         case AwaitMesh():
             return not any(view.unlinked())
         case AwaitAgreement():
@@ -119,18 +132,18 @@ def settled(step: Step, view: ClusterView) -> bool:
             assert_never(step)
 
 
-def _link_moves(replica: Node) -> bool:
+def _link_recovers(replica: Node) -> bool:
     return replica.replication.link_up or replica.replication.syncing
 
 
-def _tellings(node_id: NodeId, view: ClusterView) -> Iterator[_Telling]:
-    """What each node says of `node_id`, the node itself included; one that does not know it says nothing of worth."""
+def _lines(node_id: NodeId, view: ClusterView) -> Iterator[_Line]:
+    """How each node reports `node_id`, the node itself included; empty for a node that does not know it."""
     for node in view.nodes:
-        told = node.myself if node.node_id == node_id else node.others.get(node_id)
-        yield _Telling(told.slots, told.master_id) if told else _Telling(SlotSet(), None)
+        line = node.myself if node.node_id == node_id else node.others.get(node_id)
+        yield _Line(line.slots, line.master_id) if line else _Line(SlotSet(), None)
 
 
 @dataclass(frozen=True, slots=True)
-class _Telling:
+class _Line:
     slots: SlotSet
     master_id: NodeId | None

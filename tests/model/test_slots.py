@@ -1,4 +1,4 @@
-"""Sets of slots against their slow and obvious twin: Python's own sets of numbers."""
+"""Sets of slots, compared with Python's own sets of numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def twin(ranges: list[tuple[int, int]]) -> set[int]:
 def test_union_difference_and_intersection_are_those_of_sets(
     left: list[tuple[int, int]], right: list[tuple[int, int]]
 ) -> None:
-    """The three operators mean what they mean for a set of numbers, and their results have the one form."""
+    """The three operators give the same result as for a set of numbers, in the one form of equal sets."""
     one, other = SlotSet.of(*left), SlotSet.of(*right)
     assert all(made == SlotSet.of(*made.ranges) for made in (one | other, one & other, one - other))
     assert set(one | other) == twin(left) | twin(right)
@@ -44,7 +44,7 @@ def test_questions_about_one_set_are_answered_as_a_set_answers(
 
 @given(RANGES)
 def test_equal_sets_have_one_form(ranges: list[tuple[int, int]]) -> None:
-    """Ranges are ascending with a gap between each two, so that equality is equality of slots."""
+    """Ranges are ascending with a gap between each two, so that equal sets compare equal."""
     slots = SlotSet.of(*ranges)
     assert slots == SlotSet.of(*((slot, slot) for slot in twin(ranges)))
     assert all(slots.ranges[i][1] + 1 < slots.ranges[i + 1][0] for i in range(len(slots.ranges) - 1))
@@ -59,20 +59,20 @@ def test_text_is_what_redis_prints(ranges: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("pair", [(3, 2), (-1, 4), (0, SLOT_COUNT)])
-def test_a_range_that_is_none_is_refused(pair: tuple[int, int]) -> None:
+def test_an_invalid_range_is_rejected(pair: tuple[int, int]) -> None:
     """Reversed, or outside 0…16383."""
     with pytest.raises(ValueError, match="no slot range"):
         SlotSet.of(pair)
 
 
-def test_something_else_is_in_no_set() -> None:
-    """Only numbers are slots."""
+def test_only_numbers_are_in_a_set() -> None:
+    """Nothing else is a slot."""
     assert "0" not in ALL_SLOTS
 
 
 @given(st.integers(1, SLOT_COUNT))
 def test_an_even_split_is_whole_and_even(shards: int) -> None:
-    """Every slot once, in order, and no share more than one slot bigger than another."""
+    """Every slot once, in order, and the sizes of shares differ by at most one."""
     shares = even_split(shards)
     cuts = [pair for share in shares for pair in share.ranges]
     assert [first for first, _ in cuts] == [0, *(last + 1 for _, last in cuts[:-1])]
@@ -86,7 +86,7 @@ def test_three_shares_are_those_of_the_redis_documentation() -> None:
 
 
 @pytest.mark.parametrize("shards", [0, -1, SLOT_COUNT + 1])
-def test_a_split_that_cannot_be_is_refused(shards: int) -> None:
-    """A share needs a slot."""
+def test_an_impossible_split_is_rejected(shards: int) -> None:
+    """A share has at least one slot."""
     with pytest.raises(ValueError, match="cannot split"):
         even_split(shards)

@@ -1,4 +1,4 @@
-"""Where roles go: compared, on small cases, with every possible choice."""
+"""Placement of roles, compared with every possible choice on small cases."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId, Place
 from bootstrap.model.plan import Plan
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas, judge
 from bootstrap.plan.planner import plan
-from bootstrap.plan.topology import layout
 from bootstrap.verify import violations
 from tests.builders import formed, shape
 from tests.fake_cluster import FakeCluster
@@ -27,7 +27,7 @@ Cost = tuple[int, int, int, int]
 
 
 def at(view: ClusterView, *where: str) -> ClusterView:
-    """The view with its pods at `zone/node`, in ordinal order; `/node` where the zone is not known, "" for nowhere."""
+    """The view with its pods at `zone/node`, in ordinal order; `/node` for an unknown zone, "" for both."""
     places = {}
     for node, text in zip(view.nodes, where, strict=True):
         zone, _, machine = text.partition("/")
@@ -41,12 +41,12 @@ def fresh(*where: str) -> ClusterView:
 
 def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
     ordinal = {node.node_id: node.ordinal for node in view.nodes}
-    return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in layout(view, desired)}
+    return {ordinal[s.master]: [ordinal[r] for r in s.replicas] for s in Assessment(view, desired).shards}
 
 
 def cost(masters: list[FailureDomain], pairs: list[tuple[FailureDomain, FailureDomain]]) -> Cost:
-    """What is to be as small as can be, the most important first."""
-    zones, nodes = Counter(spot.zone for spot in masters), Counter(spot.node for spot in masters)
+    """What is to be minimised, the most important first."""
+    zones, nodes = Counter(domain.zone for domain in masters), Counter(domain.node for domain in masters)
     return (
         sum(one.node == other.node for one, other in pairs),
         sum(one.zone == other.zone for one, other in pairs),
@@ -56,7 +56,7 @@ def cost(masters: list[FailureDomain], pairs: list[tuple[FailureDomain, FailureD
 
 
 def best_of_all(where: list[FailureDomain], shards: int, replicas: int) -> tuple[Cost, tuple[int, ...]]:
-    """By trying everything: the least cost, and the first set of masters that has it."""
+    """By trying every choice: the lowest cost, and the first set of masters that has it."""
     found = []
     for masters in combinations(range(len(where)), shards):
         rest = [index for index in range(len(where)) if index not in masters]
@@ -71,7 +71,7 @@ def best_of_all(where: list[FailureDomain], shards: int, replicas: int) -> tuple
 
 @st.composite
 def somewhere(draw: st.DrawFn, shards: int, replicas: int) -> list[str]:
-    """Pods on up to four nodes, each of which is in one of up to three zones; or in none that is known."""
+    """Pods on up to four nodes, each in one of up to three zones, or in an unknown zone."""
     zone_of = draw(st.lists(st.sampled_from(["a", "b", "c"]), min_size=4, max_size=4))
     known = draw(st.booleans())
     machines = draw(st.lists(st.integers(0, 3), min_size=shards * (1 + replicas), max_size=shards * (1 + replicas)))
@@ -82,24 +82,24 @@ def somewhere(draw: st.DrawFn, shards: int, replicas: int) -> list[str]:
 @given(data=st.data())
 @settings(max_examples=60)
 def test_no_choice_is_better(shards: int, replicas: int, data: st.DataObject) -> None:
-    """As few pairs on a node, then in a zone, then masters as even over zones, then nodes, as any choice has; and of
-    the equally good sets of masters it is the one with the lowest ordinals.
+    """No choice has fewer pairs on a node, then in a zone, or masters spread more evenly over zones, then nodes; and of
+    equally good sets of masters it is the one with the lowest ordinals.
     """
     view = fresh(*data.draw(somewhere(shards, replicas)))
     where = failure_domains(view)
-    all_spots = [where[node.node_id] for node in view.nodes]
+    domains = [where[node.node_id] for node in view.nodes]
     desired = Desired(shards=shards, replicas_per_shard=replicas)
     found = roles(view, desired)
-    least, masters = best_of_all(all_spots, shards, replicas)
-    pairs = [(all_spots[master], all_spots[replica]) for master, rest in found.items() for replica in rest]
-    assert cost([all_spots[master] for master in found], pairs) == least
+    least, masters = best_of_all(domains, shards, replicas)
+    pairs = [(domains[master], domains[replica]) for master, rest in found.items() for replica in rest]
+    assert cost([domains[master] for master in found], pairs) == least
     assert tuple(found) == masters
 
 
 @given(st.data())
 @settings(max_examples=60)
-def test_what_is_kept_changes_nothing_about_the_rest(data: st.DataObject) -> None:
-    """A forming that was killed after some masters had slots ends with the masters that it was to have."""
+def test_masters_that_are_kept_do_not_change_the_choice_of_the_rest(data: st.DataObject) -> None:
+    """A forming that was killed after some masters had slots ends with the masters that were planned."""
     view = fresh(*data.draw(somewhere(3, 1)))
     where = failure_domains(view)
     whole = choose_masters(view.nodes, (), 3, 1, where)
@@ -109,14 +109,14 @@ def test_what_is_kept_changes_nothing_about_the_rest(data: st.DataObject) -> Non
     assert {node.pod for node in choose_masters(rest, kept, 3, 1, where)} == {node.pod for node in whole}
 
 
-def test_unknown_places_leave_it_to_the_ordinals() -> None:
+def test_with_unknown_places_the_ordinals_decide() -> None:
     """0, 1, 2 masters; 3→0, 4→1, 5→2."""
     assert roles(FakeCluster(6).look(), shape()) == {0: [3], 1: [4], 2: [5]}
     assert roles(fresh(*["/n1"] * 6), shape()) == {0: [3], 1: [4], 2: [5]}
 
 
 def test_three_nodes_in_three_zones() -> None:
-    """The scheduler put 0 and 3 on one node: 3 follows 1, and so on round."""
+    """The scheduler put 0 and 3 on one node: 3 follows 1, and so on."""
     view = fresh("a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "c/n3")
     assert roles(view, shape()) == {0: [4], 1: [3], 2: [5]} or roles(view, shape()) == {0: [4], 1: [5], 2: [3]}
 
@@ -128,7 +128,7 @@ def test_masters_leave_a_crowded_zone() -> None:
 
 
 def test_a_second_replica_runs_far_from_the_first() -> None:
-    """Apart from their master, and apart from each other, where that costs nothing."""
+    """Apart from their master, and apart from each other where that costs nothing."""
     view = fresh(*[f"{zone}/{zone}{number}" for number in range(3) for zone in "abc"])
     where = failure_domains(view)
     for master, replicas in roles(view, shape(3, 2)).items():
@@ -136,7 +136,7 @@ def test_a_second_replica_runs_far_from_the_first() -> None:
         assert zones == {"a", "b", "c"}
 
 
-def test_a_blank_pod_goes_to_the_shard_from_which_it_is_apart() -> None:
+def test_a_blank_pod_goes_to_a_shard_in_another_failure_domain() -> None:
     """Two shards lack a replica and two pods came back blank, each on the node of the nearer master."""
     cluster = formed(shape())
     for ordinal in (3, 4):
@@ -159,7 +159,7 @@ def test_a_thousand_pods_are_placed_without_a_shared_node_or_zone() -> None:
     assert not [1 for master, rest in given_.items() for r in rest if where[master].zone == where[r].zone]
 
 
-def test_the_verdict_says_what_cannot_be_better_and_why() -> None:
+def test_the_verdict_explains_what_could_or_could_not_be_better() -> None:
     """Optimal; as good as it gets on one node, or in one zone; and each pair that could be apart."""
     good = at(formed(shape()).look(), "a/n1", "b/n2", "c/n3", "b/n2", "c/n3", "a/n1")
     assert judge(good).verdict == "optimal"
@@ -176,7 +176,7 @@ def test_the_verdict_says_what_cannot_be_better_and_why() -> None:
 
 
 def too_close(replicas: int) -> FakeCluster:
-    """A formed cluster of three shards in which two replicas should change places."""
+    """A formed cluster of three shards in which two replicas should be swapped."""
     cluster = Placed.formed(shape(3, replicas))
     cluster.places = ["a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n2", "c/n3", "c/n3", "a/n1"][: 3 * (1 + replicas)]
     for node in cluster.nodes:
@@ -185,7 +185,7 @@ def too_close(replicas: int) -> FakeCluster:
 
 
 class Placed(FakeCluster):
-    """Its views say where its pods run."""
+    """A cluster whose views know where the pods run."""
 
     places: Sequence[str] = ()
 
@@ -206,8 +206,8 @@ def linked_replicas(cluster: FakeCluster) -> dict[NodeId, int]:
     return {owner: sum(n.master == owner and n.link_up for n in cluster.nodes) for owner in owners}
 
 
-def test_replicas_change_places_only_when_asked() -> None:
-    """By itself it is told, and nothing is written."""
+def test_replicas_are_swapped_only_when_declared() -> None:
+    """By default it is only reported, and nothing is written."""
     cluster = too_close(2)
     decision = plan(cluster.look(), shape(3, 2))
     assert isinstance(decision, Plan)
@@ -215,7 +215,7 @@ def test_replicas_change_places_only_when_asked() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_replicas_change_places_and_no_shard_is_ever_without_one(seed: int) -> None:
+def test_a_swap_never_leaves_a_shard_without_a_linked_replica(seed: int) -> None:
     """With two replicas each, every shard keeps a linked one at every moment; at the end the verdict is optimal."""
     cluster = too_close(2)
     cluster.random.seed(seed)
@@ -237,8 +237,8 @@ def test_replicas_change_places_and_no_shard_is_ever_without_one(seed: int) -> N
     assert cluster.written == []
 
 
-def test_with_one_replica_each_an_exchange_needs_a_word_of_its_own() -> None:
-    """`on` tells what stands against it and writes nothing; `with-a-gap` does it."""
+def test_a_swap_with_one_replica_per_shard_has_to_be_accepted() -> None:
+    """`on` reports what prevents it and writes nothing; `with-a-gap` swaps them."""
     cluster = too_close(1)
     careful = plan(cluster.look(), replace(shape(), replace_replicas="on"))
     assert isinstance(careful, Plan)

@@ -1,4 +1,4 @@
-"""States that look harmless and are not: each of these once led to a wrong plan, a wrong refusal or a wrong ending."""
+"""States that look harmless and are not: each once led to a wrong plan, a wrong refusal or a wrong end of a run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected,
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.verify import violations
-from tests.builders import formed, gossip, shape
+from tests.builders import codes, formed, gossip, shape, steps_of
 from tests.fake_cluster import FakeCluster, Known
-from tests.plan.test_planner import codes, steps_of
 from tests.run.test_reconcile import SHAPE, run_on
 from tests.run.test_report import outcome
 
 
-def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
-    """The keys of those slots may be on a disk that comes back: one pod is blank, and its id was forgotten."""
+def test_slots_without_an_owner_are_not_assigned_while_a_disk_is_missing() -> None:
+    """Their keys may be on a disk that comes back: one pod is blank, and its id was forgotten."""
     cluster = formed(shape())
     cluster[1].slots, cluster[0].keys = SlotSet(), 5
     forgotten = cluster[4]
@@ -37,7 +36,7 @@ def test_slots_that_nobody_owns_are_not_given_away_while_keys_exist() -> None:
 
 
 def test_a_slot_is_never_taken_while_its_owner_holds_keys_of_it() -> None:
-    """Hearing of its successor, an owner drops them; so the keys come first, and they are counted again after that."""
+    """An owner that learns of its successor deletes them; so the keys move first, and are counted again after that."""
     cluster = formed(shape())
     cluster[0].keys, cluster[0].in_slot = 9, {93: 7}
     cluster[1].keys, cluster[1].in_slot = 4, {93: 2}
@@ -53,8 +52,8 @@ def test_a_slot_is_never_taken_while_its_owner_holds_keys_of_it() -> None:
     assert 93 in cluster[1].slots
 
 
-def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
-    """The new master seen before its promotion, the old one after its demotion: nobody seems to own the slots."""
+def test_an_inconsistent_view_of_a_failover_assigns_nothing() -> None:
+    """The new master before its promotion, the old one after its demotion: no node seems to own the slots."""
     for keys in (0, 3):
         cluster = formed(shape())
         for node in cluster.nodes:
@@ -69,8 +68,8 @@ def test_a_torn_view_of_a_failover_assigns_nothing() -> None:
         assert not [step for step in written if isinstance(step, AddSlots | Replicate)]
 
 
-def test_no_shard_loses_its_last_copy_without_being_asked() -> None:
-    """From one replica to none, with keys at stake: refused, and accepted only for that very cluster."""
+def test_no_shard_loses_its_last_copy_unless_that_is_accepted() -> None:
+    """From one replica to none, with keys: refused, and accepted only for that cluster."""
     cluster = formed(shape(3, 1))
     for node in cluster.nodes:
         node.keys = 5
@@ -81,7 +80,7 @@ def test_no_shard_loses_its_last_copy_without_being_asked() -> None:
 
 
 def test_replicas_that_cannot_be_spared_are_not_made_masters() -> None:
-    """Six shards on six nodes of three: with their links down the replicas may hold the last copies."""
+    """Six shards on six nodes of a cluster of three: with their links down the replicas may hold the last copies."""
     cluster = formed(shape(3, 1))
     for node in cluster.nodes[3:]:
         node.link_up = False
@@ -95,15 +94,15 @@ class WithoutConfigSet(FakeCluster):
         return "NOPERM no permission" if isinstance(write, SetTimeout) else super()._take(write)
 
 
-def test_a_forming_goes_on_where_config_set_is_denied() -> None:
-    """It only takes the servers' own time."""
+def test_forming_works_where_config_set_is_denied() -> None:
+    """It only takes longer: the rejoin delay is that of the servers' own timeout."""
     cluster = WithoutConfigSet(6)
     assert violations(run_on(cluster).converge(), SHAPE) == ()
     assert any(isinstance(step, Meet) for step in cluster.written)
 
 
-def test_a_drift_that_may_not_be_mended_is_told_in_the_servers_words() -> None:
-    """The rest is formed all the same, and the exit code says that a setting is to be changed."""
+def test_a_drift_that_cannot_be_corrected_is_reported_with_the_servers_error() -> None:
+    """The cluster is formed all the same, and the exit code means that a person has to change a setting."""
     cluster = WithoutConfigSet(6, timeout_ms=15000)
     with pytest.raises(Misconfigured) as caught:
         run_on(cluster).converge()
@@ -111,8 +110,8 @@ def test_a_drift_that_may_not_be_mended_is_told_in_the_servers_words() -> None:
     assert {reason.code for reason in caught.value.reasons} == {"step-rejected", "timeout-drift"}
 
 
-def test_a_reason_that_gossip_clears_is_given_its_time_at_the_start_too() -> None:
-    """A member that is being forgotten is still known to one node at the first look."""
+def test_a_reason_that_gossip_removes_does_not_count_at_the_start_either() -> None:
+    """One node still knows a member that is being forgotten, at the first look."""
     cluster = formed(shape())
     cluster[0].known["f" * 40] = Known(Address("10.9.9.9", 6379))
     pass_time = cluster.sleep
@@ -125,7 +124,7 @@ def test_a_reason_that_gossip_clears_is_given_its_time_at_the_start_too() -> Non
     assert violations(run_on(cluster).converge(), SHAPE) == ()
 
 
-def test_a_replica_that_may_hold_the_last_copy_stays() -> None:
+def test_a_replica_that_may_hold_the_last_copy_stays_a_replica_of_its_master() -> None:
     """It has keys and no link: REPLICATE to another master would flush them."""
     cluster = formed(shape())
     cluster[4].master, cluster[4].keys, cluster[4].link_up = cluster[0].node_id, 9, False
@@ -137,27 +136,27 @@ def test_a_replica_that_may_hold_the_last_copy_stays() -> None:
     ("name", "text"),
     [("STATEFULSET", "a" * 63), ("PORT_NAME", "a" * 16), ("CLUSTER_DOMAIN", ".".join(["a" * 63] * 5))],
 )
-def test_a_name_too_long_for_the_dns_is_a_fault_of_its_setting(name: str, text: str) -> None:
-    """It would end as an exception somewhere in the DNS library."""
+def test_a_name_too_long_for_the_dns_is_an_error_of_its_setting(name: str, text: str) -> None:
+    """Otherwise it would raise an exception in the DNS library."""
     with pytest.raises(Misconfigured, match=f"BOOTSTRAP_{name}"):
         Settings.from_env({f"BOOTSTRAP_{name}": text})
 
 
-def test_faults_that_need_two_settings_are_told_with_the_others() -> None:
-    """One wrong setting does not hide another."""
+def test_errors_in_several_settings_are_reported_together() -> None:
+    """One wrong setting does not hide another one."""
     with pytest.raises(Misconfigured) as caught:
         Settings.from_env({"BOOTSTRAP_SHARDS": "2", "BOOTSTRAP_USERNAME": "u"})
     assert len(caught.value.reasons) == 2
 
 
-def test_a_long_reason_is_cut_not_dropped() -> None:
-    """The termination message has little room, and a reason without its end is better than none."""
-    told = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
-    assert json.loads(told)["reasons"][0]["code"] == "unlisted-member"
+def test_a_long_reason_is_cut_and_not_dropped() -> None:
+    """The termination message is limited, and a reason without its end is better than none."""
+    message = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
+    assert json.loads(message)["reasons"][0]["code"] == "unlisted-member"
 
 
 def test_an_empty_view_settles_no_wait() -> None:
-    """Where nobody answers, nothing has come true."""
+    """Where no node answers, no wait is settled."""
     decision = plan(formed(shape()).look(), shape())
     assert decision == Plan()
     fresh = plan(FakeCluster(6).look(), shape())
@@ -169,19 +168,19 @@ def test_an_empty_view_settles_no_wait() -> None:
 
 
 class Restarting(FakeCluster):
-    """One server is away for a moment just when it is told its timeout."""
+    """One server does not answer for a moment, just when its timeout is sent."""
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         writes = list(writes)
-        gone = [w for w in writes if isinstance(w, SetTimeout) and w.node == self[2].node_id and not self.rejected]
-        rejected = super().send([write for write in writes if write not in gone], view)
-        away = [Rejected(write, "not reachable", answered=False) for write in gone]
-        self.rejected += away
-        return [*rejected, *away]
+        lost = [w for w in writes if isinstance(w, SetTimeout) and w.node == self[2].node_id and not self.rejected]
+        rejected = super().send([write for write in writes if write not in lost], view)
+        unanswered = [Rejected(write, "not reachable", answered=False) for write in lost]
+        self.rejected += unanswered
+        return [*rejected, *unanswered]
 
 
-def test_a_server_that_is_away_for_a_moment_has_not_denied_anything() -> None:
-    """No answer says nothing about the next try: formed all the same, with the declared timeouts."""
+def test_a_server_that_does_not_answer_for_a_moment_has_not_denied_a_setting() -> None:
+    """The next try may succeed: formed all the same, with the declared timeouts."""
     cluster = Restarting(6)
     assert violations(run_on(cluster).converge(), SHAPE) == ()
     assert cluster.rejected

@@ -1,4 +1,4 @@
-"""Wiping a cluster on purpose: only what a person has confirmed, and to the end, however often it is interrupted."""
+"""reinit wipes only what a person has confirmed, and all of it, however often it is interrupted."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import Wipe
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed, Known
-from tests.plan.test_repair import give_keys, healthy, lose_a_majority, move_all, wipe
+from tests.plan.damage import give_keys, healthy, lose_a_majority, move_all, wipe
 from tests.run.test_reconcile import SHAPE, run_on
 
 
 def reinit(cluster: FakeCluster, confirm: str) -> bool:
-    """The whole of the verb: true when something was wiped."""
+    """The whole verb; true when a node was wiped."""
     run = run_on(cluster)
     wiped = run.wipe(confirm)
     assert violations(run.converge(), SHAPE) == ()
@@ -32,7 +32,7 @@ def refused(cluster: FakeCluster, confirm: str = "") -> list[str]:
     return [reason.code for reason in caught.value.reasons]
 
 
-def test_without_a_confirmation_it_says_what_would_be_destroyed() -> None:
+def test_without_a_confirmation_it_reports_what_it_would_destroy() -> None:
     """Every master with its slots and keys, and the command that accepts it."""
     cluster = healthy()
     with pytest.raises(Refused) as caught:
@@ -45,7 +45,7 @@ def test_without_a_confirmation_it_says_what_would_be_destroyed() -> None:
 
 
 def test_the_confirmed_cluster_is_wiped_and_formed_anew() -> None:
-    """No key, no old id is left, and the shape is the declared one."""
+    """No key and no old id is left, and the shape is the declared one."""
     cluster = healthy()
     ids = {node.node_id for node in cluster.nodes}
     assert reinit(cluster, cluster.look().fingerprint())
@@ -54,7 +54,7 @@ def test_the_confirmed_cluster_is_wiped_and_formed_anew() -> None:
 
 
 def test_any_other_fingerprint_wipes_nothing() -> None:
-    """That of another cluster, or of this one before something changed; it names the right one."""
+    """That of another cluster, or of this one before a change."""
     cluster = healthy()
     assert refused(cluster, "0" * 12)[0] == "not-that-cluster"
     before = cluster.look().fingerprint()
@@ -63,8 +63,8 @@ def test_any_other_fingerprint_wipes_nothing() -> None:
 
 
 @pytest.mark.parametrize("before_it", [True, False], ids=["just before", "just after"])
-def test_interrupted_at_any_write_the_same_value_finishes_it(before_it: bool) -> None:
-    """Killed at each single write, then run again with what was confirmed before; also when all pods moved between."""
+def test_interrupted_at_any_write_the_same_fingerprint_finishes_it(before_it: bool) -> None:
+    """Killed at each write, then run again with the same fingerprint; also when all pods have moved in between."""
     whole = healthy()
     reinit(whole, whole.look().fingerprint())
     for number in range(len(whole.written)):
@@ -82,8 +82,8 @@ def test_interrupted_at_any_write_the_same_value_finishes_it(before_it: bool) ->
             assert [node.keys for node in cluster.nodes] == [0] * 6, number
 
 
-def test_the_copies_go_first_and_the_masters_last() -> None:
-    """A master whose replica lives on could be replaced by one that the fingerprint does not name."""
+def test_replicas_are_wiped_first_and_masters_last() -> None:
+    """A master that still has a replica could be replaced by a node that the fingerprint does not name."""
     cluster = healthy()
     masters = {node.node_id for node in cluster.nodes if node.slots}
     reinit(cluster, cluster.look().fingerprint())
@@ -93,7 +93,7 @@ def test_the_copies_go_first_and_the_masters_last() -> None:
 
 
 def test_a_broken_cluster_can_be_wiped() -> None:
-    """Two of three masters lost: what is left is confirmed and goes."""
+    """Two of three masters are lost: the rest is confirmed and wiped."""
     cluster = healthy()
     lose_a_majority(cluster)
     assert refused(cluster)
@@ -101,12 +101,12 @@ def test_a_broken_cluster_can_be_wiped() -> None:
 
 
 def test_blank_pods_need_no_confirmation() -> None:
-    """There is nothing to lose, so they are formed."""
+    """No data can be lost, so the cluster is formed."""
     assert not reinit(FakeCluster(6), "")
 
 
-def test_a_write_after_the_first_wipe_does_not_save_the_rest() -> None:
-    """A client that writes on meanwhile changes no fingerprint: masters and slots, not keys, are what it names."""
+def test_a_write_of_a_client_after_the_first_wipe_changes_no_fingerprint() -> None:
+    """The fingerprint names masters and slots, not keys; so the rest is wiped, too."""
     cluster = healthy()
     confirm = cluster.look().fingerprint()
     wipe(cluster, 3)
@@ -116,7 +116,7 @@ def test_a_write_after_the_first_wipe_does_not_save_the_rest() -> None:
 
 
 def test_a_master_that_came_from_elsewhere_is_not_wiped_with_the_rest() -> None:
-    """Half-way, an owner that the wiped cluster did not know: it was not confirmed."""
+    """Half-way an owner appears that the wiped cluster did not know: it was not confirmed."""
     cluster = healthy()
     confirm = cluster.look().fingerprint()
     for ordinal in (3, 0):
@@ -126,7 +126,7 @@ def test_a_master_that_came_from_elsewhere_is_not_wiped_with_the_rest() -> None:
 
 
 def test_keys_outside_the_cluster_are_not_confirmed_with_it() -> None:
-    """The fingerprint names owners of slots; a node beside them that holds keys is a person's decision."""
+    """The fingerprint names owners of slots; a person decides about another node that holds keys."""
     cluster = healthy()
     confirm = cluster.look().fingerprint()
     wipe(cluster, 3)
@@ -135,15 +135,15 @@ def test_keys_outside_the_cluster_are_not_confirmed_with_it() -> None:
 
 
 def test_pods_that_do_not_fit_the_shape_are_not_wiped() -> None:
-    """It could not be formed anew."""
+    """The cluster could not be formed anew."""
     cluster = healthy()
     cluster.nodes.append(cluster._blank(6))
     cluster[6].known["e" * 40] = Known(Address("10.0.9.9", 6379))
     assert refused(cluster, cluster.look().fingerprint()) == ["number-of-pods"]
 
 
-def test_keys_that_would_be_at_home_in_a_freed_slot_are_not_confirmed_either() -> None:
-    """Half-way: a node that holds keys of slots whose owner is wiped already was in nobody's list."""
+def test_keys_of_a_slot_whose_owner_is_wiped_are_not_confirmed_either() -> None:
+    """Half-way, a node holds keys of slots whose owner has been wiped: no list of owners named it."""
     cluster = healthy()
     confirm = cluster.look().fingerprint()
     for ordinal in (3, 0):
@@ -152,8 +152,8 @@ def test_keys_that_would_be_at_home_in_a_freed_slot_are_not_confirmed_either() -
     assert refused(cluster, confirm) == ["keys-outside"]
 
 
-def test_a_replica_with_the_last_copy_is_told_as_well() -> None:
-    """Its master is lost, so that no master's line speaks of these keys."""
+def test_a_replica_with_the_last_copy_is_reported_as_well() -> None:
+    """Its master is lost, so that no reason about a master covers these keys."""
     cluster = healthy()
     lose_a_majority(cluster)
     with pytest.raises(Refused) as caught:

@@ -1,4 +1,4 @@
-"""Repair on the fake cluster: from each state back to the declared shape, killed at any write, without losing a key."""
+"""Repair on the fake cluster: from each damage back to the declared shape, killed at any write, with every key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from bootstrap.errors import Refused
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
@@ -26,201 +25,81 @@ from bootstrap.model.steps import (
 )
 from bootstrap.model.view import ClusterView
 from bootstrap.verify import violations
-from tests.builders import formed, gossip, shape
-from tests.fake_cluster import FakeCluster, FakeNode, Killed
+from tests.builders import gossip
+from tests.fake_cluster import FakeCluster, Killed
+from tests.plan.damage import (
+    DAMAGES,
+    block_a_link,
+    double_the_epochs,
+    follow_the_wrong_master,
+    give_keys,
+    healthy,
+    leave_a_ghost,
+    leave_a_slot_open,
+    leave_a_slot_open_on_one_side,
+    lose_a_majority,
+    lose_a_master,
+    lose_a_replica,
+    move,
+    move_all,
+    move_one,
+    remove_all_slots_from_an_owner,
+    remove_slots_from_their_owner,
+    split_the_cluster,
+    wipe,
+)
 from tests.run.test_reconcile import run_on, run_on_without_goodbye
 
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
-
-
-def healthy() -> FakeCluster:
-    """Six nodes, formed, with keys on every shard: the copies of a shard hold the same number."""
-    cluster = formed(shape(3, 1, 5000))
-    for node in cluster.nodes:
-        node.keys, node.offset = 10 + node.ordinal % 3, 100
-    return cluster
-
-
-def wipe(cluster: FakeCluster, ordinal: int) -> FakeNode:
-    """The pod comes back elsewhere, without its disk: a new id that knows nobody."""
-    old = cluster[ordinal]
-    new = cluster._blank(ordinal)
-    new.address = Address(f"10.0.1.{ordinal + 1}", 6379)
-    cluster.nodes[ordinal] = new
-    for node in cluster.nodes:
-        if old.node_id in node.known:
-            node.known[old.node_id].connected = False
-    return new
-
-
-def move(cluster: FakeCluster, *ordinals: int) -> None:
-    """The pods come back at other addresses, with their disks."""
-    for ordinal in ordinals:
-        node = cluster[ordinal]
-        node.address = Address(f"10.0.2.{ordinal + 1}", 6379)
-        for other in cluster.nodes:
-            if node.node_id in other.known:
-                other.known[node.node_id].connected = False
-        for known in node.known.values():
-            known.connected = False
-    for node in cluster.nodes:
-        node.link_up = node.link_up and node.master is None
-
-
-def move_all(cluster: FakeCluster) -> None:
-    move(cluster, *range(6))
-
-
-def move_one(cluster: FakeCluster) -> None:
-    move(cluster, 1)
-
-
-def lose_a_replica(cluster: FakeCluster) -> None:
-    wipe(cluster, 4)
-
-
-def lose_a_master(cluster: FakeCluster) -> None:
-    wipe(cluster, 1)
-
-
-def lose_a_majority(cluster: FakeCluster) -> None:
-    wipe(cluster, 0)
-    wipe(cluster, 1)
-
-
-def lose_a_master_and_move_the_rest(cluster: FakeCluster) -> None:
-    move_all(cluster)
-    wipe(cluster, 2)
-
-
-def leave_a_ghost(cluster: FakeCluster) -> None:
-    from tests.fake_cluster import Known
-
-    for ordinal in (0, 2, 5):
-        cluster[ordinal].known["e" * 40] = Known(Address("10.0.9.9", 6379))
-
-
-def fall_apart(cluster: FakeCluster) -> None:
-    for node in cluster.nodes:
-        mine = {0, 3} if node.ordinal in (0, 3) else {1, 2, 4, 5}
-        node.known = {k: v for k, v in node.known.items() if int(k[:2], 16) in mine}
-
-
-def follow_the_wrong_master(cluster: FakeCluster) -> None:
-    cluster[4].master = cluster[0].node_id
-
-
-def leave_a_slot_half_moved(cluster: FakeCluster) -> None:
-    one, other = cluster[0], cluster[1]
-    one.migrating, other.importing = {93: other.node_id}, {93: one.node_id}
-    give_keys(one, 93, 5)
-    give_keys(other, 93, 4)
-
-
-def leave_a_mark_on_one_side(cluster: FakeCluster) -> None:
-    cluster[1].importing = {93: cluster[0].node_id}
-    give_keys(cluster[0], 93, 2)
-
-
-def forget_a_mark_with_keys_beyond(cluster: FakeCluster) -> None:
-    leave_a_slot_half_moved(cluster)
-    cluster[0].migrating.clear()
-
-
-def take_slots_from_their_owner(cluster: FakeCluster) -> None:
-    give_keys(cluster[1], 6000, 3)
-    cluster[1].slots -= SlotSet.of((5461, 7000))
-    gossip(cluster)
-
-
-def take_all_slots_from_an_owner(cluster: FakeCluster) -> None:
-    cluster[1].keys = 0
-    give_keys(cluster[1], 6000, 14)
-    cluster[1].slots = SlotSet()
-    gossip(cluster)
-
-
-def hang_a_link(cluster: FakeCluster) -> None:
-    cluster[3].link_up, cluster[3].hangs = False, True
-
-
-def double_the_epochs(cluster: FakeCluster) -> None:
-    cluster[1].epoch = cluster[2].epoch
-
-
-def give_keys(node: FakeNode, slot: int, keys: int) -> None:
-    node.in_slot[slot] = keys
-    node.keys += keys
-
-
-HURTS: dict[str, Callable[[FakeCluster], None]] = {
-    "all pods moved": move_all,
-    "one pod moved": move_one,
-    "a replica lost its disk": lose_a_replica,
-    "a master lost its disk": lose_a_master,
-    "two of three masters lost their disks": lose_a_majority,
-    "a master lost its disk while all moved": lose_a_master_and_move_the_rest,
-    "a ghost is left": leave_a_ghost,
-    "the cluster fell apart": fall_apart,
-    "a replica follows the wrong master": follow_the_wrong_master,
-    "a slot is half moved": leave_a_slot_half_moved,
-    "a mark is left on one side": leave_a_mark_on_one_side,
-    "a mark is lost, with keys beyond": forget_a_mark_with_keys_beyond,
-    "slots were taken from their owner": take_slots_from_their_owner,
-    "a master was left without slots": take_all_slots_from_an_owner,
-    "a link is stuck": hang_a_link,
-    "two masters have one epoch": double_the_epochs,
-}
-every_hurt = pytest.mark.parametrize("hurt", HURTS.values(), ids=HURTS)
-
+every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 
 SAMPLES = (0, 93, 6000, 8000, 12000)
 
 
 def found_keys(cluster: FakeCluster) -> Mapping[Any, int]:
-    """What clients find: the keys of some slots with their owners, and all keys of all owners."""
+    """The keys that clients find: those of some slots at their owners, and all keys of all owners."""
     owners = {slot: node for node in cluster.nodes for slot in SAMPLES if slot in node.slots}
     in_slots = {slot: owners[slot].in_slot.get(slot, 0) for slot in SAMPLES}
     return {"all": sum(node.keys for node in cluster.nodes if node.slots)} | in_slots
 
 
 def written_keys(cluster: FakeCluster) -> Mapping[Any, int]:
-    """What clients have written: every key that a master, or a replica without one, holds."""
+    """The keys that clients have written: every key of a master, or of a replica without a master."""
     ids = {node.node_id for node in cluster.nodes}
     holders = [node for node in cluster.nodes if node.master not in ids]
     in_slots = {slot: sum(node.in_slot.get(slot, 0) for node in holders) for slot in SAMPLES}
     return {"all": sum(node.keys for node in holders)} | in_slots
 
 
-@every_hurt
-def test_a_run_heals_it_and_a_second_run_changes_nothing(hurt: Callable[[FakeCluster], None]) -> None:
-    """Verified, every shard with the keys it had, and then: unchanged."""
+@every_damage
+def test_a_run_repairs_it_and_a_second_run_changes_nothing(damage: Callable[[FakeCluster], None]) -> None:
+    """Verified, with every key, and nothing is written by the second run."""
     cluster = healthy()
-    hurt(cluster)
+    damage(cluster)
     before = written_keys(cluster)
     view = run_on(cluster).converge()
     assert violations(view, SHAPE) == ()
     assert found_keys(cluster) == before
-    unowned = hurt in (take_slots_from_their_owner, take_all_slots_from_an_owner)
+    unowned = damage in (remove_slots_from_their_owner, remove_all_slots_from_an_owner)
     assert not [step for step in cluster.written if isinstance(step, SetTimeout | (Wipe if unowned else AddSlots))]
     cluster.written.clear()
     run_on(cluster).converge()
     assert cluster.written == []
 
 
-@pytest.mark.parametrize("hurt", [hurt for hurt in HURTS.values() if hurt is not double_the_epochs])
+@pytest.mark.parametrize("damage", [damage for damage in DAMAGES.values() if damage is not double_the_epochs])
 @pytest.mark.parametrize("before_it", [True, False], ids=["just before", "just after"])
 def test_a_repair_killed_at_any_write_is_finished_by_the_next(
-    hurt: Callable[[FakeCluster], None], before_it: bool
+    damage: Callable[[FakeCluster], None], before_it: bool
 ) -> None:
-    """kill -9 at each single write, then a new run: verified, and no key lost."""
+    """kill -9 at each write, then a new run: verified, and no key is lost."""
     whole = healthy()
-    hurt(whole)
+    damage(whole)
     run_on(whole).converge()
     assert whole.written
     for number in range(len(whole.written)):
         cluster = healthy()
-        hurt(cluster)
+        damage(cluster)
         before = written_keys(cluster)
         cluster.kill_at, cluster.kill_before = number, before_it
         try:
@@ -233,17 +112,17 @@ def test_a_repair_killed_at_any_write_is_finished_by_the_next(
 
 
 SEEDS = range(int(os.environ.get("SIMULATION_SEED", "0")), int(os.environ.get("SIMULATION_SEEDS", "200")))
-HARMLESS_TOGETHER = [
-    *(move_all, move_one, leave_a_ghost, fall_apart, lose_a_replica, follow_the_wrong_master, leave_a_slot_half_moved),
-    *(leave_a_mark_on_one_side, hang_a_link, double_the_epochs),
+COMBINABLE = [
+    *(move_all, move_one, leave_a_ghost, split_the_cluster, lose_a_replica, follow_the_wrong_master, leave_a_slot_open),
+    *(leave_a_slot_open_on_one_side, block_a_link, double_the_epochs),
 ]
 
 
 @pytest.mark.parametrize("block", range(4))
-def test_it_heals_however_slow_and_lossy_the_gossip(block: int) -> None:
-    """Several hurts at once, a third of all packets lost, lost commands, one-way introductions, kills, pods that move
-    meanwhile: verified in the end, with every key. SIMULATION_SEEDS=5000 tries more; a failure names its seed, which
-    SIMULATION_SEED=N SIMULATION_SEEDS=N+1 tries again.
+def test_it_is_repaired_however_slow_and_lossy_the_gossip(block: int) -> None:
+    """Three damages at the same time, up to a third of all packets lost, lost commands, one-way introductions, kills,
+    pods that move meanwhile: verified in the end, with every key. SIMULATION_SEEDS=5000 tries more; a failure names its
+    seed, which SIMULATION_SEED=N SIMULATION_SEEDS=N+1 tries again.
     """
     for seed in SEEDS[block::4]:
         try:
@@ -256,8 +135,8 @@ def test_it_heals_however_slow_and_lossy_the_gossip(block: int) -> None:
 def simulate(seed: int) -> None:
     cluster = Unreliable.healthy(seed)
     chance = cluster.random
-    for hurt in chance.sample(HARMLESS_TOGETHER, 3):
-        hurt(cluster)
+    for damage in chance.sample(COMBINABLE, 3):
+        damage(cluster)
     if chance.random() < 0.3:
         wipe(cluster, 2)
     before = written_keys(cluster)
@@ -274,7 +153,7 @@ def simulate(seed: int) -> None:
 
 
 class Unreliable(FakeCluster):
-    """Packets and commands get lost, and now and then a pod moves while the run is at work."""
+    """Packets and commands get lost, and sometimes a pod moves during the run."""
 
     command_loss = 0.0
     moves_left = 0
@@ -296,12 +175,15 @@ class Unreliable(FakeCluster):
         if self.moves_left and self.random.random() < 0.2:
             self.moves_left -= 1
             move(self, self.random.randrange(6))
-        heard = [write for write in writes if write not in lost]
-        return [*super().send(heard, view), *(Rejected(write, "no answer in time", answered=False) for write in lost)]
+        received = [write for write in writes if write not in lost]
+        return [
+            *super().send(received, view),
+            *(Rejected(write, "no answer in time", answered=False) for write in lost),
+        ]
 
 
-def test_the_majority_elects_and_nobody_is_told_to() -> None:
-    """With two masters of three left, the servers' own election does it; the lost id is forgotten only afterwards."""
+def test_a_majority_of_masters_elects_without_a_command() -> None:
+    """With two of three masters left, the servers' own election succeeds; the lost id is forgotten only afterwards."""
     cluster = healthy()
     lost = cluster[1].node_id
     lose_a_master(cluster)
@@ -322,7 +204,7 @@ def test_without_a_majority_the_best_replica_takes_over() -> None:
     assert all(step.takeover for step in takeovers)
 
 
-def test_a_shard_without_a_copy_is_given_up_only_for_that_very_state() -> None:
+def test_the_loss_of_a_shard_is_accepted_only_for_that_state() -> None:
     """Refused, then accepted with the fingerprint; any other fingerprint is refused as well."""
     cluster = healthy()
     wipe(cluster, 1)
@@ -342,8 +224,8 @@ def test_a_shard_without_a_copy_is_given_up_only_for_that_very_state() -> None:
     assert SlotSet.union_of(n.slots for n in cluster.nodes if n.ordinal in (1, 4)) == SlotSet.of((5461, 10922))
 
 
-def test_all_blank_pods_form_anew() -> None:
-    """Every disk went with its pod (emptyDir): nothing is left to lose, and the cluster is formed anew."""
+def test_blank_pods_alone_form_a_new_cluster() -> None:
+    """Every disk went with its pod (emptyDir): no data is left to lose, and the cluster is formed anew."""
     cluster = healthy()
     for ordinal in range(6):
         wipe(cluster, ordinal)
@@ -352,8 +234,8 @@ def test_all_blank_pods_form_anew() -> None:
     assert [node.ordinal for node in view.nodes if node.slots] == [0, 1, 2]
 
 
-def test_homes_are_known_also_after_another_phase() -> None:
-    """A phase before it ends with a glance, which does not count the keys of slots without an owner."""
+def test_uncovered_slots_go_to_their_holder_after_another_phase_too() -> None:
+    """The phase before ends with a refresh, which does not count the keys of slots without an owner."""
     cluster = healthy()
     give_keys(cluster[0], 100, 3)
     cluster[0].slots -= SlotSet.of((100, 109))
@@ -365,7 +247,7 @@ def test_homes_are_known_also_after_another_phase() -> None:
 
 
 class Writing(FakeCluster):
-    """A client writes a new key just before the marks are taken away: the owner sends it to the other side."""
+    """A client writes a new key just before the slot is closed: the owner redirects it to the importing node."""
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         writes = list(writes)
@@ -375,8 +257,8 @@ class Writing(FakeCluster):
         return super().send(writes, view)
 
 
-def test_a_key_that_a_client_writes_while_a_move_is_taken_back_is_found() -> None:
-    """The keys were counted, then one more came: the other side is shut first, and they are counted anew."""
+def test_a_key_that_a_client_writes_while_a_slot_is_closed_is_found() -> None:
+    """A key arrives after the keys were counted: the importing node is closed first, and they are counted again."""
     cluster = healthy()
     cluster.__class__ = Writing
     cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
@@ -386,8 +268,8 @@ def test_a_key_that_a_client_writes_while_a_move_is_taken_back_is_found() -> Non
 
 
 @pytest.mark.parametrize("arrived", [0, 3])
-def test_who_imports_a_slot_is_told_of_its_new_owner(arrived: int) -> None:
-    """The owner hands its place over to a replica: gossip of that goes past the importer, which waits for nobody."""
+def test_a_node_that_imports_a_slot_learns_its_new_owner(arrived: int) -> None:
+    """The owner fails over to its replica: the importing node ignores gossip about that, and is corrected."""
     cluster = healthy()
     cluster[0].migrating, cluster[1].importing = {93: cluster[1].node_id}, {93: cluster[0].node_id}
     give_keys(cluster[0], 93, 5)
@@ -400,8 +282,8 @@ def test_who_imports_a_slot_is_told_of_its_new_owner(arrived: int) -> None:
     assert not cluster.look().open_slots()
 
 
-def test_a_master_without_slots_gets_none_for_a_part_of_its_keys() -> None:
-    """One key's slot has no owner, the others are hidden behind their owners: refused before anything is written."""
+def test_a_master_without_slots_gets_none_for_some_of_its_keys() -> None:
+    """The slot of one key has no owner, the slots of the others have: refused before anything is written."""
     cluster = healthy()
     cluster[5].master, cluster[5].keys = None, 49
     give_keys(cluster[5], 50, 1)

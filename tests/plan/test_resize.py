@@ -1,4 +1,4 @@
-"""Another number of shards or replicas, on the fake cluster: few slots move, no key is lost, a kill is made good."""
+"""Resizes on the fake cluster: few slots move, no key is lost, and the next run finishes a killed one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,24 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bootstrap.errors import Refused
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Memory, Node
 from bootstrap.model.plan import Plan
-from bootstrap.model.slots import ALL_SLOTS, SLOT_COUNT, SlotSet
+from bootstrap.model.slots import SLOT_COUNT
 from bootstrap.model.steps import Leave, ManualFailover, MoveKeys
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
-from bootstrap.plan.rebalance import shares, skew, slot_moves, to_drain
+from bootstrap.plan.rebalance import skew
 from bootstrap.verify import violations
-from tests.builders import formed, gossip, shape, with_node
+from tests.builders import formed, shape, with_node
 from tests.fake_cluster import FakeCluster, Killed
-from tests.plan.test_repair import wipe
+from tests.plan.damage import uneven, wipe
 from tests.run.test_reconcile import run_on, run_on_without_goodbye
 
 KEYS = {slot: 2 + slot % 3 for slot in range(40, SLOT_COUNT, 790)}
-"""How many keys there are in some slots."""
+"""The number of keys in some slots."""
 SHAPES = [
     ((3, 1), (4, 1)),
     ((3, 1), (5, 1)),
@@ -57,14 +55,14 @@ def holding(desired: Desired) -> FakeCluster:
 
 
 def with_pods_for(cluster: FakeCluster, desired: Desired) -> FakeCluster:
-    """Blank pods beside it, as many as the greater shape takes."""
+    """Adds the blank pods that the greater shape takes."""
     while len(cluster.nodes) < desired.nodes:
         cluster.nodes.append(cluster._blank(len(cluster.nodes)))
     return cluster
 
 
 def keys_of(cluster: FakeCluster) -> dict[int, int]:
-    """What clients find: the keys of each slot with its owner."""
+    """The keys that clients find: those of each slot at its owner."""
     owner = {slot: node for node in cluster.nodes for slot in KEYS if slot in node.slots}
     return {slot: owner[slot].in_slot.get(slot, 0) for slot in KEYS}
 
@@ -94,7 +92,7 @@ def test_a_cluster_takes_another_shape(before: tuple[int, int], after: tuple[int
 def test_a_resize_killed_at_a_write_is_finished_by_the_next(
     before: tuple[int, int], after: tuple[int, int], before_it: bool
 ) -> None:
-    """kill -9 at every third write, then a new run: verified, even, every key there."""
+    """kill -9 at every third write, then a new run: verified, even enough, with every key."""
     desired = shape(*after)
     whole = with_pods_for(holding(shape(*before)), desired)
     run_on(whole, desired).converge()
@@ -108,14 +106,14 @@ def test_a_resize_killed_at_a_write_is_finished_by_the_next(
 
 
 def assert_tolerable(cluster: FakeCluster, view: ClusterView, desired: Desired) -> None:
-    """After a kill what little is left to move may stay: no shard is off its share by more than is tolerated."""
+    """After a kill a few slots may stay: no shard is off its share by more than the threshold."""
     assert violations(view, desired) == ()
     assert keys_of(cluster) == KEYS
     assert skew(view, desired).slots_percent <= desired.threshold_percent
 
 
-def test_clients_lose_nothing_when_many_things_happen_at_once() -> None:
-    """Lost packets, kills, a lost disk, and another shape in the middle of the way to the first one."""
+def test_clients_lose_nothing_when_many_things_happen_at_the_same_time() -> None:
+    """Lost packets, kills, a lost disk, and another shape before the first one is reached."""
     for seed in range(int(os.environ.get("RESIZE_SEEDS", "25"))):
         try:
             simulate(seed)
@@ -144,7 +142,7 @@ def simulate(seed: int) -> None:
 
 
 def test_slots_leave_only_masters_that_have_too_many() -> None:
-    """A fourth shard takes 4096 slots, from the three others alike, and nothing else moves."""
+    """A fourth shard takes 4096 slots from the three others in equal parts, and no other slot moves."""
     desired = shape(4, 1)
     cluster = with_pods_for(holding(shape(3, 1)), desired)
     view = run_on(cluster, desired).converge()
@@ -154,10 +152,10 @@ def test_slots_leave_only_masters_that_have_too_many() -> None:
     assert all(not cluster[ordinal].slots - old[ordinal] for ordinal in range(3))
 
 
-def test_a_shard_whose_master_leaves_is_handed_to_its_replica() -> None:
-    """The number of shards stays, so no slot moves: the master on the highest ordinal gives way."""
+def test_a_master_that_leaves_fails_over_to_its_replica() -> None:
+    """The number of shards stays, so no slot moves: the master on the highest ordinal is replaced by its replica."""
     cluster = holding(shape(3, 2))
-    cluster._hand_over(cluster[8])
+    cluster._manual_failover(cluster[8])
     cluster.sleep(3)
     view = run_on(cluster, shape(3, 1)).converge()
     assert_good(cluster, view, shape(3, 1))
@@ -166,7 +164,7 @@ def test_a_shard_whose_master_leaves_is_handed_to_its_replica() -> None:
 
 
 def test_pods_leave_only_a_cluster_that_is_whole_without_them() -> None:
-    """The last writes are the farewells, and whoever says one has no slot and no key that is not elsewhere."""
+    """The last writes remove pods that have no slot, and no key that only they have."""
     cluster = holding(shape(4, 1))
     run_on(cluster, shape(3, 1)).converge()
     kinds = [type(write) for write in cluster.written]
@@ -175,10 +173,10 @@ def test_pods_leave_only_a_cluster_that_is_whole_without_them() -> None:
     assert MoveKeys not in kinds[first:]
 
 
-def test_a_statefulset_that_was_shrunk_first_is_refused_and_comes_back() -> None:
-    """Exit with what to do, nothing written; with the pods back all is as it was, and then it can be drained."""
+def test_a_statefulset_that_was_shrunk_first_is_refused_and_can_come_back() -> None:
+    """Refused with the remedy, nothing written; when the pods are back, they can be drained."""
     cluster = holding(shape(4, 1))
-    gone, cluster.nodes = cluster.nodes[6:], cluster.nodes[:6]
+    removed, cluster.nodes = cluster.nodes[6:], cluster.nodes[:6]
     cluster.sleep(3)
     cluster.written.clear()
     with pytest.raises(Refused) as caught:
@@ -186,12 +184,12 @@ def test_a_statefulset_that_was_shrunk_first_is_refused_and_comes_back() -> None
     reasons = {reason.code: reason for reason in caught.value.reasons}
     assert "set the StatefulSet's replicas to 8 again" in reasons["shrunk-too-early"].remedy
     assert cluster.written == []
-    cluster.nodes += gone
+    cluster.nodes += removed
     assert_good(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
 
 
-def test_what_does_not_fit_is_not_begun() -> None:
-    """A server that would have to evict keys, or refuse them, gets none."""
+def test_slots_that_do_not_fit_are_not_moved() -> None:
+    """A server that would have to evict or reject keys gets none."""
     cluster = holding(shape(4, 1))
     view = cluster.look()
     for node in view.nodes:
@@ -204,8 +202,8 @@ def test_what_does_not_fit_is_not_begun() -> None:
     assert "about 267 MiB of data and has 100 MiB left" in caught.value.reasons[0].message
 
 
-def test_memory_stands_in_the_way_of_no_repair() -> None:
-    """Shares are off, memory is full, and a replica has lost its disk: the replica comes first."""
+def test_full_memory_does_not_prevent_a_repair() -> None:
+    """Shares are uneven, memory is full, and a replica has lost its disk: the replica comes first."""
     cluster = uneven(4000, 6923, 5461)
     wipe(cluster, 5)
     view = cluster.look()
@@ -216,8 +214,8 @@ def test_memory_stands_in_the_way_of_no_repair() -> None:
 
 
 @pytest.mark.parametrize("ordinal", [0, 3, 6, 7])
-def test_a_drain_that_meets_a_lost_disk_goes_on(ordinal: int) -> None:
-    """The pod in its place is no member beside the lost one: nobody took a pod away."""
+def test_a_drain_continues_after_a_lost_disk(ordinal: int) -> None:
+    """The pod in its place does not count as a member beside the lost one: no pod was removed."""
     cluster = holding(shape(4, 1))
     wipe(cluster, ordinal)
     cluster.sleep(0.1)
@@ -225,8 +223,8 @@ def test_a_drain_that_meets_a_lost_disk_goes_on(ordinal: int) -> None:
 
 
 @pytest.mark.parametrize("ordinal", [6, 7, 8])
-def test_a_stuck_replica_that_leaves_is_in_nobodys_way(ordinal: int) -> None:
-    """It connects anew, and then it leaves."""
+def test_a_stuck_replica_that_leaves_blocks_nothing(ordinal: int) -> None:
+    """It is reconnected, and then it leaves."""
     cluster = holding(shape(3, 2))
     cluster[ordinal].hangs, cluster[ordinal].link_up = True, False
     cluster.sleep(1)
@@ -234,7 +232,7 @@ def test_a_stuck_replica_that_leaves_is_in_nobodys_way(ordinal: int) -> None:
 
 
 def killed_with_keys_on_the_way() -> FakeCluster:
-    """A run that was killed after the first keys had come to a new master that owns no slot yet."""
+    """A run that was killed after the first keys had arrived at a new master that owns no slot yet."""
     desired = shape(4, 1)
     whole = with_pods_for(holding(shape(3, 1)), desired)
     run_on(whole, desired).converge()
@@ -250,8 +248,8 @@ def killed_with_keys_on_the_way() -> FakeCluster:
     return cluster
 
 
-def test_keys_on_their_way_to_a_master_that_is_lost_are_not_dropped() -> None:
-    """Its replica has the only copy: refused, nothing written; what the reason says brings every key back."""
+def test_keys_that_were_moving_to_a_lost_master_are_not_deleted() -> None:
+    """Its replica has the only copy: refused, nothing written; the remedy brings every key back."""
     cluster = killed_with_keys_on_the_way()
     (slot,) = cluster[6].importing
     wipe(cluster, 6)
@@ -268,8 +266,8 @@ def test_keys_on_their_way_to_a_master_that_is_lost_are_not_dropped() -> None:
     assert_tolerable(cluster, run_on(cluster, shape(4, 1)).converge(), shape(4, 1))
 
 
-def test_keys_that_went_with_master_and_replica_are_given_up_only_when_told() -> None:
-    """Nobody has a copy: refused as other lost slots are, and accepted for that very cluster."""
+def test_the_loss_of_keys_with_master_and_replica_has_to_be_accepted() -> None:
+    """No node has a copy: refused like other lost slots, and accepted for that cluster alone."""
     cluster = killed_with_keys_on_the_way()
     wipe(cluster, 6)
     wipe(cluster, 7)
@@ -280,102 +278,12 @@ def test_keys_that_went_with_master_and_replica_are_given_up_only_when_told() ->
     assert violations(run_on(cluster, accepted).converge(), shape(4, 1)) == ()
 
 
-def uneven(*sizes: int) -> FakeCluster:
-    """Masters that own so many slots each, and a replica each."""
-    cluster = formed(shape(len(sizes), 1))
-    free = ALL_SLOTS
-    for node, size in zip(cluster.nodes, sizes, strict=False):
-        node.slots = free.lowest(size)
-        free -= node.slots
-    gossip(cluster)
-    return cluster
-
-
-def planned(cluster: FakeCluster, desired: Desired) -> int:
-    """How many slots are to move."""
-    view = cluster.look()
-    return sum(
-        len(move.slots) for move in slot_moves(view, desired, [node.node_id for node in view.nodes if node.slots])
-    )
-
-
-def test_a_cluster_that_is_even_enough_is_left_alone() -> None:
-    """Beyond the threshold all is evened out, within it nothing is; `on` moves the last slot, `off` none."""
-    near, far = uneven(5461 - 300, 5462 + 300, 5461), uneven(4000, 6923, 5461)
-    assert planned(near, shape()) == 0
-    assert planned(far, shape()) == 1461
-    assert planned(near, Desired(shards=3, replicas_per_shard=1, threshold_percent=5)) == 300
-    assert planned(near, Desired(shards=3, replicas_per_shard=1, rebalance="on")) == 300
-    assert planned(far, Desired(shards=3, replicas_per_shard=1, rebalance="off")) == 0
-    assert planned(formed(shape()), Desired(shards=3, replicas_per_shard=1, rebalance="on")) == 0
-
-
-def test_a_weight_belongs_to_the_shard_of_its_pod() -> None:
-    """Declared for a replica it counts for its master, so a failover changes nothing."""
-    heavy = Desired(shards=3, replicas_per_shard=1, weights={"redis-app-3": 2.0})
-    assert planned(formed(shape()), heavy) == 8192 - 5461
-    assert planned(uneven(8192, 4096, 4096), heavy) == 0
-
-
-def views_and_weights() -> st.SearchStrategy[tuple[list[int], list[float]]]:
-    count = st.integers(1, 12)
-    return count.flatmap(
-        lambda n: st.tuples(
-            st.lists(st.integers(0, 4000), min_size=n, max_size=n),
-            st.lists(st.floats(0.01, 100), min_size=n, max_size=n),
-        )
-    )
-
-
-@given(views_and_weights(), st.integers(0, 12))
-@settings(deadline=None, max_examples=200)
-def test_shares_are_whole_and_moves_are_few(given_: tuple[list[int], list[float]], out: int) -> None:
-    """All slots are shared out, nobody has none, each surplus slot moves once, and nothing else does."""
-    sizes, weights = given_
-    sizes[-1] += SLOT_COUNT - sum(sizes) if sum(sizes) < SLOT_COUNT else 0
-    if sum(sizes) != SLOT_COUNT:
-        return
-    cluster = uneven(*sizes)
-    view = cluster.look()
-    masters = [node for node in view.nodes if node.ordinal < len(sizes)]
-    desired = Desired(
-        shards=max(1, len(masters) - out),
-        replicas_per_shard=1,
-        rebalance="on",
-        weights={node.pod: weight for node, weight in zip(masters, weights, strict=True)},
-    )
-    owned = {node.node_id: node.slots for node in masters}
-    stay = [node.node_id for node in masters if node.node_id not in to_drain(view, desired)]
-    share_ = shares(view, desired, stay, owned)
-    assert sum(share_.values()) == SLOT_COUNT
-    assert min(share_.values()) >= 1
-    after = dict(owned)
-    for move in slot_moves(view, desired, list(owned)):
-        assert move.slots
-        assert not move.slots - after[move.source]
-        after[move.source] -= move.slots
-        after[move.target] |= move.slots
-    assert SlotSet.union_of(after.values()) == ALL_SLOTS
-    assert all(abs(len(after[node]) - share_.get(node, 0)) <= 1 for node in after)
-    moved = sum(len(move.slots) for move in slot_moves(view, desired, list(owned)))
-    assert moved <= sum(max(0, len(owned[node]) - share_.get(node, 0)) for node in owned)
-
-
-def test_shares_follow_their_weights() -> None:
-    """Within one slot of the exact part."""
-    view = uneven(5461, 5462, 5461).look()
-    masters = [node.node_id for node in view.nodes if node.slots]
-    desired = Desired(shards=3, replicas_per_shard=1, weights={"redis-app-1": 0.5})
-    found = shares(view, desired, masters, {node: view.by_id[node].slots for node in masters})
-    assert [round(count / 16384, 3) for count in found.values()] == [0.4, 0.2, 0.4]
-
-
 def newcomers(view: ClusterView) -> Iterator[Node]:
     return (node for node in view.nodes if node.ordinal > 5)
 
 
-def test_who_joins_is_given_functions_and_users_first() -> None:
-    """Those that every owner has, before anybody is introduced to it."""
+def test_a_new_node_gets_functions_and_users_before_it_joins() -> None:
+    """Those that every owner has, before it is introduced to any node."""
     desired = shape(4, 1)
     cluster = with_pods_for(holding(shape(3, 1)), desired)
     for node in cluster.nodes[:3]:

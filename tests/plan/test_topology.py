@@ -1,4 +1,4 @@
-"""What the cluster should be: keep what exists, fill what is missing, in the order of ordinals."""
+"""The layout: existing roles and slots are kept, missing ones are assigned in the order of ordinals."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.lost_members import unrecoverable_slots
-from bootstrap.plan.topology import Shard, layout
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.topology import Shard
 from tests.builders import formed, half_formed, shape
 from tests.fake_cluster import FakeCluster
+
+
+def layout(view: ClusterView, desired: Desired) -> tuple[Shard, ...]:
+    return Assessment(view, desired).shards
 
 
 def roles(view: ClusterView, desired: Desired) -> dict[int, list[int]]:
@@ -25,7 +29,7 @@ def slots(shards: tuple[Shard, ...]) -> list[str]:
     return [str(shard.slots) for shard in shards]
 
 
-def test_six_fresh_nodes_take_the_roles_of_the_manual_way() -> None:
+def test_six_fresh_nodes_get_the_roles_of_the_documentation() -> None:
     """3→0, 4→1, 5→2, with the shares of the documentation."""
     view = FakeCluster(6).look()
     assert roles(view, shape()) == {0: [3], 1: [4], 2: [5]}
@@ -33,14 +37,14 @@ def test_six_fresh_nodes_take_the_roles_of_the_manual_way() -> None:
 
 
 def test_second_replicas_come_after_all_first_ones() -> None:
-    """A shard is served in the round in which it is as poor as the poorest."""
+    """In each round the shards that lack most replicas get one."""
     assert roles(FakeCluster(9).look(), shape(3, 2)) == {0: [3, 6], 1: [4, 7], 2: [5, 8]}
 
 
 @given(st.integers(3, 30), st.integers(0, 4))
 @settings(deadline=None, max_examples=40)
-def test_fresh_nodes_of_any_shape_fill_it_exactly(shards: int, replicas: int) -> None:
-    """Every node has one place, every shard its replicas, every slot one owner."""
+def test_fresh_nodes_fill_any_shape_exactly(shards: int, replicas: int) -> None:
+    """Every node has one role, every shard its replicas, every slot one owner."""
     desired = shape(shards, replicas)
     view = FakeCluster(desired.nodes).look()
     found = layout(view, desired)
@@ -52,14 +56,14 @@ def test_fresh_nodes_of_any_shape_fill_it_exactly(shards: int, replicas: int) ->
 
 
 def test_owners_stay_masters_wherever_they_are() -> None:
-    """Ordinals decide only among nodes that own nothing."""
+    """Ordinals decide only among nodes without slots."""
     cluster = FakeCluster(6)
     cluster[4].slots, cluster[5].slots = SlotSet.of((0, 99)), SlotSet.of((100, 199))
     assert list(roles(cluster.look(), shape())) == [0, 4, 5]
 
 
 def test_a_failover_is_not_undone() -> None:
-    """The replica that took over stays master, the old master stays its replica."""
+    """The replica that took over stays a master, the old master stays its replica."""
     cluster = formed(shape())
     cluster[3].slots, cluster[0].slots = cluster[0].slots, SlotSet()
     cluster[3].master, cluster[0].master = None, cluster[3].node_id
@@ -67,43 +71,43 @@ def test_a_failover_is_not_undone() -> None:
 
 
 def test_replicas_stay_where_they_are() -> None:
-    """Only a shard that has too many gives one away, and the lowest ordinals stay."""
+    """Only a shard with too many gives one away, and the lowest ordinals stay."""
     cluster = formed(shape())
     cluster[4].master = cluster[5].master = cluster[0].node_id
     cluster[3].master = cluster[2].node_id
     assert roles(cluster.look(), shape()) == {0: [4], 1: [5], 2: [3]}
 
 
-def test_a_replica_of_a_replica_is_given_a_master() -> None:
-    """Redis allows it for a moment after a failover; it is nobody's place."""
+def test_a_replica_of_a_replica_gets_a_master() -> None:
+    """Redis allows it for a moment after a failover; no layout has it."""
     cluster = formed(shape())
     cluster[5].master = cluster[4].node_id
     assert roles(cluster.look(), shape()) == {0: [3], 1: [4], 2: [5]}
 
 
-def test_free_slots_go_to_the_master_that_has_least() -> None:
-    """An owner keeps what it has; a gap that is nobody's share fills up the poorest."""
+def test_free_slots_go_to_the_master_with_the_fewest() -> None:
+    """Owners keep their slots; a gap that is not the share of a master without slots goes to the smallest one."""
     cluster = FakeCluster(3)
     for node, pair in zip(cluster.nodes, ((0, 5000), (6000, 10922), (10923, 16383)), strict=True):
         node.slots = SlotSet.of(pair)
     assert slots(layout(cluster.look(), shape(3, 0))) == ["0-5000", "5001-10922", "10923-16383"]
 
 
-def test_no_nodes_have_no_layout() -> None:
-    """Nothing is there, so nothing is said, and nothing breaks."""
+def test_without_nodes_the_layout_is_empty() -> None:
+    """No shard, and no error."""
     assert layout(ClusterView(), shape()) == ()
 
 
 @given(half_formed())
 @settings(deadline=None, max_examples=60)
-def test_a_layout_keeps_what_is_owned(state: tuple[FakeCluster, Desired]) -> None:
-    """Every owner is a master of at least its own slots; no slot has two masters; nobody has two places."""
+def test_a_layout_keeps_owned_slots(state: tuple[FakeCluster, Desired]) -> None:
+    """Every owner is a master of at least its own slots; no slot has two masters; no node has two roles."""
     cluster, desired = state
     view = cluster.look()
     found = layout(view, desired)
     target = {shard.master: shard.slots for shard in found}
     assert all(node.slots - target[node.node_id] == SlotSet() for node in view.nodes if node.slots)
     assert sum(map(len, target.values())) == len(SlotSet.union_of(target.values()))
-    assert SlotSet.union_of(target.values()) == ALL_SLOTS - unrecoverable_slots(view)
+    assert SlotSet.union_of(target.values()) == ALL_SLOTS - Assessment(view, desired).unrecoverable_slots
     places = [node_id for shard in found for node_id in (shard.master, *shard.replicas)]
     assert len(set(places)) == len(places)

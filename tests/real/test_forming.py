@@ -123,7 +123,7 @@ def test_plan_shows_the_steps_and_does_none(any_program: Program, start_testbed:
     said = six.run("plan")
     assert (said.exit_code, said.outcome["outcome"], said.outcome["steps"]) == (0, "planned", 0)
     (planned,) = [line for line in said.lines if line["event"] == "plan"]
-    assert [phase["phase"] for phase in planned["phases"]] == ["prepare", "meet", "shape", "serve", "settings"]
+    assert [phase["phase"] for phase in planned["phases"]] == ["prepare", "meet", "assign", "serve", "settings"]
     assert "make redis-app-3 a replica of redis-app-0" in planned["phases"][2]["steps"]
     assert all(node.blank for node in six.view().nodes)
     six.run("apply")

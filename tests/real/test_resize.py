@@ -78,7 +78,7 @@ def test_a_replica_more_for_every_shard_and_back(any_program: Program, start_tes
     narrow = declared(nine, 3, 1)
     said = narrow.run("apply")
     assert_sized(narrow, said, keys)
-    assert [line for line in said.lines if line.get("phase") == "hand over"]
+    assert [line for line in said.lines if line.get("phase") == "manual failover"]
     assert not [line for line in said.lines if line["event"] == "slots_moved"]
 
 

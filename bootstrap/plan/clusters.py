@@ -1,0 +1,57 @@
+"""Which nodes know each other, and groups of nodes that are different clusters and must not be joined."""
+
+from __future__ import annotations
+
+from bootstrap.model.node import Node, NodeId, Role
+from bootstrap.model.view import ClusterView
+
+
+def groups(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
+    """The nodes grouped by which nodes know each other, in ordinal order. Each group is one cluster, or becomes one as
+    soon as its links are up.
+    """
+    if any(not view.by_id.keys() - node.others.keys() - {node.node_id} for node in view.nodes[:1]):
+        return (view.nodes,)  # the first node knows all others
+    neighbours: dict[NodeId, set[NodeId]] = {node.node_id: set() for node in view.nodes}
+    for node in view.nodes:
+        for known in node.others.keys() & neighbours.keys():
+            neighbours[node.node_id].add(known)
+            neighbours[known].add(node.node_id)
+    seen: set[NodeId] = set()
+    found: list[tuple[Node, ...]] = []
+    for node in view.nodes:
+        if node.node_id in seen:
+            continue
+        group, edge = {node.node_id}, [node.node_id]
+        while edge:
+            fresh = neighbours[edge.pop()] - group
+            group |= fresh
+            edge.extend(fresh)
+        seen |= group
+        found.append(tuple(other for other in view.nodes if other.node_id in group))
+    return tuple(found)
+
+
+def in_conflict(view: ClusterView) -> tuple[tuple[Node, ...], ...]:
+    """Groups of nodes that do not know each other and of which one would lose data if they were joined.
+
+    A slot that two groups own would keep the owner with the higher epoch, and the other owner would delete its keys. A
+    replica without a master in its group would be given another master, and flushed. Groups without such a slot or
+    replica can be joined: a forming that was killed looks like that, and so does one cluster whose parts have lost
+    contact with each other.
+    """
+    involved = [group for group in groups(view) if _owns_slots(group) or masterless_replicas(group)]
+    owned = sum(len(node.slots) for group in involved for node in group)
+    masterless = any(masterless_replicas(group) for group in involved)
+    if len(involved) < 2 or (owned == len(view.claimed()) and not masterless):
+        return ()
+    return tuple(involved)
+
+
+def masterless_replicas(group: tuple[Node, ...]) -> bool:
+    """True where a replica in the group holds keys and no node in the group owns slots."""
+    return not _owns_slots(group) and any(node.keys and node.role is Role.REPLICA for node in group)
+
+
+def _owns_slots(group: tuple[Node, ...]) -> bool:
+    return any(node.slots for node in group)

@@ -1,0 +1,128 @@
+"""When not to act: rules about keys and slots whose last copy a wrong step would destroy. `refusals` applies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bootstrap.errors import Reason
+from bootstrap.model.node import NodeId, Role
+from bootstrap.model.slots import SlotSet
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.describe import several
+from bootstrap.plan.lost_members import LostMember
+
+
+def keys_on_several_nodes(found: Assessment) -> Iterator[Reason]:
+    """Keys of one slot on more nodes than its owner and one other: it is not known which of two values is newer."""
+    torn = {move.slot: (move.owner, *move.key_holders) for move in found.open_slots if len(move.key_holders) > 1}
+    torn |= {slot: holders for slot, holders in found.uncovered_slots_with_keys.items() if len(holders) > 1}
+    for slot, holders in sorted(torn.items()):
+        where = ", ".join(f"{node.pod} ({several(node.keys_in.get(slot, 0), 'key')})" for node in holders)
+        yield Reason(
+            code="keys-on-several",
+            message=f"slot {slot} has keys on several nodes: {where}",
+            remedy=f"list them on each node with CLUSTER GETKEYSINSLOT {slot} 10, delete the keys that are not needed, "
+            "then run again",
+            node=holders[0].pod,
+        )
+
+
+def slots_lost(found: Assessment) -> Iterator[Reason]:
+    """Slots of which no copy is left, while their keys may be on a disk that can come back. With a new owner for them
+    the cluster would serve again, and the loss would be final. A person decides that, for this state alone.
+
+    Where every pod knows the cluster and no member is lost, no disk can come back: a slot without an owner then gets
+    one.
+    """
+    if found.loss_accepted or found.conflicting_clusters:
+        return
+    view, lost = found.view, found.unrecoverable_slots
+    data_left = any(node.keys and (node.slots or node.role is Role.REPLICA) for node in view.nodes)
+    disk_missing = bool(view.unlisted()) or any(node.blank for node in view.nodes)
+    held = found.uncovered_slots_by_holder.values()
+    unowned = SlotSet.union_of([*found.slots_after_failover.values(), *held, lost]).complement()
+    unowned = unowned if data_left and disk_missing else SlotSet()
+    if lost or unowned:
+        yield Reason(
+            code="slots-lost",
+            message=f"no copy is left of the slots {lost | unowned}: the nodes that held them are gone",
+            remedy="bring back a pod that held them, with its disk; or accept that their keys are lost: "
+            f"python -m bootstrap apply --accept-loss {view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
+        )
+
+
+def moved_to_lost_master(found: Assessment) -> Iterator[Reason]:
+    """Slots that were being moved to a lost master that owned no slot yet, so that no replica is elected in its place.
+    Its replicas may have the only copy of the keys that had arrived, and would delete it under another master.
+    """
+    if found.loss_accepted:
+        return
+    for lost in found.lost_members:
+        if not lost.slots:
+            yield from _moved_to(lost, found)
+
+
+def _moved_to(lost: LostMember, found: Assessment) -> Iterator[Reason]:
+    nodes = found.view.nodes
+    imported = {slot for node in nodes if node.role is Role.MASTER for slot, _ in node.myself.importing}
+    moving = [
+        (slot, node)
+        for node in nodes
+        for slot, target in node.myself.migrating
+        if target == lost.node_id and slot not in imported
+    ]
+    if not moving:
+        return
+    slots = SlotSet.of(*((slot, slot) for slot, _ in moving))
+    holders = [candidate for candidate in lost.candidates if candidate.keys]
+    message = f"the slots {slots} were being moved to a master that is lost"
+    remedy = "bring back its disk; or accept that the keys which had arrived there are lost: "
+    remedy += f"python -m bootstrap apply --accept-loss {found.view.fingerprint()}"
+    if holders:
+        message += (
+            f", and {holders[0].pod} has the only copy of the keys that had arrived ({several(holders[0].keys, 'key')})"
+        )
+        commands = "; ".join(f"CLUSTER SETSLOT {slot} IMPORTING {node.node_id}" for slot, node in moving[:3])
+        more = " and so on for each of them" if len(moving) > 3 else ""
+        remedy = f"on {holders[0].pod}: CLUSTER FAILOVER TAKEOVER, then {commands}{more}; then run again"
+    yield Reason(code="moved-to-the-lost", message=message, remedy=remedy, node=holders[0].pod if holders else None)
+
+
+def keys_outside_or_moving(found: Assessment) -> Iterator[Reason]:
+    """Keys on masters without slots, other than keys of slots that these masters are about to own."""
+    held, incoming = found.uncovered_slots_by_holder, found.incoming_slots
+    about_to_own = {
+        node: held.get(node, SlotSet()) | incoming.get(node, SlotSet()) for node in held.keys() | incoming.keys()
+    }
+    return keys_outside(found, about_to_own)
+
+
+def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> Iterator[Reason]:
+    """Keys on masters without slots, other than keys of the slots in `about_to_own`."""
+    for node in found.view.nodes:
+        explained = sum(node.keys_in.get(slot, 0) for slot in about_to_own.get(node.node_id, ()))
+        if node.keys > explained and node.role is Role.MASTER and not node.slots:
+            remedy = "save the keys that are needed, empty that node, and run again"
+            if node.open_slots:
+                remedy = "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move"
+                remedy += " (redis-cli --cluster fix), or declare as many shards as there are masters with this one"
+            yield Reason(
+                code="keys-outside",
+                message=f"{node.pod} owns no slot and holds {several(node.keys, 'key')}: as a member it would hide or "
+                "lose them",
+                remedy=remedy,
+                node=node.pod,
+            )
+
+
+def no_copy_left(found: Assessment) -> Iterator[Reason]:
+    """From some replicas to none: from then on a lost disk means lost keys."""
+    desired = found.desired
+    copies = [node.pod for node in found.view.nodes if node.role is Role.REPLICA and node.keys]
+    if desired.replicas_per_shard == 0 and copies and not (desired.without_copies or found.loss_accepted):
+        yield Reason(
+            code="no-copy-left",
+            message=f"without replicas each key would be on one pod alone; {', '.join(copies)} hold copies now",
+            remedy="declare BOOTSTRAP_REPLICAS_PER_SHARD=1 or more; or accept it: python -m bootstrap apply "
+            f"--accept-loss {found.view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
+        )

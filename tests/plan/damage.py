@@ -1,0 +1,159 @@
+"""A healthy cluster with keys, the damages that repairs have to undo, and an uneven cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bootstrap.model.node import Address
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
+from tests.builders import formed, gossip, shape
+from tests.fake_cluster import FakeCluster, FakeNode, Known
+
+
+def healthy() -> FakeCluster:
+    """Six nodes, formed, with keys on every shard: the copies of a shard hold the same number."""
+    cluster = formed(shape(3, 1, 5000))
+    for node in cluster.nodes:
+        node.keys, node.offset = 10 + node.ordinal % 3, 100
+    return cluster
+
+
+def wipe(cluster: FakeCluster, ordinal: int) -> FakeNode:
+    """The pod comes back at another address without its disk: a new id that knows no other node."""
+    old = cluster[ordinal]
+    new = cluster._blank(ordinal)
+    new.address = Address(f"10.0.1.{ordinal + 1}", 6379)
+    cluster.nodes[ordinal] = new
+    for node in cluster.nodes:
+        if old.node_id in node.known:
+            node.known[old.node_id].connected = False
+    return new
+
+
+def move(cluster: FakeCluster, *ordinals: int) -> None:
+    """The pods come back at other addresses, with their disks."""
+    for ordinal in ordinals:
+        node = cluster[ordinal]
+        node.address = Address(f"10.0.2.{ordinal + 1}", 6379)
+        for other in cluster.nodes:
+            if node.node_id in other.known:
+                other.known[node.node_id].connected = False
+        for known in node.known.values():
+            known.connected = False
+    for node in cluster.nodes:
+        node.link_up = node.link_up and node.master is None
+
+
+def move_all(cluster: FakeCluster) -> None:
+    move(cluster, *range(6))
+
+
+def move_one(cluster: FakeCluster) -> None:
+    move(cluster, 1)
+
+
+def lose_a_replica(cluster: FakeCluster) -> None:
+    wipe(cluster, 4)
+
+
+def lose_a_master(cluster: FakeCluster) -> None:
+    wipe(cluster, 1)
+
+
+def lose_a_majority(cluster: FakeCluster) -> None:
+    wipe(cluster, 0)
+    wipe(cluster, 1)
+
+
+def lose_a_master_and_move_the_rest(cluster: FakeCluster) -> None:
+    move_all(cluster)
+    wipe(cluster, 2)
+
+
+def leave_a_ghost(cluster: FakeCluster) -> None:
+    for ordinal in (0, 2, 5):
+        cluster[ordinal].known["e" * 40] = Known(Address("10.0.9.9", 6379))
+
+
+def split_the_cluster(cluster: FakeCluster) -> None:
+    for node in cluster.nodes:
+        mine = {0, 3} if node.ordinal in (0, 3) else {1, 2, 4, 5}
+        node.known = {k: v for k, v in node.known.items() if int(k[:2], 16) in mine}
+
+
+def follow_the_wrong_master(cluster: FakeCluster) -> None:
+    cluster[4].master = cluster[0].node_id
+
+
+def leave_a_slot_open(cluster: FakeCluster) -> None:
+    one, other = cluster[0], cluster[1]
+    one.migrating, other.importing = {93: other.node_id}, {93: one.node_id}
+    give_keys(one, 93, 5)
+    give_keys(other, 93, 4)
+
+
+def leave_a_slot_open_on_one_side(cluster: FakeCluster) -> None:
+    cluster[1].importing = {93: cluster[0].node_id}
+    give_keys(cluster[0], 93, 2)
+
+
+def lose_the_migrating_state(cluster: FakeCluster) -> None:
+    leave_a_slot_open(cluster)
+    cluster[0].migrating.clear()
+
+
+def remove_slots_from_their_owner(cluster: FakeCluster) -> None:
+    give_keys(cluster[1], 6000, 3)
+    cluster[1].slots -= SlotSet.of((5461, 7000))
+    gossip(cluster)
+
+
+def remove_all_slots_from_an_owner(cluster: FakeCluster) -> None:
+    cluster[1].keys = 0
+    give_keys(cluster[1], 6000, 14)
+    cluster[1].slots = SlotSet()
+    gossip(cluster)
+
+
+def block_a_link(cluster: FakeCluster) -> None:
+    cluster[3].link_up, cluster[3].hangs = False, True
+
+
+def double_the_epochs(cluster: FakeCluster) -> None:
+    cluster[1].epoch = cluster[2].epoch
+
+
+def give_keys(node: FakeNode, slot: int, keys: int) -> None:
+    node.in_slot[slot] = keys
+    node.keys += keys
+
+
+DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
+    "all pods moved": move_all,
+    "one pod moved": move_one,
+    "a replica lost its disk": lose_a_replica,
+    "a master lost its disk": lose_a_master,
+    "two of three masters lost their disks": lose_a_majority,
+    "a master lost its disk while all moved": lose_a_master_and_move_the_rest,
+    "a ghost is left": leave_a_ghost,
+    "the cluster split into two": split_the_cluster,
+    "a replica follows the wrong master": follow_the_wrong_master,
+    "a slot is open": leave_a_slot_open,
+    "a slot is open on one side": leave_a_slot_open_on_one_side,
+    "a migrating state is lost, with keys on the target": lose_the_migrating_state,
+    "slots were removed from their owner": remove_slots_from_their_owner,
+    "a master was left without slots": remove_all_slots_from_an_owner,
+    "a link is stuck": block_a_link,
+    "two masters have one epoch": double_the_epochs,
+}
+
+
+def uneven(*sizes: int) -> FakeCluster:
+    """Masters that own `sizes` slots, each with a replica."""
+    cluster = formed(shape(len(sizes), 1))
+    free = ALL_SLOTS
+    for node, size in zip(cluster.nodes, sizes, strict=False):
+        node.slots = free.lowest(size)
+        free -= node.slots
+    gossip(cluster)
+    return cluster
