@@ -41,6 +41,11 @@ class UnreachableReason(StrEnum):
         """True where waiting alone cannot help: a setting has to change."""
         return self in _CHANGE
 
+    @property
+    def silent(self) -> bool:
+        """True where no server answered anything; else something runs there, and may be the member."""
+        return self in _SILENT
+
 
 _INSPECT = {
     UnreachableReason.NO_RECORD: "kubectl get pod {pod}; if there is no such pod, set the StatefulSet's replicas to "
@@ -74,6 +79,15 @@ _CHANGE = {
     UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE with the "
     "server's certificates, and check that the port is its TLS port: kubectl logs {pod}",
 }
+_SILENT = frozenset(
+    {
+        UnreachableReason.NO_RECORD,
+        UnreachableReason.DNS_SILENT,
+        UnreachableReason.CONNECTION_REFUSED,
+        UnreachableReason.TIMEOUT,
+        UnreachableReason.UNREACHABLE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +100,14 @@ class UnreachablePeer:
     address: Address | None = None
     detail: str = ""
     """The server's, Kubernetes's or the operating system's own message, without secrets."""
+    overdue: bool = False
+    """This run has waited for it for some seconds, so it is probably not just starting."""
+    not_running: bool = False
+    """Kubernetes has reported that no server runs in this pod. False where nothing is known: silence proves nothing."""
+    machine: str = ""
+    """The Kubernetes node that it is bound to, where that node is known not to be Ready."""
+    claims: tuple[str, ...] = ()
+    """The names of its PersistentVolumeClaims, where it is bound to such a node."""
 
     def __str__(self) -> str:
         where = f" at {self.address}" if self.address else ""
