@@ -103,15 +103,21 @@ class InKubernetes(Integration):
         return self._pods.explain(view)
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """Adds nodes and zones once every peer answers; reads them again after a pod's address has changed.
+        """Adds nodes and zones; reads them again after a pod's address has changed.
 
-        Raises ApiError if Kubernetes does not answer: roles assigned without knowing the places would stay.
+        Raises ApiError if Kubernetes does not answer: roles assigned without knowing the places would stay. While pods
+        are missing it does not: repairs go first, and the roles of blank pods follow from the shards that lack them.
         """
-        if view.unreachable or not view.nodes:
+        if not view.nodes:
             return view
         pods = frozenset((node.pod, node.address) for node in view.nodes)
-        if pods != self._places_for:
-            self._places, self._places_for = self._read_places(), pods
+        if pods - self._places_for or (not view.unreachable and pods != self._places_for):
+            try:
+                self._places, self._places_for = self._read_places(), pods
+            except ApiError:
+                if view.unreachable:
+                    return view
+                raise
         return replace(view, places=self._places)
 
     def _read_places(self) -> Mapping[str, Place]:

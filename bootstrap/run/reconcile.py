@@ -24,9 +24,10 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
+from bootstrap.run.missing import MissingPods, with_confirmation
 from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
-from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
+from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unsettled
 from bootstrap.run.slot_moves import SlotMoves
 from bootstrap.run.timeouts import Timeouts, is_denied
 from bootstrap.verify import violations
@@ -76,10 +77,12 @@ class Reconciler:
     """Why servers rejected writes of the latest phase, in their words."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     links: LinkWatch = field(init=False)
+    missing: MissingPods = field(init=False)
     slot_moves: SlotMoves = field(init=False)
 
     def __post_init__(self) -> None:
         self.links = LinkWatch(self.clock)
+        self.missing = MissingPods(self.clock, self.log, self.explain)
         self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
@@ -104,7 +107,7 @@ class Reconciler:
             if self.first_view is None:
                 self._begin_with(view, decision)
             if isinstance(decision, Refusal):
-                raise _refused(decision)
+                raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
             wiped = True
@@ -119,12 +122,12 @@ class Reconciler:
             if self.timeouts.denied and self.timeouts.lowered and not isinstance(decision, Refusal) and not decision:
                 self._restore_timeouts()
                 continue
-            if self.first_view is None:
+            if self.first_view is None and not view.unreachable:
                 self._begin_with(view, decision)
             match decision:
                 case Refusal():
                     self.check_lock()  # the half-done work of another run looks like much that is refused
-                    raise _refused(decision)
+                    raise Refused.because(decision.reasons)
                 case Plan(phases=()):
                     bad = violations(view, self.desired)
                     if not bad:
@@ -144,17 +147,21 @@ class Reconciler:
         self.view = self._completed(self.world.look())
         return self.view
 
-    def wait_for_peers(self) -> ClusterView:
-        """Looks until every wanted peer answers, and logs every few seconds which ones do not and why.
-
+    def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
+        """Looks until every wanted peer answers, or, unless `all_of_them` are needed, until something can be done
+        without the others. Logs every few seconds which ones do not answer and why.
         Raises at the deadline: Misconfigured where a setting has to change before a peer can answer, else NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
             self.clock.check()
-            view = self.look()
-            if not view.unreachable:
+            if not (view := self.look()).unreachable:
                 return view
+            if not all_of_them and not self.deadline.passed:
+                self.desired = with_confirmation(view, self.desired)
+                self.view, found = self.missing.something_to_do(view, self.timeouts.attainable(self.desired))
+                if found:
+                    return self.view
             backoff.wait("waiting_for_peers", self._describe_unreachable, self._peers_missing, deadline=self.deadline)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
@@ -167,20 +174,20 @@ class Reconciler:
         backoff = Backoff(self.clock, self.log)
         # Only a look finds out whether a member that no pod carries is alive elsewhere, and which nodes hold the keys
         # of slots without an owner; a refresh counts the keys of open slots alone.
-        if view is not None and (view.unlisted() or view.slots_to_count() - view.open_slots()):
+        if view is not None and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots()):
             view = None
         while True:
-            view = view or self.wait_for_peers()
+            view = view or self.wait_for_peers(all_of_them=planner is not plan)
             decision = planner(view, self.timeouts.attainable(self.desired))
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             view = None
             why = partial(in_words, decision.reasons)
-            backoff.wait("looking_again", why, partial(_refused, decision), deadline=self.deadline)
+            backoff.wait("looking_again", why, partial(Refused.because, decision.reasons), deadline=self.deadline)
 
     def _completed(self, view: ClusterView) -> ClusterView:
-        """The view with what more than one query shows: stuck links, places, spare pods."""
-        return self.with_places(self.links.watched(view)).within(self.desired.nodes)
+        """The view with what more than one query shows: stuck links, overdue pods, places, spare pods."""
+        return self.with_places(self.missing.watched(self.links.watched(view))).within(self.desired.nodes)
 
     def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
@@ -200,8 +207,7 @@ class Reconciler:
 
     def _peers_missing(self) -> BootstrapError:
         self.view = self.explain(self.view)
-        permanent = any(peer.why.permanent for peer in self.view.unreachable)
-        return (Misconfigured if permanent else NotYet).because(of_unreachable(self.view.unreachable))
+        return self.missing.as_error(self.view, self.desired)
 
     # Write and watch
 
@@ -216,16 +222,18 @@ class Reconciler:
         started_at = self.clock.now()
         if writes:
             self._write(writes, view)
-        limit = SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes)
-        unsettled = self._watch(phase.steps, self.deadline.sooner(limit))
+        limit = self.deadline.sooner(SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes))
+        unsettled = self._watch(phase.steps, limit, view)
         took_s = round(self.clock.now() - started_at, 2)
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
+        if self.deadline.passed and self.view.unreachable:
+            raise self._peers_missing()
         if self.deadline.passed:
             raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        first = describe(unsettled[0], self.view)
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=first)
+        step = describe(unsettled[0], self.view)
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=step)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:
@@ -269,15 +277,16 @@ class Reconciler:
         for step, no in zip(steps, rejected, strict=True):
             self.log.warning("step_rejected", step=step, why=no.why)
 
-    def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
-        """Refreshes the view until all steps are settled, a peer is lost or the limit has passed; returns the rest."""
+    def _watch(self, steps: tuple[Step, ...], limit: Deadline, planned_from: ClusterView) -> list[Step]:
+        """Refreshes the view until all steps are settled, another peer is lost or time is up; returns the rest."""
+        missing = {peer.pod for peer in planned_from.unreachable}
         if not all(isinstance(step, Local) for step in steps):
             self.clock.sleep(min(limit.left_s, GOSSIP_S_PER_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
             self._refresh()
             unsettled = [step for step in steps if not settled(step, self.view)]
-            if not unsettled or self.view.unreachable or limit.passed:
+            if not unsettled or {peer.pod for peer in self.view.unreachable} - missing or limit.passed:
                 return unsettled
             # In a big cluster a refresh costs the servers' own time, so the pause grows with it.
             self.clock.sleep(min(limit.left_s, max(REFRESH_EVERY_S, self.clock.now() - began)))
@@ -289,7 +298,3 @@ class Reconciler:
         self.steps_done += self.timeouts.restore(
             self.desired.timeout_ms, self.view, self.world, check_lock=self.check_lock, log=self.log
         )
-
-
-def _refused(refusal: Refusal) -> Refused:
-    return Refused.because(refusal.reasons)
