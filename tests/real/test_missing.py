@@ -150,3 +150,18 @@ def test_a_takeover_is_confirmed_by_a_person(any_program: Program, start_testbed
     assert whole.exit_code == 0, whole.text
     with client(fleet) as reader:
         assert {key: reader.get(key) for key in keys} == keys
+
+
+def test_a_plan_shows_what_is_done_and_what_waits(any_program: Program, start_testbed: StartTestbed) -> None:
+    """A replica is dead and another pod blank: `plan` shows both, exits with 1, and writes nothing."""
+    fleet, _ = formed(any_program, start_testbed, replicas=1)
+    dead = fleet.cluster.servers[3]
+    dead.kill()
+    replace_pods(fleet, 4, wiped=True)
+    said = fleet.run("plan", BOOTSTRAP_DEADLINE_S="3")
+    assert_says_who_is_missing(said, [dead])
+    (shown,) = (line for line in said.lines if line["event"] == "plan")
+    assert shown["phases"][0]["phase"] == "meet"
+    assert [(held["phase"], held["until"]) for held in shown["held_back"]] == [("assign", [dead.name])]
+    assert (said.outcome["steps"], said.outcome["serving"]) == (0, False), "the blank pod does not serve"
+    assert fleet.view(fleet.cluster.servers[4]).nodes[0].blank
