@@ -1,9 +1,7 @@
-"""The outcome of a run, as the last log line and the container's termination message carry it."""
+"""The outcome of a run: what its last log line and its termination message contain."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +24,6 @@ class Skew:
 
     slots_percent: float
     memory_percent: float
-
-
-TERMINATION_MESSAGE_MAX = 4096
-"""Bytes. The kubelet cuts the message there, and a truncated JSON object cannot be parsed."""
-REASON_MAX = 400
-"""Characters to which each text of a reason is cut when the whole does not fit."""
 
 
 EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
@@ -64,24 +56,3 @@ class Outcome:
         skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
         reasons = [reason.as_fields() for reason in self.reasons]
         return {**fields, "placement": placement, "skew": skewed, "reasons": reasons}
-
-    def as_termination_message(self) -> str:
-        """The JSON object in at most 4096 bytes. First long texts are cut, then reasons are dropped from the end;
-        `reasons_dropped` counts them.
-        """
-        fields = {"event": "outcome", **self.as_fields()}
-        if len(_json(fields)) > TERMINATION_MESSAGE_MAX:
-            fields["placement"] = {**fields["placement"], "why": [_cut(why) for why in fields["placement"]["why"][:1]]}
-            fields["reasons"] = [{name: _cut(text) for name, text in reason.items()} for reason in fields["reasons"]]
-        while len(_json(fields)) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
-            fields["reasons"] = fields["reasons"][:-1]
-            fields["reasons_dropped"] = len(self.reasons) - len(fields["reasons"])
-        return _json(fields).decode()
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode()
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX - 1]}…"

@@ -12,6 +12,19 @@ from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
 
 
+def two_clusters(found: Assessment) -> Iterator[Reason]:
+    """Groups of nodes that do not know each other and would lose data if they were joined."""
+    for group in found.conflicting_clusters:
+        slots = sum(len(node.slots) for node in group)
+        yield Reason(
+            code="two-clusters",
+            message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
+            f"{several(sum(node.keys for node in group), 'key')}",
+            remedy="decide which cluster to keep; empty the pods of the other one and delete their volumes",
+            node=group[0].pod,
+        )
+
+
 def keys_on_several_nodes(found: Assessment) -> Iterator[Reason]:
     """Keys of one slot on more nodes than its owner and one other: it is not known which of two values is newer."""
     torn = {move.slot: (move.owner, *move.key_holders) for move in found.open_slots if len(move.key_holders) > 1}

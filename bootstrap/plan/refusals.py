@@ -21,15 +21,15 @@ from bootstrap.plan.data_refusals import (
     moved_to_lost_master,
     no_copy_left,
     slots_lost,
+    two_clusters,
 )
-from bootstrap.plan.describe import several
 
 
 def reasons_to_refuse(found: Assessment) -> Iterator[Reason]:
     """Every reason why no step may be taken; none means that the planner may continue."""
     return chain(
         _wrong_number_of_pods(found),
-        _two_clusters(found),
+        two_clusters(found),
         _members_elsewhere(found),
         keys_on_several_nodes(found),
         slots_lost(found),
@@ -94,19 +94,6 @@ def _number_of_pods(listed: int, desired: Desired) -> Reason:
         remedy="make BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) equal to the StatefulSet's replicas; "
         "kubectl get statefulset shows them",
     )
-
-
-def _two_clusters(found: Assessment) -> Iterator[Reason]:
-    """Groups of nodes that do not know each other and would lose data if they were joined."""
-    for group in found.conflicting_clusters:
-        slots = sum(len(node.slots) for node in group)
-        yield Reason(
-            code="two-clusters",
-            message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
-            f"{several(sum(node.keys for node in group), 'key')}",
-            remedy="decide which cluster to keep; empty the pods of the other one and delete their volumes",
-            node=group[0].pod,
-        )
 
 
 def _members_elsewhere(found: Assessment) -> Iterator[Reason]:

@@ -16,8 +16,9 @@ from bootstrap.log import Log, is_console, logger
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.view import ClusterView
 from bootstrap.run.reasons import AGAIN
-from bootstrap.run.report import outcome_of, print_outcome, write_termination_message
+from bootstrap.run.report import outcome_of, print_outcome
 from bootstrap.run.session import session
+from bootstrap.run.termination_message import write_termination_message
 from bootstrap.run.verbs import Verbs
 
 

@@ -1,9 +1,8 @@
-"""What a run reports: the outcome as the last line and as the termination message, the table of nodes, the plan."""
+"""What a run reports: the outcome as the last line, the table of nodes, the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from bootstrap.errors import Reason
@@ -62,15 +61,6 @@ def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> 
         file=out,
         flush=True,
     )
-
-
-def write_termination_message(outcome: Outcome, path: str, log: Log) -> None:
-    """Writes the outcome where Kubernetes reads a container's termination message; only if that file exists."""
-    try:
-        if path and Path(path).is_file():
-            Path(path).write_text(outcome.as_termination_message(), encoding="utf-8")
-    except OSError as error:  # the log has the outcome; nothing else depends on this copy
-        log.warning("termination_message_not_written", why=error.strerror)
 
 
 def table(view: ClusterView) -> str:

@@ -16,6 +16,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected, Replicate, SetTimeout, TakeSlot, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
+from bootstrap.run.termination_message import termination_message
 from bootstrap.verify import violations
 from tests.builders import codes, formed, gossip, shape, steps_of
 from tests.fake_cluster import FakeCluster, Known
@@ -151,7 +152,7 @@ def test_errors_in_several_settings_are_reported_together() -> None:
 
 def test_a_long_reason_is_cut_and_not_dropped() -> None:
     """The termination message is limited, and a reason without its end is better than none."""
-    message = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
+    message = termination_message(outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")))
     assert json.loads(message)["reasons"][0]["code"] == "unlisted-member"
 
 

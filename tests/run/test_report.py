@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from bootstrap.errors import Reason
 from bootstrap.model.node import Address
-from bootstrap.model.outcome import TERMINATION_MESSAGE_MAX, Outcome
+from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, table
+from bootstrap.run.termination_message import TERMINATION_MESSAGE_MAX, termination_message
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
 
@@ -48,14 +49,14 @@ def test_an_outcome_has_the_fields_of_the_contract() -> None:
 def test_a_termination_message_is_the_same_object() -> None:
     """With its event, and nothing dropped while it fits."""
     one = outcome(Reason(code="c", message="für Größe", remedy="r"))
-    assert json.loads(one.as_termination_message()) == {"event": "outcome", **one.as_fields()}
+    assert json.loads(termination_message(one)) == {"event": "outcome", **one.as_fields()}
 
 
 @given(st.lists(REASON, max_size=30))
 @settings(deadline=None, max_examples=60)
 def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reason]) -> None:
     """The kubelet cuts at 4096 bytes, which would break the JSON object."""
-    text = outcome(*reasons).as_termination_message()
+    text = termination_message(outcome(*reasons))
     assert len(text.encode()) <= TERMINATION_MESSAGE_MAX
     fields = json.loads(text)
     assert [name for name in fields if name in CONTRACT] == CONTRACT
@@ -65,7 +66,7 @@ def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reas
 def test_dropped_reasons_are_counted() -> None:
     """A person must see that the list is incomplete; the first reasons stay."""
     reasons = [Reason(code=f"c{number}", message="x" * 100, remedy="y" * 100) for number in range(100)]
-    text = outcome(*reasons).as_termination_message()
+    text = termination_message(outcome(*reasons))
     fields = json.loads(text)
     assert TERMINATION_MESSAGE_MAX - 300 < len(text.encode()) <= TERMINATION_MESSAGE_MAX
     assert fields["reasons_dropped"] == 100 - len(fields["reasons"]) > 0
