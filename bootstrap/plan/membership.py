@@ -15,7 +15,6 @@ from bootstrap.model.steps import (
     Write,
     recipient,
 )
-from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 
 QUICK_TIMEOUT_MS = 1000
@@ -31,11 +30,6 @@ INTRODUCERS = 16
 
 MEETS_MAX = 2000
 """Introductions in one phase where gossip has not linked the nodes that the introducers know."""
-
-
-def forming(view: ClusterView) -> bool:
-    """True where no step can lose data: no key anywhere, no member lost, and not every node serves."""
-    return view.forming
 
 
 def prepare(found: Assessment) -> Iterator[Step]:

@@ -16,7 +16,6 @@ from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.membership import forming
 from bootstrap.plan.rebalance import skew
 from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
@@ -114,7 +113,7 @@ class Verbs:
             return self.outcome("unchanged", 0)
         self._prove(view)
         first = run.first_view or view
-        if forming(first) and first.claimed() != ALL_SLOTS:
+        if first.forming and first.claimed() != ALL_SLOTS:
             return self.outcome("formed", 0)
         return self.outcome("scaled" if run.resized or self._had_another_size(first) else "repaired", 0)
 
