@@ -1,4 +1,4 @@
-"""Real servers for the tests: every kind that this machine has, each test with a cluster of its own."""
+"""Fixtures for tests on real servers: every server program of this machine, and a separate cluster per test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.real.testbed import StartTestbed, Testbed
 
 @pytest.fixture
 def start_testbed(tmp_path: Path) -> Iterator[StartTestbed]:
-    """Starts testbeds, which are removed after the test."""
+    """Starts testbeds. They are removed after the test."""
     clusters: list[LocalCluster] = []
 
     def start(
@@ -42,7 +42,7 @@ def program(request: pytest.FixtureRequest) -> Program:
 
 @pytest.fixture
 def any_program() -> Program:
-    """One server program, for what does not depend on the kind."""
+    """One server program, for tests that do not depend on the kind."""
     return find_program()
 
 
@@ -63,12 +63,12 @@ def redis_program() -> Program:
 
 @pytest.fixture
 def valkey_program() -> Program:
-    """One server program that is Valkey, of a version whose replicas copy the marks of open slots."""
+    """One server program that is Valkey, of a version whose replicas copy the open slots of their master."""
     return first_program(lambda name, version: name == "Valkey" and version >= (8, 0), "Valkey since 8.0")
 
 
 def first_program(wanted: Callable[[str, tuple[int, ...]], bool], kind: str) -> Program:
-    """The first server program of that kind, beginning with the default one; without any, the test is skipped."""
+    """The first server program of that kind, beginning with the default one. Without any, the test is skipped."""
     for program in (find_program(), *(find_program(str(path)) for path in SERVERS.values())):
         if wanted(program.name, tuple(int(number) for number in re.findall(r"\d+", program.version)[:2])):
             return program
