@@ -10,14 +10,16 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import pytest
 from redis import Redis
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from bootstrap.clock import SystemClock
 from bootstrap.local.programs import Program
@@ -47,16 +49,27 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def fill(testbed: Testbed, each: int = FILLING, *, part: int = 1) -> int:
-    """So many further keys in every slot, or in the lowest of each master, one in `part`, written by the servers
-    themselves; returns how many keys there are in all.
+    """Adds `each` keys to every slot, or to one in `part` of each master's slots, the lowest. The servers write them.
+    Returns the number of all keys.
     """
+    at_once = max(1, FILLED_AT_ONCE // each)
     for node in testbed.view().nodes:
         slots = list(node.slots.lowest(-(-len(node.slots) // part)))
-        at_once = max(1, FILLED_AT_ONCE // each)
-        with Redis(node.address.host, node.address.port) as door:
-            for first in range(0, len(slots), at_once):
-                door.eval(FILL, 0, each, *(tags()[slot] for slot in slots[first : first + at_once]))
+        for first in range(0, len(slots), at_once):
+            batch = slots[first : first + at_once]
+            wait_until(partial(filled, testbed, each, batch), f"slots from {batch[0]} are filled")
     return sum(node.keys for node in testbed.view().nodes if node.slots)
+
+
+def filled(testbed: Testbed, each: int, slots: Sequence[int]) -> bool:
+    """Fills slots of one shard. False where their master changes meanwhile, as on a machine that is too busy."""
+    master = next((node for node in testbed.view().nodes if slots[0] in node.slots), None)
+    if master is None:
+        return False
+    with Redis(master.address.host, master.address.port) as server, suppress(ResponseError):
+        server.eval(FILL, 0, each, *(tags()[slot] for slot in slots))
+        return True
+    return False
 
 
 @cache
