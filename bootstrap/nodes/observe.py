@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bootstrap.model.node import Address, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
@@ -13,7 +14,9 @@ from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.discover import Listing, Names, Resolver, discover
 from bootstrap.nodes.failures import Failure
-from bootstrap.nodes.migration.transfer import SlotTransfer
+
+if TYPE_CHECKING:
+    from bootstrap.nodes.migration.transfer import SlotTransfer
 
 _NETWORK = frozenset({UnreachableReason.CONNECTION_REFUSED, UnreachableReason.TIMEOUT, UnreachableReason.UNREACHABLE})
 """Reasons that come from the network: no server answered anything."""

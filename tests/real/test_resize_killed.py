@@ -10,14 +10,16 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import count
 
 import pytest
 from redis import Redis
 from redis.crc import key_slot
+from redis.exceptions import ResponseError
 
 from bootstrap.clock import SystemClock
 from bootstrap.local.programs import Program
@@ -47,17 +49,27 @@ def programs() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def fill(testbed: Testbed, each: int = FILLING, *, part: int = 1) -> int:
-    """Adds `each` keys to every slot, or only to the lowest slots of each master, one in `part`.
-
-    A script on the servers writes them. Returns the total number of keys.
+    """Adds `each` keys to every slot, or to one in `part` of each master's slots, the lowest. The servers write them.
+    Returns the number of all keys.
     """
+    slots_per_script = max(1, KEYS_PER_SCRIPT // each)
     for node in testbed.view().nodes:
         slots = list(node.slots.lowest(-(-len(node.slots) // part)))
-        slots_per_script = max(1, KEYS_PER_SCRIPT // each)
-        with Redis(node.address.host, node.address.port) as connection:
-            for first in range(0, len(slots), slots_per_script):
-                connection.eval(FILL, 0, each, *(tags()[slot] for slot in slots[first : first + slots_per_script]))
+        for first in range(0, len(slots), slots_per_script):
+            batch = slots[first : first + slots_per_script]
+            wait_until(partial(filled, testbed, each, batch), f"slots from {batch[0]} are filled")
     return sum(node.keys for node in testbed.view().nodes if node.slots)
+
+
+def filled(testbed: Testbed, each: int, slots: Sequence[int]) -> bool:
+    """Fills slots of one shard. False if their master changes meanwhile, as on a machine that is too busy."""
+    master = next((node for node in testbed.view().nodes if slots[0] in node.slots), None)
+    if master is None:
+        return False
+    with Redis(master.address.host, master.address.port) as server, suppress(ResponseError):
+        server.eval(FILL, 0, each, *(tags()[slot] for slot in slots))
+        return True
+    return False
 
 
 @cache
