@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -25,6 +26,8 @@ from .kustomize import BASE_SERVERS
 
 DEADLINE_S = 15
 a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
+SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
+"""The shells of images: dash or bash of Debian, and busybox of Alpine."""
 _counter = itertools.count(1)
 
 
@@ -74,11 +77,11 @@ def answers(server: Server) -> bool:
     return True
 
 
-def eventually(condition: Callable[[], Any], what: str) -> None:
-    """Waits until the condition holds, for at most DEADLINE_S."""
-    deadline = time.monotonic() + DEADLINE_S
+def eventually(condition: Callable[[], Any], what: str, limit_s: float = DEADLINE_S) -> None:
+    """Waits until the condition holds, for at most that long."""
+    deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"not within {DEADLINE_S} s: {what}"
+        assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
         time.sleep(0.02)
 
 
