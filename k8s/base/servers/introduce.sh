@@ -9,12 +9,12 @@
 #   REDIS_SERVICE       the headless Service, whose DNS lists all pods
 #   POD_IP              the address of this pod, which its server announces
 #   INTRODUCE_LIMIT_S   begin no further round after that many seconds, by default 3; with 0 there is one round
+#   PEER_LIMIT_S        the time limit of a request to a peer, by default 1, because most of the stored addresses lead
+#                       nowhere after a restart
 
 # shellcheck source=SCRIPTDIR/ask.sh
 . "${0%/*}/ask.sh"
 [ -n "${REDIS_SERVICE-}" ] && [ -n "${POD_IP-}" ] || exit 0
-# Short, because most of the stored addresses lead nowhere after a restart.
-ASK_LIMIT_S=1
 end=$(($(date +%s) + ${INTRODUCE_LIMIT_S:-3}))
 line='
 '
@@ -41,8 +41,8 @@ log_copy() {
 }
 copies=' '
 
-# Reads the table of this node. Sets me, mine, port and bus from its own entry, `members` to ID=ADDRESS of the others
-# (an unknown address is empty), and `linked` to the addresses that this node has a working link to. Entries in
+# Reads the table of this node. Sets me, mine, port, bus and master from its own entry (`master` is `-` on a master),
+# `members` to ID=ADDRESS of the others (an unknown address is empty), and `linked` to the addresses that this node has a working link to. Entries in
 # handshake are left out, because their ids are random.
 read_table() {
   me='' mine='' members=' ' linked=' '
@@ -54,7 +54,7 @@ read_table() {
     set -- $entry
     address=${2%%@*}
     case ,$3, in
-    *,myself,*) me=$1 mine=${address%:*} port=${address##*:} bus=${2#*@} bus=${bus%%,*} ;;
+    *,myself,*) me=$1 mine=${address%:*} port=${address##*:} bus=${2#*@} bus=${bus%%,*} master=$4 ;;
     *,handshake,*) ;;
     *)
       members="$members$1=${address%:*} "
@@ -78,6 +78,7 @@ stored_address() {
 # table, and then also `heard ADDRESS` for each missing member that it has a link to. The cluster DNS may be out of date
 # for half a minute after a restart. Peers that have found each other already know better.
 look_at() {
+  ASK_LIMIT_S=${PEER_LIMIT_S:-1}
   table=$(ask -h "$1" -p "$port" CLUSTER NODES 2>/dev/null </dev/null)
   case $table in *" myself,"*) ;; *) return ;; esac
   id=${table%% myself,*} id=${id##*"$line"} id=${id%% *}
@@ -119,12 +120,24 @@ look_at_all() {
   unset IFS
 }
 
+# If a replica learns the new address of its master from another peer, it keeps copying from the old one (Redis). The same
+# CLUSTER REPLICATE again makes it use the new one. It does not interrupt a copy that is under way.
+follow_master() {
+  stored_address "$master" && in_list "$linked" "$stored" || return
+  replication=$(ask INFO replication 2>/dev/null)
+  case $replication in
+  *master_host:"$stored"[!0-9a-f.:]* | *master_link_status:up* | *master_sync_in_progress:1*) ;;
+  *role:slave*) log "follows its master at $stored: $(ask CLUSTER REPLICATE "$master" 2>&1 </dev/null)" ;;
+  esac
+}
+
 # One round. Succeeds if another one may find more.
 introduce() {
   read_table
   # A node that knows nobody waits for the Job. A server that announces another address is not found by the addresses of
   # the pods.
   [ "$members" != ' ' ] && [ "$mine" = "$POD_IP" ] || return
+  follow_master
   case $mine in *:*) other_family='*.*' ;; *) other_family='*:*' ;; esac
   pods=' '
   for address in $(resolve); do
@@ -162,7 +175,6 @@ introduce() {
   look_at_all $sources
 
   case $answers in *" $me="*" $me="*) log_copy "$mine"; return 1 ;; esac
-  met=''
   for answer in $answers; do
     id=${answer%%=*} address=${answer#*=}
     stored_address "$id" && [ "$address" != "$stored" ] || continue
@@ -170,12 +182,16 @@ introduce() {
     # A pod is still at the stored address. It does not answer, but it may be the member.
     case $answers in *"=$stored "*) ;; *) ! in_list "$pods" "$stored" || continue ;; esac
     in_list "$mutual" "$address" || continue
-    log "introduced $id at $address, before at ${stored:-an unknown address}: $(
-      ask CLUSTER MEET "$address" "$port" "$bus" 2>&1 </dev/null
-    )"
-    met=yes
+    ! in_list "$introduced" "$answer" || continue
+    missing="$missing$id "
+    result=$(ask CLUSTER MEET "$address" "$port" "$bus" 2>&1 </dev/null)
+    log "introduced $id at $address, before at ${stored:-an unknown address}: ${result:-no answer}"
+    [ "$result" != OK ] || introduced="$introduced$answer "
   done
-  [ "$met$missing" != ' ' ]
+  [ "$missing" != ' ' ]
 }
+
+# A server repeats an introduction by itself until its node timeout has passed, so one per run of this script is enough.
+introduced=' '
 
 while introduce && [ "$(date +%s)" -lt "$end" ]; do sleep 0.5; done
