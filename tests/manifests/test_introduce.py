@@ -444,7 +444,7 @@ def test_with_tls_the_options_of_the_component_are_enough(tmp_path: Path) -> Non
         assert any(pod.log for pod in pods)
 
 
-ME, PEER, HUNG = ("0" * 39 + digit for digit in "123")
+ME, PEER, HUNG, BEFORE_ME = ("0" * 39 + digit for digit in "1234")
 """Node ids."""
 
 
@@ -453,13 +453,19 @@ def test_with_ipv6_a_peer_is_introduced_by_its_ipv6_address(resolver: str, tmp_p
     """Loopback has one IPv6 address only, so redis-cli is a script here. It records the introductions.
 
     The Service of two families lists the IPv4 address of each pod as well. A pod that does not answer keeps its member.
+    This pod has the former address of another one.
     """
-    mine, old, new, hung, moved = (f"fd00::{number}" for number in (1, 2, 3, 4, 5))
+    mine, old, new, hung, moved, other = (f"fd00::{number}" for number in range(1, 7))
     tables = {
         mine: [
             f"{ME} {mine}:7000@17001,host myself,master - 0 0 1 connected",
             f"{PEER} {old}:7000@17001 slave {ME} 5 0 1 disconnected",
             f"{HUNG} {hung}:7000@17001 master,fail? - 5 0 2 disconnected",
+            f"{BEFORE_ME} {mine}:7000@17001 master - 5 0 3 disconnected",
+        ],
+        other: [
+            f"{BEFORE_ME} {other}:7000@17001 myself,master - 0 0 3 connected",
+            f"{ME} fd00::9:7000@17001 master,fail - 0 0 1 disconnected",
         ],
         new: [
             f"{PEER} {new}:7000@17001 myself,slave {ME} 0 0 1 connected",
@@ -471,7 +477,7 @@ def test_with_ipv6_a_peer_is_introduced_by_its_ipv6_address(resolver: str, tmp_p
         ],
     }
     machine = Machine(tmp_path, resolver=resolver)
-    machine.list_in_dns(mine, new, hung, moved, "10.0.0.1", "10.0.0.3")
+    machine.list_in_dns(mine, new, hung, moved, other, "10.0.0.1", "10.0.0.3")
     machine.provide_programs(tmp_path)
     for address, lines in tables.items():
         (tmp_path / f"nodes {address}").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -497,7 +503,11 @@ def test_with_ipv6_a_peer_is_introduced_by_its_ipv6_address(resolver: str, tmp_p
         check=False,
     )
     assert (done.stdout, done.stderr) == ("", "")
-    assert (tmp_path / "introduced").read_text().splitlines() == [f"-h {mine} CLUSTER MEET {new} 7000 17001"]
-    assert (tmp_path / "log").read_text().splitlines() == [
-        f"introduce.sh: introduced {PEER} at {new}, before at {old}: OK"
+    assert sorted((tmp_path / "introduced").read_text().splitlines()) == [
+        f"-h {mine} CLUSTER MEET {new} 7000 17001",
+        f"-h {mine} CLUSTER MEET {other} 7000 17001",
+    ]
+    assert sorted((tmp_path / "log").read_text().splitlines()) == [
+        f"introduce.sh: introduced {PEER} at {new}, before at {old}: OK",
+        f"introduce.sh: introduced {BEFORE_ME} at {other}, before at {mine}: OK",
     ]

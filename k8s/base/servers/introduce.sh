@@ -42,8 +42,8 @@ log_copy() {
 copies=' '
 
 # Reads the table of this node. Sets me, mine, port, bus and master from its own entry (`master` is `-` on a master),
-# `members` to ID=ADDRESS of the others (an unknown address is empty), and `linked` to the addresses that this node has a working link to. Entries in
-# handshake are left out, because their ids are random.
+# `members` to ID=ADDRESS of the others (an unknown address is empty), and `linked` to the addresses to which this node
+# has a working link. Entries in handshake are left out, because their ids are random.
 read_table() {
   me='' mine='' members=' ' linked=' '
   table=$(ask CLUSTER NODES 2>/dev/null)
@@ -98,17 +98,21 @@ look_at() {
   done
 }
 
-# Looks at these addresses in parallel, at each one once per round. Adds what they answer to `answers` (ID=ADDRESS),
+# Looks at these addresses, 50 in parallel, at each one once per round. Adds what they answer to `answers` (ID=ADDRESS),
 # `mutual` and `heard` (addresses).
 look_at_all() {
-  batch=''
+  batch='' started=0
   for address; do
     in_list "$seen" "$address" || { seen="$seen$address " batch="$batch $address"; }
   done
   IFS=$line
   for answer in $(
     unset IFS
-    for address in $batch; do look_at "$address" & done
+    for address in $batch; do
+      look_at "$address" &
+      started=$((started + 1))
+      [ $((started % 50)) != 0 ] || wait
+    done
     wait
   ); do
     case $answer in
@@ -120,8 +124,8 @@ look_at_all() {
   unset IFS
 }
 
-# If a replica learns the new address of its master from another peer, it keeps copying from the old one (Redis). The same
-# CLUSTER REPLICATE again makes it use the new one. It does not interrupt a copy that is under way.
+# If a replica learns the new address of its master from another peer, Redis keeps copying from the old address. The
+# same CLUSTER REPLICATE again makes it use the new one. It does not interrupt a copy that is under way.
 follow_master() {
   stored_address "$master" && in_list "$linked" "$stored" || return
   replication=$(ask INFO replication 2>/dev/null)
@@ -145,28 +149,28 @@ introduce() {
     case $address in $other_family | "$mine") ;; *) in_list "$pods" "$address" || pods="$pods$address " ;; esac
   done
 
-  # A member is missing if it has no working link, or if no pod has its address: for some seconds a link counts as working
-  # that has never carried a packet.
-  missing=' ' suspects='' helpers='' healthy=' '
+  # A member is missing if it has no working link, or if no pod has its address: for some seconds a link counts as
+  # working that has never carried a packet.
+  missing=' ' healthy=' '
   for member in $members; do
     address=${member#*=}
     if in_list "$linked" "$address" && { [ "$pods" = ' ' ] || in_list "$pods" "$address"; }; then
       healthy="$healthy$address "
     else
-      missing="$missing${member%%=*} " suspects="$suspects $address"
+      missing="$missing${member%%=*} "
     fi
   done
+  # All pods but the healthy ones. If a member is missing, also three healthy ones, which may have found it.
+  # shellcheck disable=SC2086 # a list
+  set -- $healthy
+  [ "$missing" != ' ' ] && sources="${1-} ${2-} ${3-}" || sources=''
   for address in $pods; do
-    in_list "$healthy" "$address" || suspects="$suspects $address"
+    in_list "$healthy" "$address" || sources="$sources $address"
   done
-  if [ "$missing" != ' ' ]; then
-    # shellcheck disable=SC2086 # a list
-    set -- $healthy
-    helpers="${1-} ${2-} ${3-}"
-  fi
-  seen=' ' answers=" $me=$mine " mutual=' ' heard=' '
-  # shellcheck disable=SC2086 # lists
-  look_at_all $suspects $helpers
+  seen=" $mine " answers=" $me=$mine " mutual=' ' heard=' '
+  # shellcheck disable=SC2086 # a list
+  look_at_all $sources
+  # The addresses that they have reported, and the stored addresses of the ids that have answered.
   sources=$heard
   for answer in $answers; do
     ! stored_address "${answer%%=*}" || sources="$sources $stored"

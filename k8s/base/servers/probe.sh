@@ -1,6 +1,6 @@
 #!/bin/sh
-# Checks whether the server of this pod has `started`, is `alive` or is `ready`. The message of a failed probe appears in
-# the pod's Events.
+# Checks whether the server of this pod has `started`, is `alive` or is `ready`. The message of a failed probe appears
+# in the pod's Events.
 
 here=${0%/*}
 # shellcheck source=SCRIPTDIR/ask.sh
