@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from .kustomize import BASE_SERVERS
 
 DEADLINE_S = 15
 a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
+SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
+"""The shells of images: dash or bash of Debian, and busybox of Alpine."""
 _counter = itertools.count(1)
 
 
