@@ -53,7 +53,7 @@ def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
     arguments = [str(program), str(file), "--cluster-announce-ip", address, "--bind", address, *options]
     process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
-        once = Retry(NoBackoff(), 0)  # only `eventually` waits
+        once = Retry(NoBackoff(), 0)  # only `wait_until` waits
         client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
         server = Server(address, process, client)
         wait_until(lambda: answers(server), f"{program} answers: {file}")

@@ -86,6 +86,15 @@ class Pod:
         replication = self.server.client.info("replication")
         return "cluster_state:ok" in self.command("CLUSTER INFO") and replication.get("master_link_status") != "down"
 
+    def is_on_disk(self) -> bool:
+        """Every key is in a file. While an earlier fsync goes on, `appendfsync everysec` holds writes back for up to two
+        seconds, and a server that is killed then loses them.
+        """
+        persistence = self.server.client.info("persistence")
+        return not any(
+            persistence.get(name) for name in ("aof_buffer_length", "aof_rewrite_scheduled", "aof_rewrite_in_progress")
+        )
+
     def probe(self, check: str) -> bool:
         return self.run("probe.sh", check) == (0, "")
 
@@ -186,6 +195,7 @@ def form(pods: Sequence[Pod]) -> None:
     for number in range(WRITTEN):
         assert any(accepts(master, f"SET key:{number} value") for master in masters)
     wait_until(lambda: total_keys(pods) == WRITTEN * len(pods) // len(masters), "replicas have the keys", LIMIT_S)
+    wait_until(lambda: all(pod.is_on_disk() for pod in pods), "all keys are in files", LIMIT_S)
 
 
 def accepts(pod: Pod, text: str) -> bool:
