@@ -87,8 +87,8 @@ class Pod:
         return "cluster_state:ok" in self.command("CLUSTER INFO") and replication.get("master_link_status") != "down"
 
     def is_on_disk(self) -> bool:
-        """Every key is in a file. While an earlier fsync goes on, `appendfsync everysec` holds writes back for up to two
-        seconds, and a server that is killed then loses them.
+        """Every key is in a file. While an earlier fsync goes on, `appendfsync everysec` holds writes back for
+        up to two seconds, and a server that is killed then loses them.
         """
         persistence = self.server.client.info("persistence")
         return not any(
