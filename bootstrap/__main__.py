@@ -1,4 +1,4 @@
-"""The command line. Only this module ends the process.
+"""The command line. Only this module ends the process of a verb.
 
 python -m bootstrap apply | plan | verify | reinit | local
 """

@@ -1,6 +1,6 @@
 """Time as a dependency: clocks, deadlines and waits. Tests pass a clock of their own.
 
-The package sleeps only here.
+Only here and in `local`, which shares no clock with the rest, does the program sleep.
 """
 
 from __future__ import annotations

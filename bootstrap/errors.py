@@ -63,7 +63,7 @@ class WrongUsage(BootstrapError):
 
 
 class Refused(BootstrapError):
-    """Continuing would risk data; nothing was written."""
+    """Continuing would risk data. What the run wrote before, it has reported."""
 
     exit_code = 3
 

@@ -24,7 +24,7 @@ The order of the phases, with its reasons:
     because data needs the failure detection that was declared.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, because the rejoin delay depends
-on it; *settings* then comes last and restores the declared value (docs/architecture.md: 1.2 s instead of 5.1 s). A run
+on it; *settings* then comes last and restores the declared value (docs/architecture.md, the rejoin delay). A run
 that is killed between the two leaves a wrong timeout, which the next run finds and corrects.
 
 The plan depends on nothing but its arguments: the same view gives the same plan.

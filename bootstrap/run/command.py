@@ -1,4 +1,4 @@
-"""One command, from flags and environment to the outcome. Only here an error becomes an outcome."""
+"""One command, from flags and environment to the outcome. Only here an exception becomes an outcome."""
 
 from __future__ import annotations
 
