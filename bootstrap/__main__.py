@@ -24,7 +24,7 @@ VERBS: Mapping[str, str] = {
     "apply": "bring the cluster to the declared shape; on a healthy cluster, change nothing",
     "plan": "show what apply would do, without doing it",
     "reinit": "wipe the cluster whose fingerprint --confirm states, and form it again; without --confirm, show what "
-    "would be lost",
+    "would be lost, and complete an unfinished formation without keys",
     "verify": "check every invariant of a good cluster, without changing anything",
 }
 

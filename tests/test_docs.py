@@ -28,6 +28,7 @@ NOT_CODES = {
     "cluster-require-full-coverage",
     "gold-redis",
     "redis-app",
+    "redis-auth",
     "redis-bootstrap",
     "redis-bootstrap-settings",
     "redis-cli",

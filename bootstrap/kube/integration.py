@@ -15,7 +15,7 @@ from functools import partial
 
 from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import ApiError, Forbidden, Misconfigured, NotYet, Reason
+from bootstrap.errors import AGAIN, ApiError, Forbidden, Misconfigured, NotYet, Reason
 from bootstrap.kube.client import KubeClient
 from bootstrap.kube.events import EventRecorder, note_of, reason_of
 from bootstrap.kube.labels import label
@@ -91,7 +91,8 @@ class InKubernetes(Integration):
             try:
                 self._lock.release()
             except ApiError as error:
-                self._log.warning("lock_not_released", lease=settings.lease, why=str(error), expires_in_s=DURATION_S)
+                fields = {"why": str(error), "expires_in_s": DURATION_S, **error.remedy_field}
+                self._log.warning("lock_not_released", lease=settings.lease, **fields)
 
     def check_lock(self) -> None:
         """Raises NotYet once another run may hold the Lease. `plan` and `verify` take no lock and pass."""
@@ -118,7 +119,7 @@ class InKubernetes(Integration):
         try:
             return self._pods.places()
         except Forbidden as error:  # without places, roles follow the ordinals
-            self._log.warning("places_unknown", why=str(error))
+            self._log.warning("places_unknown", why=str(error), **error.remedy_field)
             return {}
 
     def label(self, view: ClusterView) -> None:
@@ -158,7 +159,7 @@ class InKubernetes(Integration):
                 self._uid = next((pod.owner_uid for pod in self._pods.look().values() if pod.owner_uid), "")
             self._events.record(reason_of(word), note, good=good, uid=self._uid)
         except ApiError as error:
-            self._log.warning("event_not_written", reason=reason_of(word), why=str(error))
+            self._log.warning("event_not_written", reason=reason_of(word), why=str(error), **error.remedy_field)
 
 
 def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integration:
@@ -176,7 +177,7 @@ def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integratio
 def _held_by(lock: LeaseLock, holder: str) -> Reason:
     remedy = (
         f"wait for the other run: kubectl get lease {lock.name} shows its pod, and kubectl logs POD what it does; the "
-        f"Lease of a dead run expires after {DURATION_S} s. Then run again"
+        f"Lease of a dead run expires after {DURATION_S} s; then {AGAIN}"
     )
     return Reason(code="lock-held", message=f"the Lease {lock.name} is held by {holder}", remedy=remedy)
 

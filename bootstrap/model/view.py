@@ -40,6 +40,12 @@ class ClusterView:
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
 
+    @property
+    def statefulset(self) -> str:
+        """The name of the pods without their ordinals: that of their StatefulSet."""
+        pods = [*(node.pod for node in (*self.nodes, *self.spares)), *(peer.pod for peer in self.unreachable)]
+        return pods[0].rpartition("-")[0] if pods else "redis-app"
+
     def agreed_on(self, node_id: NodeId) -> bool:
         """True when every node that knows that node reports its slots, master and role as it does itself."""
         return node_id not in self._reports[0]

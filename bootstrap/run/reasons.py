@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 
-from bootstrap.errors import Reason
+from bootstrap.errors import AGAIN, Reason
 from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Reattach, Replicate, Step
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView
@@ -14,7 +16,6 @@ REASONS_SHOWN = 8
 """Reasons in one log line."""
 LISTED_MAX = 3
 """Steps, pairs of nodes, or ports in one reason."""
-AGAIN = "run again, it continues from here: kubectl create job --from=cronjob/redis-bootstrap again-1"
 
 
 def in_words(reasons: Sequence[Reason]) -> str:
@@ -31,13 +32,25 @@ def of_rejection(step: str, pod: str, why: str) -> Reason:
     """The reason for a write that a server did not accept: `step` in words, sent to `pod`, and the server's answer."""
     message = f"not accepted: {step}: {why}"
     if "OOM command not allowed" in why:
-        remedy = "raise maxmemory in the redis.conf of the server that receives the keys, then run again"
+        remedy = (
+            "raise maxmemory of the server that receives the keys: kubectl exec RECEIVING_POD -- redis-cli CONFIG SET "
+            f"maxmemory BYTES, and the same in its redis.conf; then {AGAIN}"
+        )
         return Reason(code="no-room", message=message, remedy=remedy)
-    if why.startswith("NOPERM"):
-        remedy = f"grant the command to the Redis user: kubectl exec {pod} -- redis-cli ACL SETUSER USER +COMMAND"
-    else:
-        remedy = f"kubectl logs {pod}; then {AGAIN}"
+    remedy = _grant(pod, why) if why.startswith("NOPERM") else f"kubectl logs {pod}; then {AGAIN}"
     return Reason(code="step-rejected", message=message, remedy=remedy)
+
+
+def _grant(pod: str, why: str) -> str:
+    """The remedy for a NOPERM reply. Redis 7 and newer name the user, Redis 6 does not."""
+    user = re.search(r"\bUser (\S+) has no permissions", why)
+    command = re.search(r"run the '([^']+)' command", why)
+    right = f"+{command[1]}" if command else "~*" if "key" in why else "+COMMAND"
+    rule = shlex.join([user[1] if user else "USER", right])
+    return (
+        f"grant the right to the Redis user: kubectl exec {pod} -- redis-cli ACL SETUSER {rule}; with the "
+        "component auth the rights are in k8s/components/auth/auth.sh and the key users.acl of the Secret redis-auth"
+    )
 
 
 def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:

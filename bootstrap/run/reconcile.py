@@ -195,7 +195,7 @@ class Reconciler:
             self.log.info("planned", found=found[:REASONS_SHOWN] + more, phases=phases)
 
     def _describe_unreachable(self) -> str:
-        self.view = self.explain(self.view)
+        """Describes the view that `_peers_missing` has explained."""
         return self.view.describe_unreachable()
 
     def _peers_missing(self) -> BootstrapError:
@@ -266,8 +266,8 @@ class Reconciler:
         self.rejected = tuple(
             of_rejection(step, view.name(recipient(no.write)), no.why) for step, no in zip(steps, rejected, strict=True)
         )
-        for step, no in zip(steps, rejected, strict=True):
-            self.log.warning("step_rejected", step=step, why=no.why)
+        for step, no, reason in zip(steps, rejected, self.rejected, strict=True):
+            self.log.warning("step_rejected", step=step, why=no.why, remedy=reason.remedy)
 
     def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
         """Refreshes the view until all steps are settled, a peer is lost or the limit has passed; returns the rest."""

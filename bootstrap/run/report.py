@@ -48,12 +48,17 @@ def outcome_of(
 
 
 def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
-    """Prints the outcome as the last line: JSON for machines, or on a console text with every reason and remedy."""
+    """Prints the outcome as the last line: JSON for machines, or on a console text with every reason. Reasons with
+    the same remedy are printed together, with the remedy once.
+    """
     if not console:
         (log.info if outcome.exit_code == 0 else log.warning)("outcome", **outcome.as_fields())
         return
+    by_remedy: dict[str, list[Reason]] = {}
     for reason in outcome.reasons:
-        print(f"{reason.code}: {reason.message}\n    → {reason.remedy}", file=out)
+        by_remedy.setdefault(reason.remedy, []).append(reason)
+    for remedy, reasons in by_remedy.items():
+        print(*(f"{reason.code}: {reason.message}" for reason in reasons), f"    → {remedy}", sep="\n", file=out)
     print(
         f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
         f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})"

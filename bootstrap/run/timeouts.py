@@ -53,7 +53,7 @@ class Timeouts:
         try:
             check_lock()
         except NotYet as error:
-            log.warning("timeouts_not_put_back", nodes=len(self.lowered), why=str(error))
+            log.warning("timeouts_not_put_back", nodes=len(self.lowered), why=str(error), **error.remedy_field)
             return 0
         reachable = self.lowered & view.by_id.keys()
         writes = [SetTimeout(node=node, timeout_ms=declared_ms) for node in sorted(reachable)]

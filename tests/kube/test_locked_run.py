@@ -121,6 +121,7 @@ def test_a_run_that_cannot_renew_writes_no_more(api: KubeApi, inside: Callable[.
     assert servers.rounds == 1
     (line,) = log.of("lock_not_released")
     assert line["expires_in_s"] == DURATION_S
+    assert "kubectl get --raw /readyz" in str(line["remedy"])
 
 
 def test_a_run_that_lost_its_lease_refuses_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

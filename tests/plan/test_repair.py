@@ -214,7 +214,10 @@ def test_the_loss_of_a_shard_is_accepted_only_for_that_state() -> None:
     (reason,) = caught.value.reasons
     assert reason.code == "slots-lost"
     assert "5461-10922" in reason.message
-    assert f"--accept-loss {cluster.look().fingerprint()}" in reason.remedy
+    fingerprint = cluster.look().fingerprint()
+    assert f"--accept-loss {fingerprint}" in reason.remedy
+    patch = f"""-p '{{"data":{{"BOOTSTRAP_ACCEPT_LOSS":"{fingerprint}"}}}}', then run again: kubectl create job"""
+    assert f"kubectl patch configmap redis-bootstrap-settings --type merge {patch}" in reason.remedy
     assert cluster.written == []
     with pytest.raises(Refused):
         run_on(cluster, Desired(shards=3, replicas_per_shard=1, accept_loss="0" * 12)).converge()

@@ -141,6 +141,7 @@ def test_nothing_is_written_before_all_peers_answer() -> None:
     assert 3 <= len(waits) <= 8, "every few seconds, not at every look"
     assert "redis-app-4" in str(waits[0]["why"])
     assert "connection refused" in str(waits[0]["why"])
+    assert waits[0]["remedy"] == caught.value.reasons[0].remedy
 
 
 def test_the_run_waits_for_a_late_peer() -> None:

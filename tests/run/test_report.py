@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -15,10 +16,11 @@ from bootstrap.model.plan import Plan
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
-from bootstrap.run.report import outcome_of, plan_fields, plan_text, table
+from bootstrap.run.report import outcome_of, plan_fields, plan_text, print_outcome, table
 from bootstrap.run.termination_message import TERMINATION_MESSAGE_MAX, termination_message
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
+from tests.run.test_reconcile import Notes
 
 CONTRACT = [
     *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "skew"),
@@ -44,6 +46,14 @@ def test_an_outcome_has_the_fields_of_the_contract() -> None:
         {"code": "c", "message": "m", "remedy": "r"},
         {"code": "c", "message": "m", "remedy": "r", "node": "n"},
     ]
+
+
+def test_a_console_shows_each_remedy_once() -> None:
+    """Below all reasons that share it, in the order of the first of them."""
+    out = io.StringIO()
+    reasons = [Reason(code=f"c{number}", message="m", remedy=remedy) for number, remedy in enumerate("aba")]
+    print_outcome(outcome(*reasons), console=True, log=Notes(), out=out)
+    assert out.getvalue().splitlines()[:5] == ["c0: m", "c2: m", "    → a", "c1: m", "    → b"]
 
 
 def test_a_termination_message_is_the_same_object() -> None:
