@@ -98,6 +98,11 @@ class Settings:
         "swap replicas that share a Kubernetes node or a zone with their master. on: only while each shard keeps a "
         "linked replica; with-a-gap: even if a shard has none meanwhile; off: never",
     )
+    spread_masters: str = _setting(
+        "auto",
+        one_of("auto", "off"),
+        "fail masters over to replicas while one machine or zone has half of them or more. auto: not during a rollout",
+    )
     rebalance: str = _setting(
         "auto",
         one_of("auto", "on", "off"),
@@ -171,19 +176,17 @@ class Settings:
     @property
     def desired(self) -> Desired:
         """The part of the settings that declares the shape of the cluster."""
+        server_settings = {
+            "cluster-require-full-coverage": self.require_full_coverage,
+            "cluster-allow-replica-migration": self.allow_replica_migration,
+        }
         return Desired(
             shards=self.shards,
             replicas_per_shard=self.replicas_per_shard,
             timeout_ms=self.node_timeout_ms,
-            config={
-                name: value
-                for name, value in (
-                    ("cluster-require-full-coverage", self.require_full_coverage),
-                    ("cluster-allow-replica-migration", self.allow_replica_migration),
-                )
-                if value
-            },
+            config={name: value for name, value in server_settings.items() if value},
             replace_replicas=self.replace_replicas,
+            spread_masters=self.spread_masters,
             rebalance=self.rebalance,
             threshold_percent=self.threshold_percent,
             weights=dict(self.weights),

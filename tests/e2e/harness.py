@@ -58,7 +58,7 @@ class Run:
         """The master of each pod, from the table at the end of the log. A master is its own master."""
         lines = [line.split() for line in self.log.splitlines()]
         start = next(number for number, words in enumerate(lines) if words[:3] == ["POD", "ROLE", "SHARD"])
-        rows = [words[:3] for words in lines[start + 1 :] if not words[0].startswith("{")]
+        rows = [words[:3] for words in lines[start + 1 :] if words[0].startswith("redis-app-")]
         masters = {shard: pod for pod, role, shard in rows if role == "master"}
         return {pod: masters[shard] for pod, _, shard in rows}
 
