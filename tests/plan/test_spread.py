@@ -25,7 +25,7 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.spread import LAG_MAX_BYTES, failovers
 from bootstrap.plan.verdict import single_points
 from bootstrap.verify import violations
-from tests.builders import apply_step, formed, shape, steps_of, with_node
+from tests.builders import apply_step, formed, half_formed, place, shape, steps_of, with_node
 from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.places import SHAPES, crowded, scattered, two_of_three_on_one_machine
 from tests.run.test_reconcile import run_on, run_on_without_goodbye
@@ -221,6 +221,19 @@ def test_a_repair_comes_first() -> None:
     steps = steps_of(plan(cluster.look(), shape()))
     assert steps
     assert not [step for step in steps if isinstance(step, ManualFailover)]
+
+
+@given(state=half_formed(), chance=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=200)
+def test_no_master_fails_over_in_a_cluster_that_is_not_whole(state: tuple[FakeCluster, Desired], chance: int) -> None:
+    """`verify` finds nothing wrong, but for settings, which come first."""
+    cluster, desired = state
+    machines = random.Random(chance)
+    cluster.places = {node.pod: place(f"/n{machines.randrange(3)}") for node in cluster.nodes}
+    view = cluster.look()
+    decision = plan(view, desired)
+    if any(isinstance(step, ManualFailover) for step in steps_of(decision)):
+        assert {bad.code for bad in violations(view, desired)} <= {"timeout-drift"}
 
 
 # Whole runs
