@@ -252,6 +252,21 @@ def test_a_run_spreads_masters_and_a_second_one_writes_nothing() -> None:
     assert cluster.written == []
 
 
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("before", [True, False], ids=["just before", "just after"])
+def test_a_run_killed_between_failovers_is_finished_by_the_next(number: int, before: bool) -> None:
+    """All masters on one machine need two failovers, and no kill makes a third one necessary."""
+    cluster = crowded(formed(shape()), "/n1", "/n1", "/n1", "/n2", "/n3", "/n2")
+    cluster.kill_at, cluster.kill_before = number, before
+    with pytest.raises(Killed):
+        run_on_without_goodbye(cluster)
+    cluster.kill_at = None
+    run = run_on(cluster)
+    assert violations(run.converge(), shape()) == ()
+    assert stops(run.view, "node") == []
+    assert len(cluster.written) == 2
+
+
 @pytest.mark.parametrize("why", ["NOPERM this user has no permissions", "ERR Master is down or failed"])
 def test_failovers_that_fail_do_not_fail_the_run(why: str) -> None:
     """The cluster is whole with or without them: two tries, then the run reports it as it is."""
