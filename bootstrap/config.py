@@ -28,6 +28,7 @@ from bootstrap.setting_types import (
     number_between,
     on_or_off,
     one_of,
+    own_namespace,
     pod_weights,
     printable_text,
     readable_file,
@@ -38,7 +39,6 @@ from bootstrap.setting_types import (
 )
 
 PREFIX = "BOOTSTRAP_"
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
@@ -97,6 +97,11 @@ class Settings:
         one_of("off", "on", "with-a-gap"),
         "swap replicas that share a Kubernetes node or a zone with their master. on: only while each shard keeps a "
         "linked replica; with-a-gap: even if a shard has none meanwhile; off: never",
+    )
+    spread_masters: str = _setting(
+        "auto",
+        one_of("auto", "off"),
+        "fail masters over to replicas while one machine or zone has half of them or more. auto: not during a rollout",
     )
     rebalance: str = _setting(
         "auto",
@@ -171,19 +176,17 @@ class Settings:
     @property
     def desired(self) -> Desired:
         """The part of the settings that declares the shape of the cluster."""
+        server_settings = {
+            "cluster-require-full-coverage": self.require_full_coverage,
+            "cluster-allow-replica-migration": self.allow_replica_migration,
+        }
         return Desired(
             shards=self.shards,
             replicas_per_shard=self.replicas_per_shard,
             timeout_ms=self.node_timeout_ms,
-            config={
-                name: value
-                for name, value in (
-                    ("cluster-require-full-coverage", self.require_full_coverage),
-                    ("cluster-allow-replica-migration", self.allow_replica_migration),
-                )
-                if value
-            },
+            config={name: value for name, value in server_settings.items() if value},
             replace_replicas=self.replace_replicas,
+            spread_masters=self.spread_masters,
             rebalance=self.rebalance,
             threshold_percent=self.threshold_percent,
             weights=dict(self.weights),
@@ -196,7 +199,7 @@ class Settings:
 
         `flags` has the names of the fields as keys. Raises Misconfigured with one reason per fault.
         """
-        values: dict[str, Any] = {"namespace": _own_namespace()}
+        values: dict[str, Any] = {"namespace": own_namespace()}
         reasons: list[Reason] = []
         configured: dict[str, str] = {}
         for name, setting in declared().items():
@@ -290,10 +293,3 @@ def _fault(source: str, fault: str) -> Reason:
     where = " (in Kubernetes: kubectl edit configmap redis-bootstrap-settings)" if source.startswith(PREFIX) else ""
     remedy = f"correct {source}{where}; python -m bootstrap apply --help describes every setting"
     return Reason(code="setting", message=f"{source} {fault}", remedy=remedy)
-
-
-def _own_namespace() -> str:
-    try:
-        return dns_label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        return "default"

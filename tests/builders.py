@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, Place
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet, even_split
 from bootstrap.model.steps import (
@@ -155,8 +155,9 @@ class Scenario:
     line per pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1` for migrating,
     `open=93<1` for importing, `held=93:5` for five keys in slot 93, which `keys` has to count too), and which nodes
     know each other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
-    `serving: all` and `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and
-    answers elsewhere); `3: replica of lost offset=7 down=60` follows the stranger.
+    `serving: all`, `places: a/n1 b/n2 /n3` (zone and node of each pod), `rollout: words`, and
+    `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and answers elsewhere);
+    `3: replica of lost offset=7 down=60` follows the stranger.
     """
 
     name: str
@@ -196,8 +197,16 @@ def scenario(path: Path) -> Scenario:
         for node in cluster.nodes:
             if node.known:
                 node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
+    cluster.places = dict(zip((node.pod for node in cluster.nodes), map(place, fields.pop("places", [])), strict=False))
+    cluster.rollout = " ".join(fields.pop("rollout", []))
     assert not fields, f"{path.name}: {fields}"
     return result
+
+
+def place(text: str) -> Place:
+    """`a/n1` for the node n1 in zone a; `/n1` in an unknown zone, "" for both unknown."""
+    zone, _, machine = text.partition("/")
+    return Place(node=machine, zone=zone)
 
 
 def slots_of(text: str) -> SlotSet:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bootstrap.model.node import Address, Member, Node, NodeId, Replication, Role
+from bootstrap.model.node import Address, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
@@ -112,6 +112,9 @@ class FakeCluster:
         self.kill_at: int | None = None
         """Number of the write at which the run is killed; None for never."""
         self.kill_before = True
+        self.places: dict[str, Place] = {}
+        """Where pods run, by pod."""
+        self.rollout = ""
 
     def _blank(self, ordinal: int, timeout_ms: int = 5000) -> FakeNode:
         return FakeNode(
@@ -154,6 +157,8 @@ class FakeCluster:
                 )
                 for n in dead
             ),
+            places=self.places,
+            rollout=self.rollout,
         )
 
     def _keys_in(self, node: Node, slots: SlotSet) -> dict[int, int]:
@@ -255,7 +260,9 @@ class FakeCluster:
             return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
         self._promote(candidate)
         candidate.keys, candidate.in_slot = master.keys, dict(master.in_slot)
-        master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), candidate.node_id, False, 2
+        for node in (master, *(each for each in self.nodes if each.master == master.node_id)):
+            node.master, node.link_up, node.copy_ticks = candidate.node_id, False, 2
+        master.slots = SlotSet()
         master.migrating, master.importing = {}, {}
         return ""
 

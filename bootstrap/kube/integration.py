@@ -20,11 +20,14 @@ from bootstrap.kube.client import KubeClient
 from bootstrap.kube.events import EventRecorder, note_of, reason_of
 from bootstrap.kube.labels import label
 from bootstrap.kube.lease import DURATION_S, LeaseLock
-from bootstrap.kube.pods import Pods
+from bootstrap.kube.pods import Pods, rollout_of
 from bootstrap.log import Log
 from bootstrap.model.node import Address, Place
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.view import ClusterView
+
+PLACES_FOR_S = 5.0
+"""Seconds after which the pods are read again for the next view: a rollout may have begun."""
 
 
 class Integration:
@@ -43,7 +46,7 @@ class Integration:
         return view
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """The view with the node and zone of each pod."""
+        """The view with the node and zone of each pod, and why pods are about to be replaced."""
         return view
 
     def label(self, view: ClusterView) -> None:
@@ -66,7 +69,11 @@ class InKubernetes(Integration):
         self._events = EventRecorder(kube, statefulset=settings.statefulset, instance=instance)
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._places: Mapping[str, Place] = {}
+        self._rollout = ""
         self._places_for: frozenset[tuple[str, Address]] = frozenset()
+        self._places_until = 0.0
+        self._places_read = False
+        self._places_denied = False
         self._uid = ""
         self._was_locked = False
         self._holds_lock = False
@@ -104,23 +111,37 @@ class InKubernetes(Integration):
         return self._pods.explain(view)
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """Adds nodes and zones once every peer answers; reads them again after a pod's address has changed.
+        """Adds nodes and zones, and a rollout. The pods are read again after a pod's address has changed, and when they
+        were read some seconds ago.
 
-        Raises ApiError if Kubernetes does not answer: roles assigned without knowing the places would stay.
+        Raises ApiError if Kubernetes does not answer and every peer does: roles assigned without knowing the places
+        would stay. While a peer is missing, and later on, the view goes without what Kubernetes does not report.
         """
-        if view.unreachable or not view.nodes:
+        if self._places_denied or not (view.nodes or view.unreachable):
             return view
         pods = frozenset((node.pod, node.address) for node in view.nodes)
         if pods != self._places_for:
-            self._places, self._places_for = self._read_places(), pods
-        return replace(view, places=self._places)
+            self._places_for, self._places, self._places_read = pods, {}, False
+            self._places_until = 0.0
+        needed = not (self._places_read or view.unreachable)
+        if needed or self._clock.now() >= self._places_until:
+            self._read_places(needed=needed)
+            self._places_until = self._clock.now() + PLACES_FOR_S
+        return replace(view, places=self._places, rollout=self._rollout)
 
-    def _read_places(self) -> Mapping[str, Place]:
+    def _read_places(self, *, needed: bool) -> None:
         try:
-            return self._pods.places()
+            pods = self._pods.look()
+            self._places, self._rollout = self._pods.places(pods), rollout_of(pods.values())
+            self._places_read = True
         except Forbidden as error:  # without places, roles follow the ordinals
             self._log.warning("places_unknown", why=str(error), **error.remedy_field)
-            return {}
+            self._places, self._rollout, self._places_denied = {}, "", True
+        except ApiError as error:
+            if needed:
+                raise
+            self._log.warning("places_unknown", why=str(error), **error.remedy_field)
+            self._rollout = f"Kubernetes does not report whether pods are being replaced: {error}"
 
     def label(self, view: ClusterView) -> None:
         """Sets the labels if `role_labels` is on. Raises ApiError: Services may depend on them, so the run fails."""

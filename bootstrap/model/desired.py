@@ -21,6 +21,10 @@ class Desired:
     replica. `with-a-gap`: also where each shard has one replica; one shard is without a replica while the copies run.
     `off`: such replicas are only reported.
     """
+    spread_masters: str = "auto"
+    """`auto`: masters fail over to replicas until no machine, then no zone, can stop the cluster, as far as possible.
+    `off`: such masters are only reported.
+    """
     rebalance: str = "auto"
     """`auto`: slots move where a shard is off its share by more than the threshold; `on`: by more than one slot; `off`:
     only to a master without slots, or from one that is to be drained.

@@ -9,6 +9,29 @@ from bootstrap.errors import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SinglePoint:
+    """A Kubernetes node, or a zone, whose failure alone stops the cluster or loses a shard."""
+
+    domain: str
+    """`node` or `zone`."""
+    name: str
+    stops: bool
+    """Without it no majority of masters is left, so that no replica can be elected."""
+    loses: tuple[int, ...]
+    """Shards of which every copy runs there, by the numbers of the table of nodes."""
+    why: str
+    """Both in words: `2 of 3 masters and all copies of shard 1 run there`."""
+
+    def __str__(self) -> str:
+        effect = ("stops the cluster" if self.stops else "") + (" and " if self.stops and self.loses else "")
+        return f"{self.domain} {self.name} {effect}{'loses data' if self.loses else ''} ({self.why})"
+
+    def as_fields(self) -> dict[str, Any]:
+        """The object as the outcome has it."""
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "loses": list(self.loses)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """How good the roles of a formed cluster are, for where its pods run."""
 
@@ -16,6 +39,13 @@ class Verdict:
     """`optimal`, `best possible here`, `improvable`, or `unknown` where it is not known where the pods run."""
     why: tuple[str, ...] = ()
     """What prevents a better placement, or each replica and each group of masters that could be placed better."""
+    single_points: tuple[SinglePoint, ...] = ()
+    """What may not fail. Empty also where the verdict is `unknown`."""
+
+    def as_fields(self) -> dict[str, Any]:
+        """The object as the outcome has it."""
+        points = [point.as_fields() for point in self.single_points]
+        return {"verdict": self.verdict, "why": list(self.why), "single_points": points}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +82,6 @@ class Outcome:
     def as_fields(self) -> dict[str, Any]:
         """The fields of the JSON object, without its `event`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        placement = {"verdict": self.placement.verdict, "why": list(self.placement.why)}
         skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
         reasons = [reason.as_fields() for reason in self.reasons]
-        return {**fields, "placement": placement, "skew": skewed, "reasons": reasons}
+        return {**fields, "placement": self.placement.as_fields(), "skew": skewed, "reasons": reasons}

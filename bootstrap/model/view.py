@@ -25,6 +25,8 @@ class ClusterView:
     """Ids of members that the Service does not list and that answered at the address that other members report."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where pods run, by pod; pods with an unknown place are missing."""
+    rollout: str = ""
+    """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
     spares: tuple[Node, ...] = ()

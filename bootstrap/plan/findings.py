@@ -12,9 +12,9 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
-from bootstrap.plan.placement import judge
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.settled import settled
+from bootstrap.plan.verdict import judge, without_repetition
 
 
 def findings(found: Assessment) -> Iterator[Finding]:
@@ -92,7 +92,16 @@ def _placement(found: Assessment) -> Iterator[Finding]:
     """Only for a formed cluster: while it forms, or has a lost member, roles are still to be assigned."""
     view, desired = found.view, found.desired
     verdict = judge(view)
-    if verdict.verdict != "improvable" or view.claimed() != ALL_SLOTS or view.unlisted():
+    if view.claimed() != ALL_SLOTS or view.unlisted():
+        return
+    points = without_repetition(view, verdict.single_points)
+    crowded = f"single points of failure: {'; '.join(str(point) for point in points if point.stops)}"
+    if found.spreading:
+        yield Finding(code="masters-crowded", message=crowded)
+    elif found.not_spreading_because:
+        message = f"{crowded}; no master fails over now: {found.not_spreading_because}"
+        yield Finding(code="masters-not-spread", message=message)
+    if verdict.verdict != "improvable":
         return
     yield Finding(code="placement", message="; ".join(verdict.why))
     if desired.replace_replicas == "on" and desired.replicas_per_shard == 1:

@@ -19,7 +19,8 @@ The order of the phases, with its reasons:
    interrupted moves. A node that does not serve accepts no keys, so they come after *serve*.
 10. *cancel migrations*, *await migrations*, *move slots*, *manual failover*, *free replicas*, *leave* resize the
     cluster. Slots move only in a cluster that serves, and a pod leaves only a cluster that is whole without it.
-11. *replace replicas* swaps replicas that run too close to their masters, when nothing else is to be done.
+11. *spread masters* fails over masters of which too many run on one machine, or in one zone, and *replace replicas*
+    swaps replicas that run too close to their masters, when nothing else is to be done.
 12. *settings* restores what differs from the declared configuration. It comes first in a cluster that is not forming,
     because data needs the failure detection that was declared.
 
@@ -73,7 +74,9 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     elif not phases:
         if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
-        phases = _not_empty(resize(found)) or _not_empty([_replace_replicas(found)])
+        phases = (
+            _not_empty(resize(found)) or _not_empty(_spread_masters(found)) or _not_empty([_replace_replicas(found)])
+        )
     settings = _not_empty([_settings(found, preparing)])
     return Plan(
         findings=tuple(findings(found)),
@@ -137,6 +140,13 @@ def _serve(found: Assessment, *, after_a_change: bool) -> Iterator[Step]:
     """The conditions that the servers reach by themselves once slots and roles are right."""
     waits: tuple[Wait, ...] = (AwaitAgreement(), AwaitReplication(), AwaitEpochs(), AwaitServing())
     return (wait for wait in waits if after_a_change or not settled(wait, found.view))
+
+
+def _spread_masters(found: Assessment) -> Iterator[Phase]:
+    """One phase for each failover: the first one is done, then the rest is planned again from what it has led to."""
+    why = "no single machine or zone may be able to stop the cluster, and a failover moves no key"
+    for failover in found.spreading:
+        yield Phase(name="spread masters", why=why, steps=(failover, AwaitAgreement(), AwaitReplication()))
 
 
 def _replace_replicas(found: Assessment) -> Phase:

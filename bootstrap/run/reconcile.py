@@ -16,7 +16,7 @@ from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refu
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
-from bootstrap.model.steps import Leave, Local, ManualFailover, MoveSlots, Rejected, Step, Write, recipient
+from bootstrap.model.steps import Local, MoveSlots, Rejected, Step, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
@@ -28,7 +28,8 @@ from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
 from bootstrap.run.slot_moves import SlotMoves
-from bootstrap.run.timeouts import Timeouts, is_denied
+from bootstrap.run.spreading import Spreading, resizes
+from bootstrap.run.timeouts import Timeouts, is_denied, none_allowed
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -75,6 +76,7 @@ class Reconciler:
     rejected: tuple[Reason, ...] = ()
     """Why servers rejected writes of the latest phase, in their words."""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    spreading: Spreading = field(default_factory=Spreading)
     links: LinkWatch = field(init=False)
     slot_moves: SlotMoves = field(init=False)
 
@@ -171,7 +173,7 @@ class Reconciler:
             view = None
         while True:
             view = view or self.wait_for_peers()
-            decision = planner(view, self.timeouts.attainable(self.desired))
+            decision = planner(view, self.spreading.attainable(self.timeouts.attainable(self.desired)))
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             view = None
@@ -212,13 +214,15 @@ class Reconciler:
             self._move(moves, view)
             return None
         writes = [step for step in phase.steps if isinstance(step, Write)]
-        self.resized |= any(isinstance(step, ManualFailover | Leave) for step in writes)
+        self.resized |= resizes(writes, view, self.desired)
+        self.spreading.begin(phase)
         started_at = self.clock.now()
         if writes:
             self._write(writes, view)
-        limit = SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes)
+        limit = self.spreading.limit_s(SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes))
         unsettled = self._watch(phase.steps, self.deadline.sooner(limit))
         took_s = round(self.clock.now() - started_at, 2)
+        self.spreading.end(unsettled)
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
@@ -258,7 +262,7 @@ class Reconciler:
         self._note_rejected(rejected, view)
         if is_denied(rejected):
             self.timeouts.denied = self.rejected
-        elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
+        elif not self.spreading.trying and none_allowed(writes, rejected):
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
 
     def _note_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:

@@ -15,8 +15,8 @@ from bootstrap.model.steps import Wait
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView, shard_numbers
 from bootstrap.plan.describe import describe
-from bootstrap.plan.placement import judge
 from bootstrap.plan.rebalance import skew
+from bootstrap.plan.verdict import judge
 
 
 def outcome_of(

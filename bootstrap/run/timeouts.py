@@ -63,6 +63,11 @@ class Timeouts:
         return done
 
 
+def none_allowed(writes: Sequence[Write], rejected: Sequence[Rejected]) -> bool:
+    """True when the Redis user may send none of the writes."""
+    return len(rejected) == len(writes) > 0 and all(no.why.startswith("NOPERM") for no in rejected)
+
+
 def is_denied(rejected: Iterable[Rejected]) -> bool:
     """True when a server answered that it does not take a timeout or another setting."""
     return any(rejection.answered and isinstance(rejection.write, SetTimeout | SetConfig) for rejection in rejected)

@@ -17,6 +17,7 @@ from bootstrap.model.plan import Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.rebalance import skew
+from bootstrap.plan.verdict import survival
 from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
@@ -93,6 +94,8 @@ class Verbs:
         view = self.reconciler.view
         if view.nodes or view.unreachable:
             print(table(view), file=self.out)
+        if line := survival(view, outcome.placement):
+            print(line, file=self.out)
         self.integration.record(outcome)
         return outcome
 

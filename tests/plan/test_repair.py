@@ -25,7 +25,7 @@ from bootstrap.model.steps import (
 )
 from bootstrap.model.view import ClusterView
 from bootstrap.verify import violations
-from tests.builders import gossip
+from tests.builders import gossip, place
 from tests.fake_cluster import FakeCluster, Killed
 from tests.plan.damage import (
     DAMAGES,
@@ -167,6 +167,8 @@ class Unreliable(FakeCluster):
         cluster.loss = cluster.random.choice([0.0, 0.1, 0.35])
         cluster.command_loss = cluster.random.choice([0.0, 0.0, 0.2])
         cluster.moves_left = cluster.random.choice([0, 0, 2])
+        if cluster.random.random() < 0.5:  # masters are spread by failovers after the repair
+            cluster.places = {node.pod: place(f"/n{cluster.random.randrange(4)}") for node in cluster.nodes}
         return cluster
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:

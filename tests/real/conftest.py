@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.kube import client as kube
 from bootstrap.local.cluster import LocalCluster
 from bootstrap.local.programs import Program, find_program
 from tests.available_servers import SERVERS
+from tests.kube.api import KubeApi, kube_api, pod
 from tests.real.testbed import StartTestbed, Testbed
 
 
@@ -32,6 +34,18 @@ def start_testbed(tmp_path: Path) -> Iterator[StartTestbed]:
     yield start
     for cluster in clusters:
         cluster.stop(keep_data=False)
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An API server that knows six pods; this process is inside of its cluster."""
+    with kube_api(tmp_path / "account") as server:
+        for number in range(6):
+            server.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}"))
+        monkeypatch.setattr(kube, "ACCOUNT", server.folder)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        yield server
 
 
 @pytest.fixture(params=SERVERS)

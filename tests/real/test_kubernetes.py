@@ -6,34 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from bootstrap.kube import client as kube
 from bootstrap.local.programs import Program
 from bootstrap.local.zone import Zone
-from tests.kube.api import Asked, KubeApi, kube_api, pod
+from tests.kube.api import Asked, KubeApi, pod
 from tests.manifests.kustomize import BASE, build
 from tests.real.processes import MEASURE
 from tests.real.testbed import StartTestbed, Testbed
 from tests.waiting import wait_until
 
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
-    """An API server that knows six pods. This process is configured as if it ran inside its cluster."""
-    with kube_api(tmp_path / "account") as server:
-        for number in range(6):
-            server.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}"))
-        monkeypatch.setattr(kube, "ACCOUNT", server.folder)
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-        yield server
 
 
 def events(api: KubeApi) -> list[tuple[str, str, int]]:

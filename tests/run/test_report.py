@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bootstrap.errors import Reason
 from bootstrap.model.node import Address
-from bootstrap.model.outcome import Outcome
+from bootstrap.model.outcome import Outcome, SinglePoint, Verdict
 from bootstrap.model.plan import Plan
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
@@ -20,6 +20,7 @@ from bootstrap.run.report import outcome_of, plan_fields, plan_text, print_outco
 from bootstrap.run.termination_message import TERMINATION_MESSAGE_MAX, termination_message
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
+from tests.plan.places import two_of_three_on_one_machine
 from tests.run.test_reconcile import Notes
 
 CONTRACT = [
@@ -27,6 +28,16 @@ CONTRACT = [
     *("next", "reasons"),
 ]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
+
+
+POINTS = st.builds(
+    SinglePoint,
+    domain=st.sampled_from(["node", "zone"]),
+    name=st.text("abc-", max_size=253),
+    stops=st.booleans(),
+    loses=st.lists(st.integers(0, 499), max_size=500).map(tuple),
+    why=st.text("abc ", max_size=100),
+)
 
 
 def outcome(*reasons: Reason) -> Outcome:
@@ -71,6 +82,28 @@ def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reas
     fields = json.loads(text)
     assert [name for name in fields if name in CONTRACT] == CONTRACT
     assert len(fields["reasons"]) + fields.get("reasons_dropped", 0) == len(reasons)
+
+
+@given(st.lists(POINTS, max_size=100), st.lists(REASON, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_a_termination_message_fits_with_many_single_points(points: list[SinglePoint], reasons: list[Reason]) -> None:
+    """The first one stays."""
+    verdict = Verdict(verdict="improvable", why=("x" * 1000,) * 9, single_points=tuple(points))
+    text = termination_message(replace(outcome(*reasons), placement=verdict))
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX
+    shown = json.loads(text)["placement"]["single_points"]
+    assert [point["name"] for point in shown][:1] == [point.name for point in points][:1]
+
+
+def test_an_outcome_names_single_points_of_failure() -> None:
+    """Machine-readable, and in words."""
+    view = two_of_three_on_one_machine().look()
+    placement = outcome_of("unchanged", view, exit_code=0, steps=0, took_s=1.0).as_fields()["placement"]
+    why = "2 of 3 masters run there"
+    assert placement["single_points"] == [
+        {"domain": "node", "name": "n2", "stops": True, "loses": [], "why": why},
+        {"domain": "zone", "name": "b", "stops": True, "loses": [], "why": why},
+    ]
 
 
 def test_dropped_reasons_are_counted() -> None:
