@@ -28,7 +28,7 @@ from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
 from bootstrap.run.slot_moves import SlotMoves
-from bootstrap.run.timeouts import Timeouts, is_denied
+from bootstrap.run.temporary_settings import TemporarySettings, is_denied
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -74,24 +74,25 @@ class Reconciler:
     """True once this run has moved slots, or taken a pod out of the cluster."""
     rejected: tuple[Reason, ...] = ()
     """Why servers rejected writes of the latest phase, in their words."""
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    temporary: TemporarySettings = field(init=False)
     links: LinkWatch = field(init=False)
     slot_moves: SlotMoves = field(init=False)
 
     def __post_init__(self) -> None:
+        self.temporary = TemporarySettings(self.clock)
         self.links = LinkWatch(self.clock)
         self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
         """Brings the cluster to the desired shape; returns the view that proves it.
 
-        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Lowered timeouts are
-        restored on every way out.
+        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Temporary settings
+        are restored on every way out.
         """
         try:
             return self._converge()
         finally:
-            self._restore_timeouts()
+            self._restore_settings()
 
     def wipe(self, confirm: str) -> bool:
         """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
@@ -116,8 +117,8 @@ class Reconciler:
         while True:
             view, decision = self.decide(settled_view)
             settled_view = None
-            if self.timeouts.denied and self.timeouts.lowered and not isinstance(decision, Refusal) and not decision:
-                self._restore_timeouts()
+            if self.temporary.denied and self.temporary.pending and not isinstance(decision, Refusal) and not decision:
+                self._restore_settings()
                 continue
             if self.first_view is None:
                 self._begin_with(view, decision)
@@ -129,8 +130,8 @@ class Reconciler:
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
-                    if self.timeouts.denied:
-                        raise Misconfigured.because([*self.timeouts.denied, *bad])
+                    if self.temporary.denied:
+                        raise Misconfigured.because([*self.temporary.denied, *bad])
                     backoff.wait(
                         "not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=self.deadline
                     )
@@ -171,7 +172,7 @@ class Reconciler:
             view = None
         while True:
             view = view or self.wait_for_peers()
-            decision = planner(view, self.timeouts.attainable(self.desired))
+            decision = planner(view, self.temporary.attainable(self.desired))
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             view = None
@@ -180,7 +181,8 @@ class Reconciler:
 
     def _completed(self, view: ClusterView) -> ClusterView:
         """The view with what more than one query shows: stuck links, places, spare pods."""
-        return self.with_places(self.links.watched(view)).within(self.desired.nodes)
+        view = self.temporary.watched(self.links.watched(view), self.desired)
+        return self.with_places(view).within(self.desired.nodes)
 
     def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
@@ -250,14 +252,16 @@ class Reconciler:
         """Sends each write once. Raises Misconfigured where the Redis user may send none of them."""
         self.check_lock()
         declared_ms = self.desired.timeout_ms or 0
-        self.timeouts.sending(writes, declared_ms)
+        self.temporary.sending(writes, declared_ms)
         rejected = self.world.send(writes, view)
         self.links.sent(writes)
-        self.timeouts.sent(writes, rejected, declared_ms)
+        self.temporary.sent(writes, rejected, declared_ms)
         self.steps_done += len(writes) - len(rejected)
         self._note_rejected(rejected, view)
         if is_denied(rejected):
-            self.timeouts.denied = self.rejected
+            self.temporary.denied = self.rejected
+            if not view.forming:
+                self._restore_settings()  # some servers may have taken a setting that others rejected
         elif rejected and len(rejected) == len(writes) and all(no.why.startswith("NOPERM") for no in rejected):
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
 
@@ -285,8 +289,8 @@ class Reconciler:
     def _refresh(self) -> None:
         self.view = self._completed(self.world.refresh())
 
-    def _restore_timeouts(self) -> None:
-        self.steps_done += self.timeouts.restore(
+    def _restore_settings(self) -> None:
+        self.steps_done += self.temporary.restore(
             self.desired.timeout_ms, self.view, self.world, check_lock=self.check_lock, log=self.log
         )
 
