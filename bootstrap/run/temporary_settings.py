@@ -14,6 +14,7 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NO_FAILOVER_NAMES, NodeId
 from bootstrap.model.steps import Rejected, SetConfig, SetTimeout, Write, recipient
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.quickening import left_quickened
 from bootstrap.run.ports import World
 
 QUICKEN_LIMIT_S = 10.0
@@ -40,9 +41,9 @@ class TemporarySettings:
         return self.timeouts | self.no_failover.keys()
 
     def watched(self, view: ClusterView, desired: Desired) -> ClusterView:
-        """The view as it is; nodes on which a killed run has left its settings are noted."""
+        """The view as it is. Nodes where a killed run has left its settings are noted, unless servers deny CONFIG."""
         for node in view.nodes:
-            if desired.timeout_ms is not None and node.quickened and node.timeout_ms != desired.timeout_ms:
+            if left_quickened(node, desired) and not self.denied:
                 self.timeouts.add(node.node_id)
                 self.no_failover[node.node_id] = node.no_failover_name
         if self.no_failover and self._quickened_at is None:

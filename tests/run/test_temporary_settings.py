@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 import pytest
 
-from bootstrap.errors import NotYet, Refused
+from bootstrap.errors import Misconfigured, NotYet, Refused
 from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import Meet, Rejected, SetConfig, SetTimeout, Step, Write
@@ -163,6 +163,18 @@ def test_where_a_setting_is_denied_nodes_meet_as_they_are(denied: Sequence[type[
     kinds = [type(write) for write in cluster.written]
     assert settings_of(cluster) == DECLARED
     assert SetTimeout not in kinds[kinds.index(Meet) :]
+
+
+def test_settings_that_a_killed_run_has_left_and_servers_do_not_let_restore_are_named() -> None:
+    """A person has to change a right or the settings: the run ends, with both reasons."""
+    cluster = healthy()
+    left_behind(cluster, 0, 3)
+    cluster.__class__ = Denying
+    assert isinstance(cluster, Denying)
+    cluster.denied = (SetTimeout, SetConfig)
+    with pytest.raises(Misconfigured) as caught:
+        run_on(cluster).converge()
+    assert {reason.code for reason in caught.value.reasons} == {"step-rejected", "timeout-drift", "temporary-settings"}
 
 
 def test_nothing_is_changed_in_a_cluster_that_is_in_service() -> None:
