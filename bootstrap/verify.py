@@ -192,6 +192,9 @@ def _settings(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield _bad("timeout-drift", drift, node.pod)
+            if node.quickened:
+                message = f"{node.pod} takes part in no failover ({node.no_failover_name} yes), left by a killed run"
+                yield _bad("temporary-settings", message, node.pod)
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
                 yield _bad("config-drift", f"{name} of {node.pod} is {node.config[name]}, not {value}", node.pod)

@@ -43,6 +43,7 @@ from bootstrap.model.view import ClusterView
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
+NO_FAILOVER = "cluster-replica-no-failover"
 
 
 @dataclass
@@ -84,7 +85,7 @@ class FakeNode:
     offset: int = 0
     hangs: bool = False
     """Its link to its master stays down until it gets a Reattach."""
-    config: dict[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=lambda: {NO_FAILOVER: "no"})
     in_slot: dict[int, int] = field(default_factory=dict)
     """Keys in slots of interest; they are counted in `keys` as well."""
     migrating: dict[int, NodeId] = field(default_factory=dict)
@@ -380,17 +381,21 @@ class FakeCluster:
                 del node.handshakes[address]
             elif peer is not None and peer is not node and self._arrives():
                 del node.handshakes[address]
-                if peer.node_id in node.known:  # a MEET between nodes that know each other is a packet like any other
-                    self._packet(node, peer)
+                known = peer.node_id in node.known
                 node.known.setdefault(peer.node_id, Known(address)).address = address
+                if known:  # a MEET between nodes that know each other is a packet like any other
+                    self._packet(node, peer)
                 if self._arrives():  # else the introducer knows the newcomer, and not the other way round
                     peer.known.setdefault(node.node_id, Known(node.address)).address = node.address
 
     def _packet(self, sender: FakeNode, receiver: FakeNode) -> None:
-        """The header has the sender's own facts; the gossip section has two other nodes that it knows."""
-        sender.known[receiver.node_id].connected = sender.known[receiver.node_id].address == receiver.address
+        """The header has the sender's own facts; the gossip section has two other nodes that it knows. Nothing arrives
+        at an address that the receiver no longer has.
+        """
+        link = sender.known[receiver.node_id]
+        link.connected = link.address == receiver.address
         known_sender = receiver.known.get(sender.node_id)
-        if known_sender is None:
+        if known_sender is None or not link.connected:
             return
         imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
         known_sender.address, known_sender.master, known_sender.epoch = sender.address, sender.master, sender.epoch
@@ -430,7 +435,8 @@ class FakeCluster:
         master = node.known.get(node.master or "")
         if master is not None and node.master not in alive:
             node.link_up, node.lost_ticks = False, node.lost_ticks + 1
-            if master.slots and node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1 and self._votes(node):
+            overdue = node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1
+            if master.slots and overdue and node.config.get(NO_FAILOVER) != "yes" and self._votes(node):
                 self._promote(node)
         if node.copy_ticks:
             node.copy_ticks -= 1

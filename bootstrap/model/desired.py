@@ -16,6 +16,10 @@ class Desired:
     """The declared cluster-node-timeout, milliseconds; None leaves the servers' timeouts alone."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Further `cluster-…` settings that every node should have, values by name."""
+    quicken: bool = True
+    """Nodes that have moved may be introduced with temporary settings, where a timeout is declared. A run has a limited
+    time for it.
+    """
     replace_replicas: str = "off"
     """`on`: a replica too close to its master is swapped with another one, and no shard is ever without a linked
     replica. `with-a-gap`: also where each shard has one replica; one shard is without a replica while the copies run.

@@ -15,7 +15,7 @@ from bootstrap.model.node import Node, NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import ManualFailover, MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.plan import clusters, lost_members, open_slots, placement, rebalance, spread, topology
+from bootstrap.plan import clusters, lost_members, open_slots, placement, quickening, rebalance, spread, topology
 from bootstrap.plan.lost_members import LostMember
 from bootstrap.plan.open_slots import OpenSlot
 from bootstrap.plan.placement import FailureDomains
@@ -44,6 +44,11 @@ class Assessment:
     def conflicting_clusters(self) -> tuple[tuple[Node, ...], ...]:
         """Groups of nodes that cannot be joined without losing data; empty where there is no conflict."""
         return clusters.in_conflict(self.view)
+
+    @cached_property
+    def quickening(self) -> bool:
+        """True where nodes that have moved are linked with temporary settings, which are set now or still in effect."""
+        return quickening.under_way(self.view, self.desired, self.unlinked)
 
     # Lost members
 

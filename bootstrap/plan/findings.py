@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.model.node import Node
+from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import AwaitAgreement, AwaitEpochs
@@ -12,6 +12,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
+from bootstrap.plan.quickening import left_quickened
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.settled import settled
 from bootstrap.plan.verdict import judge, without_repetition
@@ -114,7 +115,11 @@ def _drift(found: Assessment) -> Iterator[Finding]:
     """Settings that differ from the declared ones or between nodes; addresses that differ from the announced ones."""
     nodes, desired = found.view.nodes, found.desired
     for node in nodes:
-        if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
+        if left_quickened(node, desired):
+            message = f"{node.pod} has the temporary settings of a run that was killed: "
+            message += f"cluster-node-timeout {node.timeout_ms} and {node.no_failover_name} yes"
+            yield Finding(code="temporary-settings", message=message, node=node.pod)
+        elif desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield Finding(code="timeout-drift", message=drift, node=node.pod)
         for name, value in desired.config.items():
@@ -124,7 +129,7 @@ def _drift(found: Assessment) -> Iterator[Finding]:
         if node.myself.address not in (None, node.address):
             drift = f"{node.pod} answers at {node.address} and announces {node.myself.address}"
             yield Finding(code="announces-another-address", message=drift, node=node.pod)
-    for name in sorted({name for node in nodes for name in node.config} - desired.config.keys()):
+    for name in sorted({n for node in nodes for n in node.config} - {*desired.config, *NO_FAILOVER_NAMES}):
         values = sorted({node.config[name] for node in nodes if name in node.config})
         if len(values) > 1:
             yield Finding(code="config-differs", message=f"{name} is not the same on all nodes: {', '.join(values)}")

@@ -29,7 +29,7 @@ from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
 from bootstrap.run.slot_moves import SlotMoves
 from bootstrap.run.spreading import Spreading, resizes
-from bootstrap.run.timeouts import Timeouts, is_denied, none_allowed
+from bootstrap.run.temporary_settings import TemporarySettings, is_denied, none_allowed
 from bootstrap.verify import violations
 
 SETTLE_LIMIT_S = 3.0
@@ -75,25 +75,26 @@ class Reconciler:
     """True once this run has moved slots, or taken a pod out of the cluster."""
     rejected: tuple[Reason, ...] = ()
     """Why servers rejected writes of the latest phase, in their words."""
-    timeouts: Timeouts = field(default_factory=Timeouts)
+    temporary: TemporarySettings = field(init=False)
     spreading: Spreading = field(default_factory=Spreading)
     links: LinkWatch = field(init=False)
     slot_moves: SlotMoves = field(init=False)
 
     def __post_init__(self) -> None:
+        self.temporary = TemporarySettings(self.clock)
         self.links = LinkWatch(self.clock)
         self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
         """Brings the cluster to the desired shape; returns the view that proves it.
 
-        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Lowered timeouts are
-        restored on every way out.
+        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Temporary settings
+        are restored on every way out.
         """
         try:
             return self._converge()
         finally:
-            self._restore_timeouts()
+            self._restore_settings()
 
     def wipe(self, confirm: str) -> bool:
         """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
@@ -118,8 +119,8 @@ class Reconciler:
         while True:
             view, decision = self.decide(settled_view)
             settled_view = None
-            if self.timeouts.denied and self.timeouts.lowered and not isinstance(decision, Refusal) and not decision:
-                self._restore_timeouts()
+            if self.temporary.denied and self.temporary.pending and not isinstance(decision, Refusal) and not decision:
+                self._restore_settings()
                 continue
             if self.first_view is None:
                 self._begin_with(view, decision)
@@ -131,8 +132,8 @@ class Reconciler:
                     bad = violations(view, self.desired)
                     if not bad:
                         return view
-                    if self.timeouts.denied:
-                        raise Misconfigured.because([*self.timeouts.denied, *bad])
+                    if self.temporary.denied:
+                        raise Misconfigured.because([*self.temporary.denied, *bad])
                     backoff.wait(
                         "not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=self.deadline
                     )
@@ -173,16 +174,17 @@ class Reconciler:
             view = None
         while True:
             view = view or self.wait_for_peers()
-            decision = planner(view, self.spreading.attainable(self.timeouts.attainable(self.desired)))
+            decision = planner(view, self.spreading.attainable(self.temporary.attainable(self.desired)))
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             view = None
             why = partial(in_words, decision.reasons)
-            backoff.wait("looking_again", why, partial(_refused, decision), deadline=self.deadline)
+            backoff.wait("looking_again", why, partial(Refused.because, decision.reasons), deadline=self.deadline)
 
     def _completed(self, view: ClusterView) -> ClusterView:
         """The view with what more than one query shows: stuck links, places, spare pods."""
-        return self.with_places(self.links.watched(view)).within(self.desired.nodes)
+        view = self.temporary.watched(self.links.watched(view), self.desired)
+        return self.with_places(view).within(self.desired.nodes)
 
     def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
@@ -254,14 +256,16 @@ class Reconciler:
         """Sends each write once. Raises Misconfigured where the Redis user may send none of them."""
         self.check_lock()
         declared_ms = self.desired.timeout_ms or 0
-        self.timeouts.sending(writes, declared_ms)
+        self.temporary.sending(writes, declared_ms)
         rejected = self.world.send(writes, view)
         self.links.sent(writes)
-        self.timeouts.sent(writes, rejected, declared_ms)
+        self.temporary.sent(writes, rejected, declared_ms)
         self.steps_done += len(writes) - len(rejected)
         self._note_rejected(rejected, view)
         if is_denied(rejected):
-            self.timeouts.denied = self.rejected
+            self.temporary.denied = self.rejected
+            if not view.forming:
+                self._restore_settings()  # some servers may have taken a setting that others rejected
         elif not self.spreading.trying and none_allowed(writes, rejected):
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
 
@@ -289,11 +293,7 @@ class Reconciler:
     def _refresh(self) -> None:
         self.view = self._completed(self.world.refresh())
 
-    def _restore_timeouts(self) -> None:
-        self.steps_done += self.timeouts.restore(
+    def _restore_settings(self) -> None:
+        self.steps_done += self.temporary.restore(
             self.desired.timeout_ms, self.view, self.world, check_lock=self.check_lock, log=self.log
         )
-
-
-def _refused(refusal: Refusal) -> Refused:
-    return Refused.because(refusal.reasons)

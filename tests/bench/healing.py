@@ -6,6 +6,9 @@ addresses. Servers wait 2 s after a start before they serve, so 2 s is the minim
 
 Two cases are measured. In the first, the run is already waiting for the pods, like a Job that was started too early. In
 the second, the run starts at that moment, so its figure includes the start-up of Python.
+
+With `--delays 0,3,8` the run starts so many seconds after the last server answered, and the time counts from its own
+start. The roles are compared as well, because a failover would not have been necessary.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
 from bootstrap.local.servers import start_all
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, NodeId
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.run.report import aligned
@@ -111,6 +114,50 @@ def measure(server: str, rounds: int) -> tuple[list[float], list[float]]:
     return waiting, starting
 
 
+def masters_of(cluster: LocalCluster) -> frozenset[NodeId]:
+    """The nodes that own slots now."""
+    nodes = Nodes(Credentials())
+    try:
+        return frozenset(node.node_id for node in view_of(cluster, nodes).nodes if node.slots)
+    finally:
+        nodes.close()
+
+
+def measure_late(server: str, rounds: int, delays_s: Sequence[float]) -> dict[float, list[tuple[float, bool]]]:
+    """By delay and round: seconds from the start of the run, and whether the masters are those from before."""
+    found: dict[float, list[tuple[float, bool]]] = {delay_s: [] for delay_s in delays_s}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(find_program(server), Path(directory), nodes=6) as cluster,
+    ):
+        if apply(cluster).wait(LIMIT_S) != 0:
+            raise SystemExit("the cluster was not formed")
+        fill(cluster)
+        for number, delay_s in enumerate(delay_s for _ in range(rounds) for delay_s in delays_s):
+            masters = masters_of(cluster)
+            move_all(cluster, number + 1)
+            cluster.publish()
+            time.sleep(delay_s)
+            began = time.monotonic()
+            process = apply(cluster)
+            took_s = until_good(cluster, began)
+            if process.wait(LIMIT_S) != 0:
+                raise SystemExit("apply failed")
+            found[delay_s].append((took_s, masters_of(cluster) == masters))
+    return found
+
+
+def report_late(rounds: int, delays_s: Sequence[float]) -> None:
+    """Prints a table: a row per server, a column per delay."""
+    rows: list[tuple[str, ...]] = [("SERVER", *(f"{delay_s:g} s late" for delay_s in delays_s), "FAILOVERS")]
+    for name, path in SERVERS.items():
+        found = measure_late(str(path), rounds, delays_s)
+        medians = (statistics.median(took_s for took_s, _ in found[delay_s]) for delay_s in delays_s)
+        failovers = sum(not same for each in found.values() for _, same in each)
+        rows.append((name, *(f"{median:.2f}" for median in medians), str(failovers)))
+        print(aligned(rows), flush=True)
+
+
 def stored(server: str, waiting: Sequence[float], starting: Sequence[float]) -> dict[str, Any]:
     """The row as it is stored."""
     program = find_program(server)
@@ -128,7 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="PATH", help="store the results in this file, beside other rows")
+    parser.add_argument("--delays", metavar="S,S,…", help="start the run so many seconds later, and measure from there")
     options = parser.parse_args(arguments)
+    if options.delays:
+        report_late(options.rounds, [float(word) for word in options.delays.split(",")])
+        return
     rows: list[tuple[str, ...]] = [
         ("SERVER", "apply was waiting s", "over the servers' 2 s", "apply starts then s", "over the servers' 2 s")
     ]

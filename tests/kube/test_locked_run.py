@@ -100,7 +100,7 @@ def test_a_run_that_lost_its_lease_writes_no_more(api: KubeApi, inside: Callable
         assert [reason.code for reason in caught.value.reasons] == ["lock-lost"], number
         assert written == [len(servers.written)], "a write after the loss"
         assert holder(api) == "another"
-        assert len(log.of("timeouts_not_put_back")) == (1 if run.timeouts.lowered else 0)
+        assert len(log.of("timeouts_not_put_back")) == (1 if run.temporary.pending else 0)
         servers.renew = other._lock.renew
         view = converge(other, run_on(servers))
         assert violations(view, SHAPE) == (), number

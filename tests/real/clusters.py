@@ -11,7 +11,7 @@ from redis.cluster import ClusterNode
 
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import start_all
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, Node
 from bootstrap.verify import violations
 from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.waiting import wait_until
@@ -67,6 +67,16 @@ def another_address(address: Address) -> Address:
     """Another address, as a recreated pod gets one."""
     *block, last = address.host.split(".")
     return Address(".".join([*block, str((int(last) + 100) % 250 + 1)]), address.port)
+
+
+def suspects_all(node: Node) -> bool:
+    """It marks every other node as failing, and reports that the cluster is down."""
+    return not node.serving and all(line.suspected for line in node.others.values())
+
+
+def settings_of(six: Testbed) -> set[tuple[int | None, str]]:
+    """The node timeout and the no-failover setting of every server; one pair where they are the same everywhere."""
+    return {(node.timeout_ms, node.config[node.no_failover_name]) for node in six.view().nodes}
 
 
 def replace_pods(six: Testbed, *ordinals: int, wiped: bool) -> None:

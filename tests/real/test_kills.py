@@ -16,11 +16,12 @@ from redis.crc import key_slot
 
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model.slots import even_split
-from bootstrap.model.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetEpoch, SetTimeout
+from bootstrap.model.steps import AddSlots, Announce, Failover, Forget, Meet, Replicate, SetConfig, SetEpoch, SetTimeout
 from tests.available_servers import SERVERS
-from tests.real.clusters import TIMEOUT_MS, client, formed, replace_pods
+from tests.real.clusters import TIMEOUT_MS, client, formed, replace_pods, settings_of, suspects_all
 from tests.real.killed_run import Moment, apply_until_killed
 from tests.real.testbed import StartTestbed, Testbed
+from tests.waiting import wait_until
 
 Keys = Mapping[str, str]
 EVERY_KILL = os.environ.get("EVERY_KILL") == "1"
@@ -32,6 +33,13 @@ def fresh(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]
 
 def all_moved(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
     return with_replaced_pods(program, start_testbed, *range(6), wiped=False)
+
+
+def all_moved_long_ago(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
+    """Nobody introduces them before every node suspects all others."""
+    six, keys = with_replaced_pods(program, start_testbed, *range(6), wiped=False)
+    wait_until(lambda: all(suspects_all(node) for node in six.view().nodes))
+    return six, keys
 
 
 def replica_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, Keys]:
@@ -75,7 +83,8 @@ State = Callable[[Program, StartTestbed], tuple[Testbed, Keys]]
 WRITES: Mapping[State, int] = {
     fresh: 39,
     timeouts_left_alone: 33,
-    all_moved: 15,
+    all_moved: 39,
+    all_moved_long_ago: 39,
     replica_lost: 12,
     master_lost: 12,
     majority_lost: 25,
@@ -96,6 +105,13 @@ SAMPLE: Mapping[State, tuple[Moment, ...]] = {
     ),
     timeouts_left_alone: (Moment(2, before=False, kind=Announce),),
     all_moved: (Moment(7, before=False, kind=Meet),),
+    all_moved_long_ago: (
+        Moment(1, before=False, kind=SetTimeout),
+        Moment(5, before=False, kind=SetConfig),
+        Moment(7, before=False, kind=Meet),
+        Moment(8, before=False, kind=SetConfig),
+        Moment(9, before=True, kind=SetTimeout),
+    ),
     replica_lost: (Moment(0, before=False, kind=Replicate), Moment(2, before=False, kind=Forget)),
     master_lost: (Moment(0, before=True, kind=Replicate),),
     majority_lost: (Moment(0, before=False, kind=Failover), Moment(5, before=False, kind=Forget)),
@@ -132,6 +148,7 @@ def test_a_killed_run_is_finished_by_the_next(
     assert result.exit_code == 0, result.text
     verified = six.run("verify")
     assert verified.exit_code == 0, verified.text
+    assert settings_of(six) == {(six.view().nodes[0].timeout_ms, "no")}
     if keys:
         with client(six) as reader:
             assert {name: reader.get(name) for name in keys} == keys
