@@ -107,7 +107,7 @@ class Reconciler:
             if self.first_view is None:
                 self._begin_with(view, decision)
             if isinstance(decision, Refusal):
-                raise _refused(decision)
+                raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
             wiped = True
@@ -127,7 +127,7 @@ class Reconciler:
             match decision:
                 case Refusal():
                     self.check_lock()  # the half-done work of another run looks like much that is refused
-                    raise _refused(decision)
+                    raise Refused.because(decision.reasons)
                 case Plan(phases=()):
                     bad = violations(view, self.desired)
                     if not bad:
