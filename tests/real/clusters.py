@@ -56,7 +56,7 @@ def client(six: Testbed) -> RedisCluster:
 def assert_healed(six: Testbed, result: RunResult, keys: Mapping[str, str]) -> None:
     """The run repaired the cluster. No invariant is violated, every key is there, and a second run changes nothing."""
     assert (result.exit_code, result.outcome["outcome"]) == (0, "repaired"), result.text
-    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
+    assert violations(six.whole_view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
     with client(six) as reader:
         assert {name: reader.get(name) for name in keys} == keys
     again = six.run("apply")

@@ -51,7 +51,7 @@ def assert_sized(testbed: Testbed, result: RunResult, keys: Mapping[str, str]) -
 
 
 def assert_good(testbed: Testbed, keys: Mapping[str, str]) -> None:
-    assert violations(testbed.view(), replace(testbed.desired, timeout_ms=TIMEOUT_MS)) == ()
+    assert violations(testbed.whole_view(), replace(testbed.desired, timeout_ms=TIMEOUT_MS)) == ()
     with client(testbed) as reader:
         assert {name: reader.get(name) for name in keys} == keys
         assert 0 < reader.ttl("key:0") <= 3600

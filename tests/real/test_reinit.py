@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 
 
 def assert_formed_anew(six: Testbed) -> None:
-    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
+    assert violations(six.whole_view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
     assert sum(node.keys for node in six.view().nodes) == 0
 
 

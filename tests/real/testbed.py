@@ -17,6 +17,7 @@ from bootstrap.model.node import Node
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -78,6 +79,15 @@ class Testbed:
             nodes.close()
         found = (answers[pod, address] for pod, _, address in places)
         return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
+
+    def whole_view(self) -> ClusterView:
+        """The current state of all servers, once each of them has answered: on a busy machine one may answer late."""
+
+        def whole() -> ClusterView | None:
+            view = self.view()
+            return view if len(view.nodes) == len(self.cluster.servers) else None
+
+        return wait_until(whole, "every server answers")
 
 
 StartTestbed = Callable[..., Testbed]
