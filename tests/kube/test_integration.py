@@ -9,7 +9,8 @@ import pytest
 
 from bootstrap.errors import ApiError, Misconfigured
 from bootstrap.kube import client as kube
-from bootstrap.kube.integration import PLACES_FOR_S, InKubernetes, integration_for
+from bootstrap.kube.in_kubernetes import PLACES_FOR_S, InKubernetes
+from bootstrap.kube.integration import integration_for
 from bootstrap.model.node import Address, Place
 from bootstrap.run.report import outcome_of
 from bootstrap.verify import violations

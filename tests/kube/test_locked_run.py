@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bootstrap.errors import Forbidden, NotYet, Refused
-from bootstrap.kube.integration import InKubernetes
+from bootstrap.kube.in_kubernetes import InKubernetes
 from bootstrap.kube.lease import DURATION_S, RENEW_DEADLINE_S
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import Credentials
