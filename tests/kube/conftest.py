@@ -12,7 +12,7 @@ from bootstrap.kube.client import KubeClient
 from bootstrap.kube.in_kubernetes import InKubernetes
 from tests.kube.api import NAMESPACE, KubeApi, kube_api, pod
 from tests.kube.servers import SETTINGS, Servers
-from tests.run.test_reconcile import Notes
+from tests.run.runs import Notes
 
 
 @pytest.fixture

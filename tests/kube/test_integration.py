@@ -16,7 +16,7 @@ from bootstrap.run.report import outcome_of
 from bootstrap.verify import violations
 from tests.kube.api import KubeApi, pod
 from tests.kube.servers import SETTINGS, Servers, converge
-from tests.run.test_reconcile import SHAPE, Notes, run_on
+from tests.run.runs import SHAPE, Notes, run_on
 
 
 def test_an_event_that_cannot_be_written_changes_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

@@ -18,7 +18,7 @@ from bootstrap.run.access import Access
 from bootstrap.verify import violations
 from tests.kube.api import Asked, KubeApi
 from tests.kube.servers import SETTINGS, Servers, converge, holder
-from tests.run.test_reconcile import SHAPE, Notes, run_on
+from tests.run.runs import SHAPE, Notes, run_on
 
 
 def test_a_run_holds_the_lease_from_before_its_first_look_to_its_end(

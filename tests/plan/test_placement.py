@@ -21,7 +21,7 @@ from bootstrap.plan.verdict import judge
 from bootstrap.verify import violations
 from tests.builders import formed, place, shape
 from tests.fake_cluster import FakeCluster
-from tests.run.test_reconcile import run_on
+from tests.run.runs import run_on
 
 Cost = tuple[int, int, int, int]
 

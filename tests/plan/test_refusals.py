@@ -20,7 +20,7 @@ from bootstrap.run.termination_message import termination_message
 from bootstrap.verify import violations
 from tests.builders import codes, formed, gossip, shape, steps_of
 from tests.fake_cluster import FakeCluster, Known
-from tests.run.test_reconcile import SHAPE, run_on
+from tests.run.runs import SHAPE, run_on
 from tests.run.test_report import outcome
 
 

@@ -13,7 +13,7 @@ from bootstrap.model.steps import Wipe
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed, Known
 from tests.plan.damage import give_keys, healthy, lose_a_majority, move_all, wipe
-from tests.run.test_reconcile import SHAPE, run_on
+from tests.run.runs import SHAPE, run_on
 
 
 def reinit(cluster: FakeCluster, confirm: str) -> bool:

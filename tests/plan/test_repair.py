@@ -50,7 +50,7 @@ from tests.plan.damage import (
     split_the_cluster,
     wipe,
 )
-from tests.run.test_reconcile import run_on, run_on_without_goodbye
+from tests.run.runs import run_on, run_on_without_goodbye
 
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
 every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

@@ -22,7 +22,7 @@ from bootstrap.verify import violations
 from tests.builders import formed, shape, with_node
 from tests.fake_cluster import FakeCluster, Killed
 from tests.plan.damage import uneven, wipe
-from tests.run.test_reconcile import run_on, run_on_without_goodbye
+from tests.run.runs import run_on, run_on_without_goodbye
 
 KEYS = {slot: 2 + slot % 3 for slot in range(40, SLOT_COUNT, 790)}
 """The number of keys in some slots."""

@@ -28,7 +28,7 @@ from bootstrap.verify import violations
 from tests.builders import apply_step, formed, half_formed, place, shape, steps_of, with_node
 from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.places import SHAPES, crowded, scattered, two_of_three_on_one_machine
-from tests.run.test_reconcile import run_on, run_on_without_goodbye
+from tests.run.runs import run_on, run_on_without_goodbye
 
 Badness = tuple[int, bool, int]
 Choice = tuple[Node, ...]

@@ -25,7 +25,7 @@ from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.verbs import Verbs
 from tests.fake_cluster import FakeCluster
-from tests.run.test_reconcile import Notes
+from tests.run.runs import Notes
 
 LOADED = """
 import sys

@@ -21,7 +21,7 @@ from bootstrap.run.termination_message import TERMINATION_MESSAGE_MAX, terminati
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
 from tests.plan.places import two_of_three_on_one_machine
-from tests.run.test_reconcile import Notes
+from tests.run.runs import Notes
 
 CONTRACT = [
     *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "skew"),

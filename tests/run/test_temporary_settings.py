@@ -19,7 +19,7 @@ from bootstrap.verify import violations
 from tests.builders import steps_of
 from tests.fake_cluster import NO_FAILOVER, FakeCluster, Killed
 from tests.plan.damage import healthy, move_all_long_ago
-from tests.run.test_reconcile import SHAPE, masters_of, run_on, run_on_without_goodbye
+from tests.run.runs import SHAPE, masters_of, run_on, run_on_without_goodbye
 
 DECLARED = {(5000, "no")}
 
