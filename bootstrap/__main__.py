@@ -1,4 +1,4 @@
-"""The command line. Only this module ends the process.
+"""The command line. Only this module ends the process of a verb.
 
 python -m bootstrap apply | plan | verify | reinit | local
 """
@@ -24,7 +24,7 @@ VERBS: Mapping[str, str] = {
     "apply": "bring the cluster to the declared shape; on a healthy cluster, change nothing",
     "plan": "show what apply would do, without doing it",
     "reinit": "wipe the cluster whose fingerprint --confirm states, and form it again; without --confirm, show what "
-    "would be lost",
+    "would be lost, and complete an unfinished formation without keys",
     "verify": "check every invariant of a good cluster, without changing anything",
 }
 

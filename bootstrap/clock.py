@@ -1,6 +1,6 @@
 """Time as a dependency: clocks, deadlines and waits. Tests pass a clock of their own.
 
-The package sleeps only here.
+Only here and in `local`, which shares no clock with the rest, does the program sleep.
 """
 
 from __future__ import annotations
@@ -108,11 +108,14 @@ class Backoff:
     def wait(
         self, event: str, describe: Callable[[], str], give_up: Callable[[], BootstrapError], *, deadline: Deadline
     ) -> None:
-        """Sleeps once; raises `give_up()` after the deadline. Logs `event` with `describe()` every few seconds."""
+        """Sleeps once; raises `give_up()` after the deadline. Every few seconds logs `event` with the first remedy of
+        `give_up()`, and with `describe()`, which is called after it.
+        """
         if deadline.passed:
             raise give_up()
         if self._clock.now() >= self._log_at:
-            self._log.info(event, why=describe(), left_s=round(deadline.left_s))
+            remedy = give_up().remedy_field
+            self._log.info(event, why=describe(), left_s=round(deadline.left_s), **remedy)
             self._log_at = self._clock.now() + REPORT_EVERY_S
         self._clock.sleep(min(self._pause_s, deadline.left_s))
         self._pause_s = min(self._longest_s, self._pause_s * 1.5)

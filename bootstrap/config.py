@@ -28,6 +28,7 @@ from bootstrap.setting_types import (
     number_between,
     on_or_off,
     one_of,
+    own_namespace,
     pod_weights,
     printable_text,
     readable_file,
@@ -38,7 +39,6 @@ from bootstrap.setting_types import (
 )
 
 PREFIX = "BOOTSTRAP_"
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
@@ -97,6 +97,11 @@ class Settings:
         one_of("off", "on", "with-a-gap"),
         "swap replicas that share a Kubernetes node or a zone with their master. on: only while each shard keeps a "
         "linked replica; with-a-gap: even if a shard has none meanwhile; off: never",
+    )
+    spread_masters: str = _setting(
+        "auto",
+        one_of("auto", "off"),
+        "fail masters over to replicas while one machine or zone has half of them or more. auto: not during a rollout",
     )
     rebalance: str = _setting(
         "auto",
@@ -174,19 +179,17 @@ class Settings:
     @property
     def desired(self) -> Desired:
         """The part of the settings that declares the shape of the cluster."""
+        server_settings = {
+            "cluster-require-full-coverage": self.require_full_coverage,
+            "cluster-allow-replica-migration": self.allow_replica_migration,
+        }
         return Desired(
             shards=self.shards,
             replicas_per_shard=self.replicas_per_shard,
             timeout_ms=self.node_timeout_ms,
-            config={
-                name: value
-                for name, value in (
-                    ("cluster-require-full-coverage", self.require_full_coverage),
-                    ("cluster-allow-replica-migration", self.allow_replica_migration),
-                )
-                if value
-            },
+            config={name: value for name, value in server_settings.items() if value},
             replace_replicas=self.replace_replicas,
+            spread_masters=self.spread_masters,
             rebalance=self.rebalance,
             threshold_percent=self.threshold_percent,
             weights=dict(self.weights),
@@ -200,21 +203,21 @@ class Settings:
 
         `flags` has the names of the fields as keys. Raises Misconfigured with one reason per fault.
         """
-        values: dict[str, Any] = {"namespace": _own_namespace()}
+        values: dict[str, Any] = {"namespace": own_namespace()}
         reasons: list[Reason] = []
-        configured: set[str] = set()
+        configured: dict[str, str] = {}
         for name, setting in declared().items():
             source, text = flag_of(name), (flags or {}).get(name)
             if text is None:
                 source, text = variable_of(name), environ.get(variable_of(name), "")
             if not text:
                 continue
-            configured.add(name)
+            configured[name] = source
             try:
                 values[name] = setting["read"](text)
             except ValueError as error:
                 reasons.append(_fault(source, f"{text!r} {error}"))
-        _read_password(values, reasons)
+        _read_password(values, configured, reasons)
         reasons += _conflicts(values, configured)
         if reasons:
             raise Misconfigured.because(reasons)
@@ -246,11 +249,11 @@ def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in environ if name.startswith(PREFIX) and name not in known))
 
 
-def _read_password(values: dict[str, Any], reasons: list[Reason]) -> None:
+def _read_password(values: dict[str, Any], configured: Mapping[str, str], reasons: list[Reason]) -> None:
     path = values.get("password_file")
     if path is None:
         return
-    source = variable_of("password_file")
+    source = configured["password_file"]
     try:
         with path.open(encoding="utf-8") as file:
             password = file.read(PASSWORD_MAX + 1).rstrip("\r\n")
@@ -265,36 +268,32 @@ def _read_password(values: dict[str, Any], reasons: list[Reason]) -> None:
     values["password"] = Secret(password)
 
 
-def _conflicts(values: Mapping[str, Any], configured: set[str]) -> Iterator[Reason]:
-    """Rules about more than one setting. A setting with a fault of its own counts as configured, with its default."""
+def _conflicts(values: Mapping[str, Any], configured: Mapping[str, str]) -> Iterator[Reason]:
+    """Rules about more than one setting; `configured` has the flag or variable that each came from. A setting with a
+    fault of its own counts as configured, with its default.
+    """
+    source = {name: variable_of(name) for name in declared()} | dict(configured)
     value: dict[str, Any] = {item.name: item.default for item in fields(Settings)} | dict(values)
     nodes = value["shards"] * (1 + value["replicas_per_shard"])
     if nodes > NODES_MAX:
-        yield _fault(variable_of("shards"), f"with BOOTSTRAP_REPLICAS_PER_SHARD makes {nodes} nodes, over {NODES_MAX}")
+        yield _fault(source["shards"], f"with {source['replicas_per_shard']} makes {nodes} nodes, over {NODES_MAX}")
     zone = f"{value['service']}.{value['namespace']}.svc.{value['cluster_domain']}"
     longest = max(f"{value['statefulset']}-{NODES_MAX}.{zone}", f"_{value['port_name']}._tcp.{zone}", key=len)
     if len(longest) > NAME_MAX:
-        yield _fault(variable_of("cluster_domain"), f"makes DNS names of {len(longest)} characters, over {NAME_MAX}")
+        yield _fault(source["cluster_domain"], f"makes DNS names of {len(longest)} characters, over {NAME_MAX}")
     if "username" in configured and "password_file" not in configured:
-        yield _fault(variable_of("username"), "is set without BOOTSTRAP_PASSWORD_FILE")
+        yield _fault(source["username"], f"is set without {source['password_file']}")
     pods = {f"{value['statefulset']}-{ordinal}" for ordinal in range(nodes)}
     if unknown := sorted({pod for pod, _ in value["weights"]} - pods):
-        yield _fault(variable_of("weights"), f"names {', '.join(unknown)}, not among the {nodes} declared pods")
+        yield _fault(source["weights"], f"names {', '.join(unknown)}, not among the {nodes} declared pods")
     for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
         if one in configured and other not in configured:
-            yield _fault(variable_of(other), "is not set: mutual TLS needs both the certificate and its key")
-    if configured & {"tls_cert_file", "tls_key_file"} and "tls_ca_file" not in configured:
-        yield _fault(variable_of("tls_ca_file"), "is not set: TLS needs the CA certificates to trust")
+            yield _fault(source[other], "is not set: mutual TLS needs both the certificate and its key")
+    if configured.keys() & {"tls_cert_file", "tls_key_file"} and "tls_ca_file" not in configured:
+        yield _fault(source["tls_ca_file"], "is not set: TLS needs the CA certificates to trust")
 
 
 def _fault(source: str, fault: str) -> Reason:
     where = " (in Kubernetes: kubectl edit configmap redis-bootstrap-settings)" if source.startswith(PREFIX) else ""
     remedy = f"correct {source}{where}; python -m bootstrap apply --help describes every setting"
     return Reason(code="setting", message=f"{source} {fault}", remedy=remedy)
-
-
-def _own_namespace() -> str:
-    try:
-        return dns_label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        return "default"

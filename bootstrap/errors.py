@@ -19,6 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+RUN_AGAIN = "run again: kubectl create job --from=cronjob/redis-bootstrap again-$(date +%s)"
+"""The command for a new run. A Job's name can be used once, so the name contains the time."""
+AGAIN = f"the Job retries by itself and continues from here; or {RUN_AGAIN}"
+"""The remedy after exit code 1."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
@@ -49,6 +54,11 @@ class BootstrapError(Exception):
         """The error whose message joins the messages of its reasons."""
         return cls("; ".join(reason.message for reason in reasons), reasons=tuple(reasons))
 
+    @property
+    def remedy_field(self) -> dict[str, str]:
+        """The remedy of the first reason, as a field of a log line; empty where there is none."""
+        return {"remedy": self.reasons[0].remedy} if self.reasons else {}
+
 
 class NotYet(BootstrapError):
     """Something is unreachable or took too long. The remedy is to run again."""
@@ -63,7 +73,7 @@ class WrongUsage(BootstrapError):
 
 
 class Refused(BootstrapError):
-    """Continuing would risk data; nothing was written."""
+    """Continuing would risk data. What the run wrote before, it has reported."""
 
     exit_code = 3
 
@@ -79,7 +89,7 @@ class Interrupted(NotYet):
 
     def __init__(self, signal_name: str) -> None:
         message = f"{signal_name} ended the run"
-        reason = Reason(code="interrupted", message=message, remedy="run again: the next run continues from here")
+        reason = Reason(code="interrupted", message=message, remedy=AGAIN)
         super().__init__(message, reasons=(reason,))
 
 

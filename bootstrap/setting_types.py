@@ -22,6 +22,7 @@ PASSWORD_MAX = 65536
 """Characters."""
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 """A shard's share of the slots, as a multiple of the share of a shard with weight 1."""
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
 
@@ -168,3 +169,11 @@ def readable_file(text: str) -> Path:
             return Path(text)
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
+
+
+def own_namespace() -> str:
+    """The namespace of the pod that this program runs in; `default` outside Kubernetes."""
+    try:
+        return dns_label(_NAMESPACE_FILE.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return "default"

@@ -5,16 +5,26 @@ the other's mistakes. A run claims success only when `violations` is empty; it i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 
-from bootstrap.errors import Reason
+from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
+from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView
 
-_AGAIN = "run apply: it repairs this, or names the reason why it cannot; plan shows the steps first"
+_PODS_SHOWN = 3
+_APPLY = f"apply repairs this, or names the reason why it cannot: {RUN_AGAIN}; elsewhere: python -m bootstrap apply"
+_BY_UNREACHABLE = frozenset(
+    {
+        *("not-serving", "slots-uncovered", "owners-disagree", "number-of-masters", "number-of-replicas"),
+        *("replica-of-nobody", "unlisted-member"),
+    }
+)
+"""Violations that a pod which does not answer causes as well. While there is one, `apply` only waits for it."""
 
 
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
@@ -22,7 +32,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
     pods beyond the shape are not part of the cluster.
     """
     view = view.within(desired.nodes)
-    return tuple(
+    found = tuple(
         chain(
             _unreachable(view),
             _serving(view),
@@ -37,10 +47,23 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
             _settings(view, desired),
         )
     )
+    return tuple(_explained(reason, view.unreachable) for reason in found) if view.unreachable else found
 
 
-def _bad(code: str, message: str, node: str | None = None, remedy: str = _AGAIN) -> Reason:
+def _bad(code: str, message: str, node: str | None = None, remedy: str = _APPLY) -> Reason:
     return Reason(code=code, message=message, remedy=remedy, node=node)
+
+
+def _explained(reason: Reason, unreachable: Sequence[UnreachablePeer]) -> Reason:
+    """The reason with the pods that do not answer as its probable cause, and with their remedy."""
+    if reason.code not in _BY_UNREACHABLE:
+        return reason
+    pods = ", ".join(peer.pod for peer in unreachable[:_PODS_SHOWN])
+    more = f" and {len(unreachable) - _PODS_SHOWN} more" if len(unreachable) > _PODS_SHOWN else ""
+    verb = "does" if len(unreachable) == 1 else "do"
+    what = "probably the id of" if reason.code == "unlisted-member" else "probably because of"
+    message = f"{reason.message}: {what} {pods}{more}, which {verb} not answer"
+    return replace(reason, message=message, remedy=unreachable[0].remedy)
 
 
 def _unreachable(view: ClusterView) -> Iterator[Reason]:
@@ -91,25 +114,29 @@ def _links(view: ClusterView) -> Iterator[Reason]:
 
 def _check_bus(peer: Node) -> str:
     return (
-        "run apply: it links the nodes again; if they stay apart, check whether a NetworkPolicy, firewall or service "
-        f"mesh blocks the cluster bus (port {peer.bus_port})"
+        f"apply links the nodes again: {RUN_AGAIN}; if they stay apart, a NetworkPolicy (kubectl get networkpolicy), "
+        f"firewall or service mesh blocks the cluster bus (port {peer.bus_port})"
     )
 
 
 def _roles(view: ClusterView, desired: Desired) -> Iterator[Reason]:
-    if len(view.nodes) + len(view.unreachable) != desired.nodes:
-        message = f"{len(view.nodes) + len(view.unreachable)} pods are listed, {desired.nodes} are declared"
-        yield _bad("number-of-pods", message)
+    if (pods := len(view.nodes) + len(view.unreachable)) != desired.nodes:
+        remedy = (
+            f"kubectl get statefulset {view.statefulset} shows the number of pods; kubectl get configmap "
+            f"redis-bootstrap-settings -o yaml, the declared shape; {_APPLY}"
+        )
+        yield _bad("number-of-pods", f"listed pods: {pods}, declared: {desired.nodes}", remedy=remedy)
     masters = {node.node_id: node for node in view.nodes if node.role is Role.MASTER}
     if len(masters) != desired.shards:
-        yield _bad("number-of-masters", f"{len(masters)} nodes are masters, {desired.shards} are declared")
+        yield _bad("number-of-masters", f"masters: {len(masters)}, declared: {desired.shards}")
     followers = Counter(node.myself.master_id for node in view.nodes if node.role is Role.REPLICA)
     for node_id, master in masters.items():
         if not master.slots:
             yield _bad("master-without-slots", f"{master.pod} is a master without slots", master.pod)
         if followers[node_id] != desired.replicas_per_shard:
-            count = f"{followers[node_id]} replicas, {desired.replicas_per_shard} are declared"
-            yield _bad("number-of-replicas", f"{master.pod} has {count}", master.pod)
+            count = f"{followers[node_id]} replica{'' if followers[node_id] == 1 else 's'}"
+            message = f"{master.pod} has {count}, declared: {desired.replicas_per_shard}"
+            yield _bad("number-of-replicas", message, master.pod)
     for node in view.nodes:
         for member in node.members:
             if (peer := _node(view, member.node_id)) and member.role is not peer.role:
@@ -149,7 +176,7 @@ def _unlisted(view: ClusterView) -> Iterator[Reason]:
     for node in view.nodes:
         for member in node.members:
             if member.node_id not in listed and not member.in_handshake:
-                message = f"{node.pod} lists the member {member.node_id}, which is the id of no listed pod"
+                message = f"{node.pod} lists the member {member.node_id}, which is the id of no pod that answers"
                 yield _bad("unlisted-member", message, node.pod)
 
 
@@ -165,6 +192,9 @@ def _settings(view: ClusterView, desired: Desired) -> Iterator[Reason]:
         if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield _bad("timeout-drift", drift, node.pod)
+            if node.quickened:
+                message = f"{node.pod} takes part in no failover ({node.no_failover_name} yes), left by a killed run"
+                yield _bad("temporary-settings", message, node.pod)
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
                 yield _bad("config-drift", f"{name} of {node.pod} is {node.config[name]}, not {value}", node.pod)

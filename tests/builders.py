@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, Place
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet, even_split
 from bootstrap.model.steps import (
@@ -39,7 +39,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.run.report import plan_text
-from tests.fake_cluster import FakeCluster, FakeNode, Known
+from tests.fake_cluster import NO_FAILOVER, FakeCluster, FakeNode, Known
 
 
 def shape(shards: int = 3, replicas: int = 1, timeout_ms: int | None = 5000) -> Desired:
@@ -72,6 +72,15 @@ def partition(one: FakeNode, other: FakeNode) -> None:
     """Neither of the two knows the other one."""
     one.known.pop(other.node_id, None)
     other.known.pop(one.node_id, None)
+
+
+def cut_links(cluster: FakeCluster) -> None:
+    """No node has a link to another one, and none serves any more."""
+    for node in cluster.nodes:
+        node.link_up = node.link_up and node.master is None
+        node.serving = False
+        for known in node.known.values():
+            known.connected = False
 
 
 def gossip(cluster: FakeCluster) -> None:
@@ -155,9 +164,10 @@ class Scenario:
     line per pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1` for migrating,
     `open=93<1` for importing, `held=93:5` for five keys in slot 93, which `keys` has to count too), and which nodes
     know each other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
-    `serving: all` and `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and
-    answers elsewhere); `3: replica of lost offset=7 down=60` follows the stranger. `missing: 1 4 overdue stopped` are
-    pods that do not answer, for which the run has waited, and in which Kubernetes reports no server to run.
+    `serving: all`, `links: down`, `places: a/n1 b/n2 /n3` (zone and node of each pod), `rollout: words`, and
+    `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and answers elsewhere);
+    `3: replica of lost offset=7 down=60` follows the stranger. `missing: 1 4 overdue stopped` are pods that do not
+    answer, for which the run has waited, and in which Kubernetes reports no server to run.
     """
 
     name: str
@@ -195,6 +205,8 @@ def scenario(path: Path) -> Scenario:
     gossip(cluster)
     for ordinal in _ordinals(fields.pop("serving", []), len(pods)):
         cluster[ordinal].serving = True
+    if fields.pop("links", None) == ["down"]:
+        cut_links(cluster)
     if stranger := fields.pop("stranger", None):
         slots, flags = slots_of(stranger[1].removeprefix("slots=")), frozenset({"noaddr"} & set(stranger))
         result.alive_elsewhere = frozenset({STRANGER} if "elsewhere" in stranger else ())
@@ -202,6 +214,8 @@ def scenario(path: Path) -> Scenario:
             if node.known:
                 node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
     _lose_contact(result, fields.pop("missing", []))
+    cluster.places = dict(zip((node.pod for node in cluster.nodes), map(place, fields.pop("places", [])), strict=False))
+    cluster.rollout = " ".join(fields.pop("rollout", []))
     assert not fields, f"{path.name}: {fields}"
     return result
 
@@ -215,6 +229,12 @@ def _lose_contact(result: Scenario, words: list[str]) -> None:
         for other in result.cluster.nodes:
             if node.node_id in other.known:
                 other.known[node.node_id].connected = False
+
+
+def place(text: str) -> Place:
+    """`a/n1` for the node n1 in zone a; `/n1` in an unknown zone, "" for both unknown."""
+    zone, _, machine = text.partition("/")
+    return Place(node=machine, zone=zone)
 
 
 def slots_of(text: str) -> SlotSet:
@@ -242,7 +262,7 @@ def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
     node.lost_ticks = int(more.pop("down", "0")) * 10
     link = more.pop("link", "up")
     node.hangs, node.link_up = link == "stuck", link == "up" and node.master != STRANGER
-    node.config = {name: more.pop(name) for name in list(more) if name.startswith("cluster-")}
+    node.config |= {name: more.pop(name) for name in list(more) if name.startswith("cluster-")}
     if found := re.fullmatch(r"([0-9]+)([<>])([0-9]+)", more.pop("open", "")):
         marks = node.migrating if found[2] == ">" else node.importing
         marks[int(found[1])] = result.cluster[int(found[3])].node_id
@@ -300,7 +320,7 @@ def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
 
 _DAMAGES = (
     *("keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "reported master", "reported slots"),
-    *("open slot", "unowned", "lost"),
+    *("open slot", "unowned", "lost", "links", "quickened"),
 )
 
 
@@ -342,6 +362,11 @@ def _damage(cluster: FakeCluster, chance: random.Random) -> None:
             one.keys += one.in_slot[50]
         case "lost":
             cluster.nodes[one.ordinal] = cluster._blank(one.ordinal)
+        case "links":
+            cut_links(cluster)
+        case "quickened":
+            for node in chance.sample(cluster.nodes, chance.randint(1, len(cluster.nodes))):
+                node.timeout_ms, node.config[NO_FAILOVER] = 500, "yes"
 
 
 def steps_of(decision: Plan | Refusal) -> list[Step]:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from bootstrap.model.node import Address, Member, Node, NodeId, Replication, Role
+from bootstrap.model.node import Address, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
@@ -43,6 +43,7 @@ from bootstrap.model.view import ClusterView
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
+NO_FAILOVER = "cluster-replica-no-failover"
 
 
 @dataclass
@@ -86,7 +87,7 @@ class FakeNode:
     offset: int = 0
     hangs: bool = False
     """Its link to its master stays down until it gets a Reattach."""
-    config: dict[str, str] = field(default_factory=dict)
+    config: dict[str, str] = field(default_factory=lambda: {NO_FAILOVER: "no"})
     in_slot: dict[int, int] = field(default_factory=dict)
     """Keys in slots of interest; they are counted in `keys` as well."""
     migrating: dict[int, NodeId] = field(default_factory=dict)
@@ -114,6 +115,9 @@ class FakeCluster:
         self.kill_at: int | None = None
         """Number of the write at which the run is killed; None for never."""
         self.kill_before = True
+        self.places: dict[str, Place] = {}
+        """Where pods run, by pod."""
+        self.rollout = ""
 
     def _blank(self, ordinal: int, timeout_ms: int = 5000) -> FakeNode:
         return FakeNode(
@@ -156,6 +160,8 @@ class FakeCluster:
                 )
                 for n in dead
             ),
+            places=self.places,
+            rollout=self.rollout,
         )
 
     def _keys_in(self, node: Node, slots: SlotSet) -> dict[int, int]:
@@ -257,7 +263,9 @@ class FakeCluster:
             return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
         self._promote(candidate)
         candidate.keys, candidate.in_slot = master.keys, dict(master.in_slot)
-        master.slots, master.master, master.link_up, master.copy_ticks = SlotSet(), candidate.node_id, False, 2
+        for node in (master, *(each for each in self.nodes if each.master == master.node_id)):
+            node.master, node.link_up, node.copy_ticks = candidate.node_id, False, 2
+        master.slots = SlotSet()
         master.migrating, master.importing = {}, {}
         return ""
 
@@ -375,17 +383,21 @@ class FakeCluster:
                 del node.handshakes[address]
             elif peer is not None and peer is not node and self._arrives():
                 del node.handshakes[address]
-                if peer.node_id in node.known:  # a MEET between nodes that know each other is a packet like any other
-                    self._packet(node, peer)
+                known = peer.node_id in node.known
                 node.known.setdefault(peer.node_id, Known(address)).address = address
+                if known:  # a MEET between nodes that know each other is a packet like any other
+                    self._packet(node, peer)
                 if self._arrives():  # else the introducer knows the newcomer, and not the other way round
                     peer.known.setdefault(node.node_id, Known(node.address)).address = node.address
 
     def _packet(self, sender: FakeNode, receiver: FakeNode) -> None:
-        """The header has the sender's own facts; the gossip section has two other nodes that it knows."""
-        sender.known[receiver.node_id].connected = sender.known[receiver.node_id].address == receiver.address
+        """The header has the sender's own facts; the gossip section has two other nodes that it knows. Nothing arrives
+        at an address that the receiver no longer has.
+        """
+        link = sender.known[receiver.node_id]
+        link.connected = link.address == receiver.address
         known_sender = receiver.known.get(sender.node_id)
-        if known_sender is None:
+        if known_sender is None or not link.connected:
             return
         imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
         known_sender.address, known_sender.master, known_sender.epoch = sender.address, sender.master, sender.epoch
@@ -435,7 +447,8 @@ class FakeCluster:
         if master is not None and node.master not in alive:
             node.link_up, node.lost_ticks = False, node.lost_ticks + 1
             overdue = node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1
-            if master.slots and overdue and not node.restarted and self._votes(node):
+            fails_over = node.config.get(NO_FAILOVER) != "yes" and not node.restarted
+            if master.slots and overdue and fails_over and self._votes(node):
                 self._promote(node)
         if node.copy_ticks:
             node.copy_ticks -= 1

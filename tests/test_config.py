@@ -88,6 +88,12 @@ def test_a_fault_names_where_it_came_from() -> None:
     with pytest.raises(Misconfigured, match=r"^--shards '2' is not between"):
         Settings.from_env({"BOOTSTRAP_SHARDS": "5"}, {"shards": "2"})
     assert flag_of("node_timeout_ms") == "--node-timeout-ms"
+    with pytest.raises(Misconfigured, match=r"^--weights names redis-app-9, "):
+        Settings.from_env({}, {"weights": "redis-app-9=3"})
+    with pytest.raises(Misconfigured, match=r"^--username is set without BOOTSTRAP_PASSWORD_FILE$"):
+        Settings.from_env({}, {"username": "u"})
+    with pytest.raises(Misconfigured, match=r"^--password-file '/nowhere' "):
+        Settings.from_env({}, {"password_file": "/nowhere"})
 
 
 LIMITS = {

@@ -124,6 +124,19 @@ def test_a_broken_invariant_has_a_message_and_a_remedy(name: str) -> None:
         assert reason.remedy
 
 
+def test_a_pod_that_does_not_answer_is_named_as_the_cause() -> None:
+    """Of what follows from it: `apply` only waits for the pod, so its remedy stands for all of them."""
+    cluster = formed(shape())
+    cluster[4].alive = False
+    reasons = violations(cluster.look(), shape())
+    assert reasons[0].code == "unreachable"
+    assert {reason.code for reason in reasons[1:]} == {"number-of-replicas", "unlisted-member"}
+    assert {reason.remedy for reason in reasons} == {reasons[0].remedy}
+    assert all(reason.message.endswith("redis-app-4, which does not answer") for reason in reasons[1:])
+    (count,) = [reason.message for reason in reasons if reason.code == "number-of-replicas"]
+    assert count.startswith("redis-app-1 has 0 replicas, declared: 1: ")
+
+
 def test_replicas_and_masters_are_counted() -> None:
     """A surplus replica of one shard is missing in another, and a master without slots is not a declared one."""
     cluster = formed(shape())

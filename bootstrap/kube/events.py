@@ -35,7 +35,9 @@ def note_of(outcome: Outcome) -> str:
     note = f"{outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered"
     if outcome.outcome in _CHANGED:
         note += f", {outcome.steps} steps in {outcome.took_s} s"
-    return cut(f"{note}, cluster {outcome.cluster or '-'}")
+    note += f", cluster {outcome.cluster or '-'}"
+    stopping = [point for point in outcome.placement.single_points if point.stops]
+    return cut(f"{note}; single point of failure: {stopping[0]}" if stopping else note)
 
 
 def cut(note: str) -> str:

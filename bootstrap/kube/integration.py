@@ -1,28 +1,19 @@
 """A run's ties to Kubernetes: the lock, Events, labels, and where pods run and why one does not.
 
-`Integration` is the no-op twin for runs outside Kubernetes; `InKubernetes` does the work. Callers never ask which one
+`Integration` is the no-op twin for runs outside Kubernetes; `in_kubernetes` does the work. Callers never ask which one
 they have.
 """
 
 from __future__ import annotations
 
-import secrets
-import socket
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 
-from bootstrap.clock import Backoff, Clock, Deadline
+from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import ApiError, Forbidden, Misconfigured, NotYet, Reason
-from bootstrap.kube.client import KubeClient
-from bootstrap.kube.events import EventRecorder, note_of, reason_of
-from bootstrap.kube.labels import label
-from bootstrap.kube.lease import DURATION_S, LeaseLock
-from bootstrap.kube.pods import Pods
+from bootstrap.errors import Misconfigured, Reason
 from bootstrap.log import Log
-from bootstrap.model.node import Address, Place
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.view import ClusterView
 
@@ -43,7 +34,7 @@ class Integration:
         return view
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """The view with the node and zone of each pod."""
+        """The view with the node and zone of each pod, and why pods are about to be replaced."""
         return view
 
     def label(self, view: ClusterView) -> None:
@@ -53,141 +44,17 @@ class Integration:
         """Records the outcome of a run that was `locked`."""
 
 
-class InKubernetes(Integration):
-    """In a pod with a service account."""
-
-    def __init__(self, kube: KubeClient, settings: Settings, *, clock: Clock, log: Log) -> None:
-        self._kube = kube
-        self._settings = settings
-        self._clock = clock
-        self._log = log
-        instance = socket.gethostname()
-        self._lock = LeaseLock(kube, settings.lease, identity=f"{instance}_{secrets.token_hex(4)}", clock=clock)
-        self._events = EventRecorder(kube, statefulset=settings.statefulset, instance=instance)
-        self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
-        self._places: Mapping[str, Place] = {}
-        self._places_for: frozenset[tuple[str, Address]] = frozenset()
-        self._uid = ""
-        self._was_locked = False
-        self._holds_lock = False
-
-    @contextmanager
-    def locked(self, deadline: Deadline) -> Iterator[None]:
-        """Waits for the Lease until the deadline, then holds it while the block runs.
-
-        Raises NotYet if another run holds the Lease at the deadline or Kubernetes does not answer, and Forbidden if the
-        service account lacks a right.
-        """
-        self._was_locked = True
-        self._wait_for_lock(deadline)
-        self._lock.start_renewing()
-        self._holds_lock = True
-        settings = self._settings
-        shape = f"{settings.shards} shards with {settings.replicas_per_shard} replicas each"
-        try:
-            self._event("started", f"checks the cluster against {shape}")
-            yield
-        finally:
-            try:
-                self._lock.release()
-            except ApiError as error:
-                self._log.warning("lock_not_released", lease=settings.lease, why=str(error), expires_in_s=DURATION_S)
-
-    def check_lock(self) -> None:
-        """Raises NotYet once another run may hold the Lease. `plan` and `verify` take no lock and pass."""
-        if self._holds_lock:
-            self._lock.check()
-
-    def explain(self, view: ClusterView) -> ClusterView:
-        """Adds Kubernetes's own words on why a pod does not run."""
-        return self._pods.explain(view)
-
-    def with_places(self, view: ClusterView) -> ClusterView:
-        """Adds nodes and zones; reads them again after a pod's address has changed.
-
-        Raises ApiError if Kubernetes does not answer: roles assigned without knowing the places would stay. While pods
-        are missing it does not: repairs go first, and the roles of blank pods follow from the shards that lack them.
-        """
-        if not view.nodes:
-            return view
-        pods = frozenset((node.pod, node.address) for node in view.nodes)
-        if pods - self._places_for or (not view.unreachable and pods != self._places_for):
-            try:
-                self._places, self._places_for = self._read_places(), pods
-            except ApiError:
-                if view.unreachable:
-                    return view
-                raise
-        return replace(view, places=self._places)
-
-    def _read_places(self) -> Mapping[str, Place]:
-        try:
-            return self._pods.places()
-        except Forbidden as error:  # without places, roles follow the ordinals
-            self._log.warning("places_unknown", why=str(error))
-            return {}
-
-    def label(self, view: ClusterView) -> None:
-        """Sets the labels if `role_labels` is on. Raises ApiError: Services may depend on them, so the run fails."""
-        if self._settings.role_labels:
-            pods = label(view, self._kube, self._pods, check_lock=self.check_lock)
-            if pods:
-                self._log.info("pods_labelled", pods=pods)
-
-    def record(self, outcome: Outcome) -> None:
-        """Records an Event. If that fails, the run goes on."""
-        if self._was_locked:
-            self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
-
-    def _wait_for_lock(self, deadline: Deadline) -> None:
-        backoff, began = Backoff(self._clock, self._log), self._clock.now()
-        while True:
-            try:
-                holder = self._lock.try_acquire()
-            except Forbidden:
-                raise
-            except ApiError as error:
-                why = _unavailable(self._lock, error)
-            else:
-                if not holder:
-                    waited_s = round(self._clock.now() - began, 2)
-                    self._log.info("lock_taken", lease=self._lock.name, waited_s=waited_s)
-                    return
-                why = _held_by(self._lock, holder)
-            backoff.wait(
-                "waiting_for_lock", partial(str, why.message), partial(NotYet.because, (why,)), deadline=deadline
-            )
-
-    def _event(self, word: str, note: str, *, good: bool = True) -> None:
-        try:
-            if not self._uid:
-                self._uid = next((pod.owner_uid for pod in self._pods.look().values() if pod.owner_uid), "")
-            self._events.record(reason_of(word), note, good=good, uid=self._uid)
-        except ApiError as error:
-            self._log.warning("event_not_written", reason=reason_of(word), why=str(error))
-
-
 def integration_for(settings: Settings, *, clock: Clock, log: Log) -> Integration:
     """The integration for this process. Raises Misconfigured if a setting needs Kubernetes and there is none."""
-    kube = KubeClient.where_usable(settings.kubernetes, settings.namespace)
-    if kube is not None:
-        return InKubernetes(kube, settings, clock=clock, log=log)
+    if settings.kubernetes == "on" or (settings.kubernetes == "auto" and os.environ.get("KUBERNETES_SERVICE_HOST")):
+        from bootstrap.kube.client import KubeClient  # a run elsewhere starts without them
+        from bootstrap.kube.in_kubernetes import InKubernetes
+
+        kube = KubeClient.where_usable(settings.kubernetes, settings.namespace)
+        if kube is not None:
+            return InKubernetes(kube, settings, clock=clock, log=log)
     if settings.role_labels:
         message = "BOOTSTRAP_ROLE_LABELS is on, but this run does not use Kubernetes"
         remedy = "set BOOTSTRAP_ROLE_LABELS to off, or BOOTSTRAP_KUBERNETES to on to see what is missing"
         raise Misconfigured.because((Reason(code="kubernetes", message=message, remedy=remedy),))
     return Integration()
-
-
-def _held_by(lock: LeaseLock, holder: str) -> Reason:
-    remedy = (
-        f"wait for the other run: kubectl get lease {lock.name} shows its pod, and kubectl logs POD what it does; the "
-        f"Lease of a dead run expires after {DURATION_S} s. Then run again"
-    )
-    return Reason(code="lock-held", message=f"the Lease {lock.name} is held by {holder}", remedy=remedy)
-
-
-def _unavailable(lock: LeaseLock, error: ApiError) -> Reason:
-    remedies = "; ".join(reason.remedy for reason in error.reasons)
-    remedy = f"{remedies}. BOOTSTRAP_KUBERNETES=off runs without a lock"
-    return Reason(code="lock-unavailable", message=f"the Lease {lock.name} cannot be taken: {error}", remedy=remedy)

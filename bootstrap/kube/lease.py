@@ -29,7 +29,7 @@ from functools import partial
 from typing import Any
 
 from bootstrap.clock import Clock
-from bootstrap.errors import ApiError, Conflict, NotFound, NotYet, Reason
+from bootstrap.errors import AGAIN, ApiError, Conflict, NotFound, NotYet, Reason
 from bootstrap.kube.client import LEASES, KubeClient, Object
 
 DURATION_S = 15
@@ -99,7 +99,7 @@ class LeaseLock:
             lost = f"it could not be renewed for {age_s:.0f} s" + (self._error and f": {self._error}")
         if lost:
             message = f"this run no longer holds the Lease {self.name}: {lost}"
-            remedy = f"kubectl get lease {self.name} shows the new holder, which continues the work; if none, run again"
+            remedy = f"kubectl get lease {self.name} shows the new holder, which continues the work; if none, {AGAIN}"
             raise NotYet.because((Reason(code="lock-lost", message=message, remedy=remedy),))
 
     def release(self) -> None:

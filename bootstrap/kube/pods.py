@@ -19,6 +19,8 @@ ERROR_MAX = 200
 """Characters of Kubernetes's messages about one pod."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROLE_LABEL, SHARD_LABEL = "redis-role", "redis-shard"
+REVISION_LABEL = "controller-revision-hash"
+"""Set by the StatefulSet: the revision of the template from which it has made the pod."""
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
@@ -41,6 +43,9 @@ class Pod:
     """The kubelet has reported that none of its containers runs."""
     claims: tuple[str, ...]
     """The names of its PersistentVolumeClaims."""
+    revision: str
+    """The revision of its StatefulSet from which it was made; "" where it has no such label."""
+    terminating: bool
 
 
 class Pods:
@@ -57,12 +62,13 @@ class Pods:
         items = (item for item in self._kube.list(PODS) if self._name.fullmatch(item["metadata"]["name"]))
         return {item["metadata"]["name"]: _pod(item, self._owner_uid(item)) for item in items}
 
-    def places(self) -> Mapping[str, Place]:
-        """The node and zone of every scheduled pod, by the pod's name. Raises ApiError.
+    def places(self, pods: Mapping[str, Pod] | None = None) -> Mapping[str, Place]:
+        """The node and zone of every scheduled pod of `pods`, or of a new look, by the pod's name. Raises ApiError.
 
         The zone comes from the pod's label, else from another pod on that node, else from the Node (`read_nodes`).
         """
-        places = {pod.name: pod.place for pod in self.look().values() if pod.place.node}
+        found = self.look() if pods is None else pods
+        places = {pod.name: pod.place for pod in found.values() if pod.place.node}
         zones = {place.node: place.zone for place in places.values() if place.zone}
         if self._read_nodes:
             unknown = {place.node for place in places.values()} - zones.keys()
@@ -121,6 +127,20 @@ class Pods:
         return str(next(uids, ""))
 
 
+def rollout_of(pods: Iterable[Pod]) -> str:
+    """Why pods are being replaced, or will be, in words; "" where they show no sign of that.
+
+    A pod of an older revision is replaced sooner or later: by a rolling update that goes on, or by a person where the
+    update strategy is OnDelete or has a partition.
+    """
+    pods = tuple(pods)
+    ending = ", ".join(sorted(pod.name for pod in pods if pod.terminating))
+    revisions = {pod.revision for pod in pods if pod.revision}
+    words = [f"{ending} terminates" if ending else ""]
+    words.append(f"the pods have {len(revisions)} revisions of their StatefulSet" if len(revisions) > 1 else "")
+    return "; ".join(filter(None, words))
+
+
 def _pod(item: Object, owner_uid: str) -> Pod:
     metadata, status = item["metadata"], item.get("status") or {}
     labels = metadata.get("labels") or {}
@@ -133,6 +153,8 @@ def _pod(item: Object, owner_uid: str) -> Pod:
         owner_uid=owner_uid,
         stopped=_stopped(status),
         claims=tuple(_claims(item)),
+        revision=labels.get(REVISION_LABEL) or "",
+        terminating=bool(metadata.get("deletionTimestamp")),
     )
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from bootstrap.local.host import Host, Request, StartedCluster, overrides
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import Server
 from bootstrap.local.signals import Stopped, StopSignals
-from bootstrap.local.state_dir import default_directory, is_running, read_record, read_running
+from bootstrap.local.state_dir import command_line, default_directory, is_running, read_record, read_running
 
 __all__ = ["Apply", "add_arguments", "run"]
 
@@ -143,10 +144,10 @@ def _show(cluster: StartedCluster, out: TextIO, *, stop: str) -> None:
     for line in (
         f"The cluster is running: {cluster.shards} shards, replicas per shard: {cluster.replicas}.",
         f"  connect     redis-cli -c -h {first.host} -p {first.port}",
-        f'  or          python -c "{python}"',
+        f'  or          {shlex.quote(sys.executable)} -c "{python}"',
         f"  data        {data}",
         f"  DNS server  {cluster.nameserver}",
-        f"  check       {variables} python -m bootstrap verify",
+        f"  check       {variables} {command_line('verify')}",
         f"  stop        {stop}",
     ):
         _print(out, line)
@@ -214,8 +215,7 @@ def _nothing_running(directory: Path) -> str:
 
 
 def _down_command(cluster: StartedCluster) -> str:
-    directory = [] if cluster.temporary else ["--dir", shlex.quote(cluster.directory)]
-    return " ".join(["python", "-m", "bootstrap", "local", "down", *directory])
+    return command_line("local", "down", *([] if cluster.temporary else ["--dir", cluster.directory]))
 
 
 def _print(out: TextIO, line: str) -> None:

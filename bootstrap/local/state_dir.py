@@ -22,6 +22,7 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -67,6 +68,11 @@ def default_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"redis-cluster-local-{os.getuid()}"
 
 
+def command_line(*words: str) -> str:
+    """A command of this program as a person can type it: with this interpreter, also outside its environment."""
+    return shlex.join([sys.executable, "-m", "bootstrap", *words])
+
+
 class ClusterDirectory:
     """A directory that this process has locked. No other process runs a cluster in it until `leave`."""
 
@@ -86,7 +92,7 @@ class ClusterDirectory:
         if lock is None:
             raise WrongUsage(
                 f"a local cluster is already running in {path}{_by(read_running(path))}; stop it with:"
-                f" python -m bootstrap local down --dir {shlex.quote(str(path))}"
+                f" {command_line('local', 'down', '--dir', str(path))}"
             )
         directory = cls(path, lock)
         try:

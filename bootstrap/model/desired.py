@@ -18,10 +18,18 @@ class Desired:
     """The declared cluster-node-timeout, milliseconds; None leaves the servers' timeouts alone."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Further `cluster-…` settings that every node should have, values by name."""
+    quicken: bool = True
+    """Nodes that have moved may be introduced with temporary settings, where a timeout is declared. A run has a limited
+    time for it.
+    """
     replace_replicas: str = "off"
     """`on`: a replica too close to its master is swapped with another one, and no shard is ever without a linked
     replica. `with-a-gap`: also where each shard has one replica; one shard is without a replica while the copies run.
     `off`: such replicas are only reported.
+    """
+    spread_masters: str = "auto"
+    """`auto`: masters fail over to replicas until no machine, then no zone, can stop the cluster, as far as possible.
+    `off`: such masters are only reported.
     """
     rebalance: str = "auto"
     """`auto`: slots move where a shard is off its share by more than the threshold; `on`: by more than one slot; `off`:

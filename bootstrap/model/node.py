@@ -23,6 +23,16 @@ class Place:
 DEFAULT_TIMEOUT_MS = 15_000
 """The servers' default cluster-node-timeout, milliseconds; assumed where CONFIG GET is denied."""
 
+NO_FAILOVER_NAMES = ("cluster-replica-no-failover", "cluster-slave-no-failover")
+"""What servers call the setting that keeps a replica from replacing a failed master: the newer name first. Servers
+that know both report both."""
+
+SHORT_TIMEOUT_MS, SHORT_TIMEOUT_MS_MANY = 500, 999
+"""cluster-node-timeout while nodes that have moved are introduced to each other, milliseconds: for few nodes and for
+many. 500 ms is the shortest rejoin delay of a server. No other part of this program sets these values, so that a node
+which has one of them and takes part in no failover is known as one that a killed run has left.
+"""
+
 NodeId = str
 """Redis's id of a node: 40 hexadecimal digits, kept in nodes.conf. A pod that lost its disk has a new one."""
 
@@ -182,7 +192,7 @@ class Node:
     version: str
     """For people to read: `redis 7.0.15`, `valkey 9.1.2`."""
     config: Mapping[str, str] = field(default_factory=dict)
-    """Its other `cluster-…` settings that a person can declare; settings that the server does not know are missing."""
+    """Its other `cluster-…` settings that a person can declare or a run sets for a while; unknown ones are missing."""
     databases: tuple[int, ...] = ()
     """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
     keys_in: Mapping[int, int] = field(default_factory=dict)
@@ -231,6 +241,19 @@ class Node:
         not a replica. A handshake in flight does not count: it may fail, and its id is random.
         """
         return not (self.others or self.slots or self.keys) and self.role is Role.MASTER
+
+    @property
+    def no_failover_name(self) -> str:
+        """Its name for the setting that keeps it from replacing a failed master; "" where CONFIG is denied."""
+        return next((name for name in NO_FAILOVER_NAMES if name in self.config), "")
+
+    @property
+    def quickened(self) -> bool:
+        """True for a node with the temporary settings of a run: a timeout that only this program sets, and no failover.
+        The timeout is lowered first and restored last, so the other setting never stays behind alone.
+        """
+        no_failover = self.config.get(self.no_failover_name) == "yes"
+        return no_failover and self.timeout_ms in (SHORT_TIMEOUT_MS, SHORT_TIMEOUT_MS_MANY)
 
     @cached_property
     def open_slots(self) -> SlotSet:

@@ -1,13 +1,34 @@
-"""The outcome of a run, as the last log line and the container's termination message carry it."""
+"""The outcome of a run: what its last log line and its termination message contain."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bootstrap.errors import Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinglePoint:
+    """A Kubernetes node, or a zone, whose failure alone stops the cluster or loses a shard."""
+
+    domain: str
+    """`node` or `zone`."""
+    name: str
+    stops: bool
+    """Without it no majority of masters is left, so that no replica can be elected."""
+    loses: tuple[int, ...]
+    """Shards of which every copy runs there, by the numbers of the table of nodes."""
+    why: str
+    """Both in words: `2 of 3 masters and all copies of shard 1 run there`."""
+
+    def __str__(self) -> str:
+        effect = ("stops the cluster" if self.stops else "") + (" and " if self.stops and self.loses else "")
+        return f"{self.domain} {self.name} {effect}{'loses data' if self.loses else ''} ({self.why})"
+
+    def as_fields(self) -> dict[str, Any]:
+        """The object as the outcome has it."""
+        return {**{name: getattr(self, name) for name in self.__dataclass_fields__}, "loses": list(self.loses)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +39,13 @@ class Verdict:
     """`optimal`, `best possible here`, `improvable`, or `unknown` where it is not known where the pods run."""
     why: tuple[str, ...] = ()
     """What prevents a better placement, or each replica and each group of masters that could be placed better."""
+    single_points: tuple[SinglePoint, ...] = ()
+    """What may not fail. Empty also where the verdict is `unknown`."""
+
+    def as_fields(self) -> dict[str, Any]:
+        """The object as the outcome has it."""
+        points = [point.as_fields() for point in self.single_points]
+        return {"verdict": self.verdict, "why": list(self.why), "single_points": points}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +54,6 @@ class Skew:
 
     slots_percent: float
     memory_percent: float
-
-
-TERMINATION_MESSAGE_MAX = 4096
-"""Bytes. The kubelet cuts the message there, and a truncated JSON object cannot be parsed."""
-REASON_MAX = 400
-"""Characters to which each text of a reason is cut when the whole does not fit."""
 
 
 EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
@@ -62,28 +84,6 @@ class Outcome:
     def as_fields(self) -> dict[str, Any]:
         """The fields of the JSON object, without its `event`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        placement = {"verdict": self.placement.verdict, "why": list(self.placement.why)}
         skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
         reasons = [reason.as_fields() for reason in self.reasons]
-        return {**fields, "placement": placement, "skew": skewed, "reasons": reasons}
-
-    def as_termination_message(self) -> str:
-        """The JSON object in at most 4096 bytes. First long texts are cut, then reasons are dropped from the end;
-        `reasons_dropped` counts them.
-        """
-        fields = {"event": "outcome", **self.as_fields()}
-        if len(_json(fields)) > TERMINATION_MESSAGE_MAX:
-            fields["placement"] = {**fields["placement"], "why": [_cut(why) for why in fields["placement"]["why"][:1]]}
-            fields["reasons"] = [{name: _cut(text) for name, text in reason.items()} for reason in fields["reasons"]]
-        while len(_json(fields)) > TERMINATION_MESSAGE_MAX and fields["reasons"]:
-            fields["reasons"] = fields["reasons"][:-1]
-            fields["reasons_dropped"] = len(self.reasons) - len(fields["reasons"])
-        return _json(fields).decode()
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False).encode()
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= REASON_MAX else f"{text[: REASON_MAX - 1]}…"
+        return {**fields, "placement": self.placement.as_fields(), "skew": skewed, "reasons": reasons}

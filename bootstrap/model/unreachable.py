@@ -47,11 +47,14 @@ class UnreachableReason(StrEnum):
         return self in _SILENT
 
 
+DNS_REMEDY = (
+    "kubectl get pods -n kube-system -l k8s-app=kube-dns shows whether the cluster's DNS runs; BOOTSTRAP_NAMESERVER "
+    "sets another DNS server"
+)
 _INSPECT = {
     UnreachableReason.NO_RECORD: "kubectl get pod {pod}; if there is no such pod, set the StatefulSet's replicas to "
     "BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD); if there is one, kubectl describe pod {pod}",
-    UnreachableReason.DNS_SILENT: "kubectl get pods -n kube-system -l k8s-app=kube-dns shows whether the cluster's DNS "
-    "runs; BOOTSTRAP_NAMESERVER sets another DNS server",
+    UnreachableReason.DNS_SILENT: DNS_REMEDY,
     UnreachableReason.CONNECTION_REFUSED: "the server does not run or listens on another port: kubectl logs {pod}, and "
     "kubectl logs {pod} --previous after a crash",
     UnreachableReason.TIMEOUT: "the server hangs, or a NetworkPolicy or firewall drops packets: kubectl logs {pod}; "
@@ -69,9 +72,11 @@ _CHANGE = {
     UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user; the "
     "component k8s/components/auth does both",
     UnreachableReason.WRONG_PASSWORD: "compare BOOTSTRAP_USERNAME and the content of BOOTSTRAP_PASSWORD_FILE with "
-    "requirepass or the ACL users of the server: kubectl exec {pod} -- redis-cli ACL LIST, as an administrator",
+    "requirepass or the ACL users of the server, as an administrator: kubectl exec {pod} -- redis-cli CONFIG GET "
+    "requirepass, and from Redis 6 on redis-cli ACL LIST",
     UnreachableReason.DENIED: "allow the user CLUSTER, INFO and CONFIG: kubectl exec {pod} -- redis-cli ACL LIST, as "
-    "an administrator; for a server without a password set protected-mode no",
+    "an administrator (with the component auth the rights are in k8s/components/auth/auth.sh); for a server without a "
+    "password set protected-mode no",
     UnreachableReason.SENTINEL: "the Service that BOOTSTRAP_SERVICE names selects Sentinels: change its selector to "
     "the pods of the cluster; kubectl get service --output=wide shows it",
     UnreachableReason.NOT_REDIS: "another program listens on that port: compare the Service's port that "
@@ -89,6 +94,13 @@ _SILENT = frozenset(
     }
 )
 
+_UNPROTECTED = (
+    "the server has no password: unset BOOTSTRAP_PASSWORD_FILE, or give the servers the component k8s/components/auth; "
+    "kubectl exec {pod} -- redis-cli CONFIG GET requirepass shows the server's setting"
+)
+_UNPROTECTED_REPLIES = ("without any password configured", "no password is set")
+"""Parts of the replies of Redis 6 and newer, and of Redis 5."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreachablePeer:
@@ -100,6 +112,8 @@ class UnreachablePeer:
     address: Address | None = None
     detail: str = ""
     """The server's, Kubernetes's or the operating system's own message, without secrets."""
+    empty_service: tuple[str, str] | None = None
+    """The name and the namespace of the Service if it lists no pod at all."""
     overdue: bool = False
     """This run has waited for it for some seconds, so it is probably not just starting."""
     not_running: bool = False
@@ -117,4 +131,12 @@ class UnreachablePeer:
     @property
     def remedy(self) -> str:
         """What a person can do about it: the next command or the setting to change."""
+        if self.empty_service:
+            name, namespace = self.empty_service
+            return (
+                f"kubectl get service,endpointslices -n {namespace} shows whether BOOTSTRAP_SERVICE={name} and "
+                f"BOOTSTRAP_NAMESPACE={namespace} are right; if so, kubectl get pods -n {namespace} shows the pods"
+            )
+        if self.why is UnreachableReason.WRONG_PASSWORD and any(text in self.detail for text in _UNPROTECTED_REPLIES):
+            return _UNPROTECTED.format(pod=self.pod)
         return (_CHANGE | _INSPECT)[self.why].format(pod=self.pod)

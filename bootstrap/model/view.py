@@ -25,6 +25,8 @@ class ClusterView:
     """Ids of members that the Service does not list and that answered at the address that other members report."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where pods run, by pod; pods with an unknown place are missing."""
+    rollout: str = ""
+    """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
     demoted: frozenset[NodeId] = frozenset()
@@ -42,6 +44,12 @@ class ClusterView:
         """The pod with that node id, or the first eight digits of the id where no reachable pod has it."""
         node = self.by_id.get(node_id)
         return node.pod if node else f"{node_id[:8]}…"
+
+    @property
+    def statefulset(self) -> str:
+        """The name of the pods without their ordinals: that of their StatefulSet."""
+        pods = [*(node.pod for node in (*self.nodes, *self.spares)), *(peer.pod for peer in self.unreachable)]
+        return pods[0].rpartition("-")[0] if pods else "redis-app"
 
     def agreed_on(self, node_id: NodeId) -> bool:
         """True when every node that knows that node reports its slots, master and role as it does itself."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from redis.connection import Connection
@@ -22,12 +23,12 @@ from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
 from bootstrap.nodes.failures import Failure, error_text
 from bootstrap.nodes.look import count_keys, look_at, provisions_of, timeout_of
 from bootstrap.nodes.membership import leave, provision_node
-from bootstrap.nodes.migration.keys import MOMENT_S, move_keys
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, detect_mode
-from bootstrap.nodes.migration.route import MigrateRoute
-from bootstrap.nodes.migration.transfer import SlotTransfer
 from bootstrap.nodes.pipeline import Pipeline
-from bootstrap.nodes.pool import ANSWER_LIMIT_S, ConnectionPool
+from bootstrap.nodes.pool import ANSWER_LIMIT_S, MOMENT_S, ConnectionPool
+
+if TYPE_CHECKING:
+    from bootstrap.nodes.migration.transfer import SlotTransfer
 
 MOVE_MESSAGE_MAX = 400
 """Characters of a message about slots that could not be moved: it names keys and what to do."""
@@ -126,6 +127,9 @@ class Nodes:
                 with _disconnecting(self._pool.raw_connection(write.address)) as origin:
                     return provision_node(ask_node, partial(ask, origin), write)
             case MoveKeys():
+                from bootstrap.nodes.migration.keys import move_keys
+                from bootstrap.nodes.migration.route import MigrateRoute
+
                 # A new connection: names of keys are bytes, which a connection for texts would change.
                 here = Address(connection.host, connection.port)
                 with _disconnecting(self._pool.raw_connection(here)) as raw, closing(Pipeline(raw)) as source:
@@ -142,6 +146,8 @@ class Nodes:
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> SlotTransfer:
         """A transfer of slots, on connections of its own. Nothing is sent before it is advanced."""
+        from bootstrap.nodes.migration.transfer import SlotTransfer  # most runs move no slots
+
         return SlotTransfer(
             moves,
             view,

@@ -191,7 +191,9 @@ def _family_first(host: str) -> tuple[bool, str]:
 
 
 def _no_nameserver(why: str) -> Misconfigured:
-    reason = Reason(
-        code="nameserver", message=f"no name server to query: {why}", remedy="set BOOTSTRAP_NAMESERVER to ip[:port]"
+    remedy = (
+        "set BOOTSTRAP_NAMESERVER to ip[:port]: kubectl get service -n kube-system kube-dns shows the address of the "
+        "cluster's DNS, and cat /etc/resolv.conf that of this machine"
     )
+    reason = Reason(code="nameserver", message=f"no name server to query: {why}", remedy=remedy)
     return Misconfigured(reason.message, reasons=(reason,))

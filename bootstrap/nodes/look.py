@@ -13,7 +13,16 @@ from weakref import WeakKeyDictionary
 from redis.connection import Connection
 
 from bootstrap.errors import WireError
-from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Address, Member, Memory, Node, Replication, SlotMigration
+from bootstrap.model.node import (
+    DEFAULT_TIMEOUT_MS,
+    NO_FAILOVER_NAMES,
+    Address,
+    Member,
+    Memory,
+    Node,
+    Replication,
+    SlotMigration,
+)
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import commands
@@ -82,7 +91,7 @@ class Facts:
             keys=sum(self.keys.values()),
             timeout_ms=info.node_timeout_ms(self.config),
             version=self.version,
-            config={name: self.config[name] for name in _DECLARABLE if name in self.config},
+            config={name: self.config[name] for name in (*_DECLARABLE, *NO_FAILOVER_NAMES) if name in self.config},
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
             migrations=self.migrations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bootstrap.model.node import Address, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
@@ -13,7 +14,9 @@ from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.discover import Listing, Names, Resolver, discover
 from bootstrap.nodes.failures import Failure
-from bootstrap.nodes.migration.transfer import SlotTransfer
+
+if TYPE_CHECKING:
+    from bootstrap.nodes.migration.transfer import SlotTransfer
 
 _NETWORK = frozenset({UnreachableReason.CONNECTION_REFUSED, UnreachableReason.TIMEOUT, UnreachableReason.UNREACHABLE})
 """Reasons that come from the network: no server answered anything."""
@@ -87,15 +90,19 @@ class Observer:
 
     def _missing(self, listed: set[int]) -> Iterator[UnreachablePeer]:
         """Wanted pods that the DNS does not list, and why."""
-        why, detail = UnreachableReason.NO_RECORD, ""
+        why, detail, empty = UnreachableReason.NO_RECORD, "", None
         if self._listing.error:
             why, detail = UnreachableReason.DNS_SILENT, self._listing.error
         elif self._listing.unexpected_names:
             unexpected = ", ".join(self._listing.unexpected_names)
             detail = f"the Service {self._names.service} lists other names: {unexpected}"
+        elif not listed:
+            empty = (self._names.service, self._names.namespace)
+            detail = f"the Service {empty[0]} in the namespace {empty[1]} lists no pod"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
-                yield _unreachable(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))
+                peer = _unreachable(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))
+                yield replace(peer, empty_service=empty)
 
     def _with_keys(self, view: ClusterView, slots: SlotSet) -> ClusterView:
         """The view with the number of keys that each master holds of each slot. A master that does not answer is

@@ -21,6 +21,8 @@ from bootstrap.nodes import tls
 from bootstrap.nodes.connection import Credentials, connection_class, hang_up
 from bootstrap.nodes.failures import Failure, classify_error
 
+MOMENT_S = 1.0
+"""How long keys are moved without a pause. The next look finds the keys that are left."""
 ANSWER_LIMIT_S = 2.0
 """How long one look at one node may take, from connecting to the last byte. A node in the same cluster answers in
 milliseconds."""

@@ -13,9 +13,9 @@ from functools import cached_property
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Node, NodeId
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import MoveSlots
+from bootstrap.model.steps import ManualFailover, MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.plan import clusters, lost_members, open_slots, placement, rebalance, topology
+from bootstrap.plan import clusters, lost_members, open_slots, placement, quickening, rebalance, spread, topology
 from bootstrap.plan.lost_members import LostMember
 from bootstrap.plan.open_slots import OpenSlot
 from bootstrap.plan.placement import FailureDomains
@@ -49,6 +49,11 @@ class Assessment:
     def conflicting_clusters(self) -> tuple[tuple[Node, ...], ...]:
         """Groups of nodes that cannot be joined without losing data; empty where there is no conflict."""
         return clusters.in_conflict(self.view)
+
+    @cached_property
+    def quickening(self) -> bool:
+        """True where nodes that have moved are linked with temporary settings, which are set now or still in effect."""
+        return quickening.under_way(self.view, self.desired, self.unlinked)
 
     # Lost members
 
@@ -140,6 +145,21 @@ class Assessment:
         """The declared shards, without those whose master is on a missing pod and cannot be replaced from here."""
         missing = sum(1 for each in self.absent_members if each.no_copy_left) if self.view.unreachable else 0
         return max(0, self.desired.shards - missing)
+
+    @cached_property
+    def spreading(self) -> tuple[ManualFailover, ...]:
+        """Failovers after which fewer machines or zones can stop the cluster; empty while they have to wait."""
+        if spread.obstacle(self.view, self.desired.spread_masters):
+            return ()
+        late = frozenset(node.node_id for node, _ in spread.lagging(self.view))
+        return spread.failovers(self.view, self.failure_domains, late)
+
+    @cached_property
+    def not_spreading_because(self) -> str:
+        """Why such failovers are possible and not planned; "" where they are planned, or none would help."""
+        if self.spreading or not spread.failovers(self.view, self.failure_domains, ()):
+            return ""
+        return spread.obstacle(self.view, self.desired.spread_masters) or spread.lag_in_words(self.view)
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:

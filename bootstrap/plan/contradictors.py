@@ -50,8 +50,11 @@ def contradictors(step: Step, found: Assessment) -> Missing:
     if not missing or not _cluster_exists(found):
         return missing
     match step:
-        case AwaitMesh() | AwaitAgreement() | AwaitElection() | Reattach() | SetConfig() | Provision():
+        case AwaitMesh() | AwaitAgreement() | AwaitElection() | Reattach() | Provision():
             return ()
+        case SetConfig():  # without failover, nobody replaces a missing master
+            node = found.view.by_id[step.node]
+            return missing if (step.name, step.value) == (node.no_failover_name, "yes") else ()
         case SetTimeout():
             return () if step.timeout_ms == found.desired.timeout_ms else missing
         case Meet():

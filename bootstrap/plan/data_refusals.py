@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from bootstrap.errors import Reason
+from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import NodeId, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
+
+
+def _accept(found: Assessment) -> str:
+    """How a person accepts the loss, for the cluster exactly as it is."""
+    fingerprint = found.view.fingerprint()
+    data = f'{{"data":{{"BOOTSTRAP_ACCEPT_LOSS":"{fingerprint}"}}}}'
+    return (
+        f"in the cluster: kubectl patch configmap redis-bootstrap-settings --type merge -p '{data}', then {RUN_AGAIN}; "
+        f"elsewhere: python -m bootstrap apply --accept-loss {fingerprint}"
+    )
+
+
+def two_clusters(found: Assessment) -> Iterator[Reason]:
+    """Groups of nodes that do not know each other and would lose data if they were joined."""
+    for group in found.conflicting_clusters:
+        slots, pod = sum(len(node.slots) for node in group), group[0].pod
+        yield Reason(
+            code="two-clusters",
+            message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
+            f"{several(sum(node.keys for node in group), 'key')}",
+            remedy=f"decide which cluster to keep: kubectl exec {pod} -- redis-cli CLUSTER NODES shows its members, "
+            f"kubectl exec {pod} -- redis-cli --scan its keys, kubectl get pvc the volumes; only if nobody needs the "
+            f"keys of this cluster, for each of its pods: kubectl delete pvc data-{pod} --wait=false, kubectl delete "
+            f"pod {pod}; then {RUN_AGAIN}",
+            node=pod,
+        )
 
 
 def keys_on_several_nodes(found: Assessment) -> Iterator[Reason]:
@@ -21,8 +47,8 @@ def keys_on_several_nodes(found: Assessment) -> Iterator[Reason]:
         yield Reason(
             code="keys-on-several",
             message=f"slot {slot} has keys on several nodes: {where}",
-            remedy=f"list them on each node with CLUSTER GETKEYSINSLOT {slot} 10, delete the keys that are not needed, "
-            "then run again",
+            remedy=f"list them on each of these pods: kubectl exec {holders[0].pod} -- redis-cli CLUSTER GETKEYSINSLOT "
+            f"{slot} 10; delete the copies that are not needed, then {RUN_AGAIN}",
             node=holders[0].pod,
         )
 
@@ -46,8 +72,8 @@ def slots_lost(found: Assessment) -> Iterator[Reason]:
         yield Reason(
             code="slots-lost",
             message=f"no copy is left of the slots {lost | unowned}: the nodes that held them are gone",
-            remedy="bring back a pod that held them, with its disk; or accept that their keys are lost: "
-            f"python -m bootstrap apply --accept-loss {view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
+            remedy="bring back a pod that held them, with its disk: kubectl get pods,pvc; or accept that their keys "
+            f"are lost, {_accept(found)}",
         )
 
 
@@ -76,15 +102,16 @@ def _moved_to(lost: LostMember, found: Assessment) -> Iterator[Reason]:
     slots = SlotSet.of(*((slot, slot) for slot, _ in moving))
     holders = [candidate for candidate in lost.candidates if candidate.keys]
     message = f"the slots {slots} were being moved to a master that is lost"
-    remedy = "bring back its disk; or accept that the keys which had arrived there are lost: "
-    remedy += f"python -m bootstrap apply --accept-loss {found.view.fingerprint()}"
+    remedy = "bring back its disk: kubectl get pods,pvc; or accept that the keys which had arrived there are lost, "
+    remedy += _accept(found)
     if holders:
         message += (
             f", and {holders[0].pod} has the only copy of the keys that had arrived ({several(holders[0].keys, 'key')})"
         )
-        commands = "; ".join(f"CLUSTER SETSLOT {slot} IMPORTING {node.node_id}" for slot, node in moving[:3])
+        client = f"kubectl exec {holders[0].pod} -- redis-cli"
+        commands = "; ".join(f"{client} CLUSTER SETSLOT {slot} IMPORTING {node.node_id}" for slot, node in moving[:3])
         more = " and so on for each of them" if len(moving) > 3 else ""
-        remedy = f"on {holders[0].pod}: CLUSTER FAILOVER TAKEOVER, then {commands}{more}; then run again"
+        remedy = f"{client} CLUSTER FAILOVER TAKEOVER, then {commands}{more}; then {RUN_AGAIN}"
     yield Reason(code="moved-to-the-lost", message=message, remedy=remedy, node=holders[0].pod if holders else None)
 
 
@@ -102,10 +129,15 @@ def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> I
     for node in found.view.nodes:
         explained = sum(node.keys_in.get(slot, 0) for slot in about_to_own.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
-            remedy = "save the keys that are needed, empty that node, and run again"
+            client = f"kubectl exec {node.pod} -- redis-cli"
+            remedy = f"save the keys that are needed: {client} --scan lists them; only when nobody needs the others: "
+            remedy += f"{client} FLUSHALL; then {RUN_AGAIN}"
             if node.open_slots:
-                remedy = "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move"
-                remedy += " (redis-cli --cluster fix), or declare as many shards as there are masters with this one"
+                remedy = (
+                    "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move: "
+                    f"{client} --cluster fix {node.address}; or declare as many shards as there are masters with this "
+                    "one: kubectl edit configmap redis-bootstrap-settings"
+                )
             yield Reason(
                 code="keys-outside",
                 message=f"{node.pod} owns no slot and holds {several(node.keys, 'key')}: as a member it would hide or "
@@ -123,6 +155,6 @@ def no_copy_left(found: Assessment) -> Iterator[Reason]:
         yield Reason(
             code="no-copy-left",
             message=f"without replicas each key would be on one pod alone; {', '.join(copies)} hold copies now",
-            remedy="declare BOOTSTRAP_REPLICAS_PER_SHARD=1 or more; or accept it: python -m bootstrap apply "
-            f"--accept-loss {found.view.fingerprint()}, or BOOTSTRAP_ACCEPT_LOSS in the settings",
+            remedy="declare BOOTSTRAP_REPLICAS_PER_SHARD=1 or more: kubectl edit configmap redis-bootstrap-settings; "
+            f"or accept it, {_accept(found)}",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.model.node import Node
+from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import AwaitAgreement, AwaitEpochs
@@ -12,9 +12,10 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
-from bootstrap.plan.placement import judge
+from bootstrap.plan.quickening import left_quickened
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.settled import settled
+from bootstrap.plan.verdict import judge, without_repetition
 
 
 def findings(found: Assessment) -> Iterator[Finding]:
@@ -102,7 +103,16 @@ def _placement(found: Assessment) -> Iterator[Finding]:
     """Only for a formed cluster: while it forms, or has a lost member, roles are still to be assigned."""
     view, desired = found.view, found.desired
     verdict = judge(view)
-    if verdict.verdict != "improvable" or view.claimed() != ALL_SLOTS or view.unlisted():
+    if view.claimed() != ALL_SLOTS or view.unlisted():
+        return
+    points = without_repetition(view, verdict.single_points)
+    crowded = f"single points of failure: {'; '.join(str(point) for point in points if point.stops)}"
+    if found.spreading:
+        yield Finding(code="masters-crowded", message=crowded)
+    elif found.not_spreading_because:
+        message = f"{crowded}; no master fails over now: {found.not_spreading_because}"
+        yield Finding(code="masters-not-spread", message=message)
+    if verdict.verdict != "improvable":
         return
     yield Finding(code="placement", message="; ".join(verdict.why))
     if desired.replace_replicas == "on" and desired.replicas_per_shard == 1:
@@ -115,7 +125,11 @@ def _drift(found: Assessment) -> Iterator[Finding]:
     """Settings that differ from the declared ones or between nodes; addresses that differ from the announced ones."""
     nodes, desired = found.view.nodes, found.desired
     for node in nodes:
-        if desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
+        if left_quickened(node, desired):
+            message = f"{node.pod} has the temporary settings of a run that was killed: "
+            message += f"cluster-node-timeout {node.timeout_ms} and {node.no_failover_name} yes"
+            yield Finding(code="temporary-settings", message=message, node=node.pod)
+        elif desired.timeout_ms is not None and node.timeout_ms not in (None, desired.timeout_ms):
             drift = f"cluster-node-timeout of {node.pod} is {node.timeout_ms} ms, declared is {desired.timeout_ms} ms"
             yield Finding(code="timeout-drift", message=drift, node=node.pod)
         for name, value in desired.config.items():
@@ -125,7 +139,7 @@ def _drift(found: Assessment) -> Iterator[Finding]:
         if node.myself.address not in (None, node.address):
             drift = f"{node.pod} answers at {node.address} and announces {node.myself.address}"
             yield Finding(code="announces-another-address", message=drift, node=node.pod)
-    for name in sorted({name for node in nodes for name in node.config} - desired.config.keys()):
+    for name in sorted({n for node in nodes for n in node.config} - {*desired.config, *NO_FAILOVER_NAMES}):
         values = sorted({node.config[name] for node in nodes if name in node.config})
         if len(values) > 1:
             yield Finding(code="config-differs", message=f"{name} is not the same on all nodes: {', '.join(values)}")

@@ -1,4 +1,6 @@
-"""Phases that make the listed pods members of one cluster: config epochs, functions and users, and CLUSTER MEET."""
+"""Phases that make the listed pods members of one cluster: config epochs, functions and users, temporary settings, and
+CLUSTER MEET.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,15 @@ from bootstrap.model.steps import (
     AwaitMesh,
     Meet,
     Provision,
+    SetConfig,
     SetEpoch,
     SetTimeout,
     Step,
     Write,
     recipient,
 )
-from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.quickening import masters_apart, short_timeout_ms
 
 QUICK_TIMEOUT_MS = 1000
 """cluster-node-timeout while forming, milliseconds. A handshake lives at least 1 s, so a lower value gains nothing."""
@@ -33,11 +36,6 @@ MEETS_MAX = 2000
 """Introductions in one phase where gossip has not linked the nodes that the introducers know."""
 
 
-def forming(view: ClusterView) -> bool:
-    """True where no step can lose data: no key anywhere, no member lost, and not every node serves."""
-    return view.forming
-
-
 def prepare(found: Assessment) -> Iterator[Step]:
     """Short timeouts and distinct config epochs; only while forming. A blank node that joins a cluster of owners takes
     its epochs from it.
@@ -45,7 +43,7 @@ def prepare(found: Assessment) -> Iterator[Step]:
     nodes, timeout_ms = found.view.nodes, found.desired.timeout_ms
     if not found.view.forming:
         return
-    if timeout_ms and not any(node.serving for node in nodes):
+    if timeout_ms and not found.quickening and not any(node.serving for node in nodes):
         for node in nodes:
             if node.timeout_ms and node.timeout_ms > QUICK_TIMEOUT_MS:
                 yield SetTimeout(node=node.node_id, timeout_ms=min(timeout_ms, QUICK_TIMEOUT_MS))
@@ -72,6 +70,18 @@ def provision(found: Assessment) -> Iterator[Step]:
                 libraries=tuple(sorted(libraries - node.libraries)),
                 users=tuple(sorted(users - node.users)),
             )
+
+
+def quicken(found: Assessment) -> Iterator[Step]:
+    """The temporary settings, on every node that lacks one: the timeout first, and never in a cluster in service."""
+    if not (found.quickening and masters_apart(found.unlinked)):
+        return
+    timeout_ms = short_timeout_ms(found.view)
+    for node in found.view.nodes:
+        if node.timeout_ms != timeout_ms:
+            yield SetTimeout(node=node.node_id, timeout_ms=timeout_ms)
+        if not node.quickened:
+            yield SetConfig(node=node.node_id, name=node.no_failover_name, value="yes")
 
 
 def meet(found: Assessment) -> Iterator[Step]:

@@ -20,10 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, nlargest
-from operator import attrgetter
 
 from bootstrap.model.node import Node, NodeId
-from bootstrap.model.outcome import Verdict
 from bootstrap.model.view import ClusterView
 
 
@@ -36,10 +34,8 @@ class FailureDomain:
 
 
 FailureDomains = Mapping[NodeId, FailureDomain]
-_KEYS: tuple[tuple[str, Callable[[FailureDomain], str]], ...] = (
-    ("on", attrgetter("node")),
-    ("in zone", attrgetter("zone")),
-)
+UNKNOWN = "?"
+"""The first character of the name of an unknown node or zone."""
 
 
 def failure_domains(view: ClusterView) -> FailureDomains:
@@ -167,6 +163,17 @@ def _best_for(
     return min(seen.values(), key=lambda each: each[:2])[2]
 
 
+def fewest_pairs(masters: Sequence[Node], nodes: Sequence[Node], where: FailureDomains) -> tuple[int, int]:
+    """The fewest pairs that can share a node, and a zone, with these masters."""
+    count = len(nodes) - len(masters)
+    per_shard = count // len(masters) if masters else 0
+    wants = {node.node_id: per_shard + (index < count % len(masters)) for index, node in enumerate(masters)}
+    spare = [node.node_id for node in nodes if node.node_id not in wants]
+    by_node = _DomainLoad(wants, spare, lambda node_id: where[node_id].node)
+    by_zone = _DomainLoad(wants, spare, lambda node_id: where[node_id].zone)
+    return (by_node.forced(), by_zone.forced())
+
+
 class _DomainLoad:
     """The wanted and the spare replicas by node, or by zone, while masters and replicas are paired."""
 
@@ -212,80 +219,5 @@ def _rounds(wants: Mapping[NodeId, int]) -> Iterable[NodeId]:
 def _domain(node: Node, view: ClusterView) -> FailureDomain:
     place = view.places.get(node.pod)
     if place is None or not place.node:
-        return FailureDomain(zone=f"?{node.pod}", node=f"?{node.pod}")
-    return FailureDomain(zone=place.zone or f"?{place.node}", node=place.node)
-
-
-def judge(view: ClusterView) -> Verdict:
-    """Compares the present roles with the best ones that the same pods in the same places could have."""
-    if not any(place.node for place in view.places.values()):
-        return Verdict(verdict="unknown", why=("it is not known where the pods run",))
-    where = failure_domains(view)
-    masters = [node for node in view.nodes if node.slots]
-    replicas = [node for node in view.nodes if node.myself.master_id in {master.node_id for master in masters}]
-    pairs = [(view.by_id[replica.myself.master_id or ""], replica) for replica in replicas]
-    close = tuple(_colocation(pairs, where))
-    actual = (*_forced(pairs, where), *_unevenness(masters, where))
-    per_shard = round(len(replicas) / len(masters)) if masters else 0
-    ideal = choose_masters([*masters, *replicas], (), len(masters), per_shard, where)
-    best = (*_least(ideal, [*masters, *replicas], where), *_unevenness(ideal, where))
-    zones = () if all(place.zone for place in view.places.values()) else ("the zones of the pods are not known",)
-    if actual > best:
-        return Verdict(verdict="improvable", why=(*close, *_crowded_domains(masters, ideal, where), *zones))
-    if close:
-        return Verdict(verdict="best possible here", why=(*_obstacles(where), *zones))
-    return Verdict(verdict="optimal", why=zones)
-
-
-def _colocation(pairs: Iterable[tuple[Node, Node]], where: FailureDomains) -> Iterable[str]:
-    for master, replica in pairs:
-        domain, masters = where[replica.node_id], where[master.node_id]
-        if domain.node == masters.node:
-            yield f"{replica.pod} runs on {domain.node}, like its master {master.pod}"
-        elif domain.zone == masters.zone:
-            yield f"{replica.pod} runs in zone {domain.zone}, like its master {master.pod}"
-
-
-def _forced(pairs: Sequence[tuple[Node, Node]], where: FailureDomains) -> tuple[int, int]:
-    """How many pairs share a node, and how many a zone."""
-    domains = [(where[master.node_id], where[replica.node_id]) for master, replica in pairs]
-    return (sum(one.node == other.node for one, other in domains), sum(a.zone == b.zone for a, b in domains))
-
-
-def _least(masters: Sequence[Node], nodes: Sequence[Node], where: FailureDomains) -> tuple[int, int]:
-    """The fewest pairs that can share a node, and a zone, with these masters."""
-    count = len(nodes) - len(masters)
-    per_shard = count // len(masters) if masters else 0
-    wants = {node.node_id: per_shard + (index < count % len(masters)) for index, node in enumerate(masters)}
-    spare = [node.node_id for node in nodes if node.node_id not in wants]
-    by_node = _DomainLoad(wants, spare, lambda node_id: where[node_id].node)
-    by_zone = _DomainLoad(wants, spare, lambda node_id: where[node_id].zone)
-    return (by_node.forced(), by_zone.forced())
-
-
-def _unevenness(masters: Iterable[Node], where: FailureDomains) -> tuple[int, int]:
-    """Sums of squares of the masters in each zone, and on each node: lowest where they are spread evenly."""
-    domains = [where[master.node_id] for master in masters]
-    zones, nodes = Counter(domain.zone for domain in domains), Counter(domain.node for domain in domains)
-    return (sum(count**2 for count in zones.values()), sum(count**2 for count in nodes.values()))
-
-
-def _crowded_domains(masters: Sequence[Node], ideal: Sequence[Node], where: FailureDomains) -> Iterable[str]:
-    """Nodes and zones in which more masters run than the ideal choice needs."""
-    for words, key in _KEYS:
-        now = Counter(key(where[master.node_id]) for master in masters)
-        most = max(Counter(key(where[master.node_id]) for master in ideal).values(), default=0)
-        for name, count in sorted(now.items()):
-            if count > most:
-                yield f"{count} of {len(masters)} masters run {words} {name}"
-
-
-def _obstacles(where: FailureDomains) -> Iterable[str]:
-    """Nodes, or else zones, in which more than half of all pods run, so that some pairs have to share them."""
-    for words, key in _KEYS:
-        found = Counter(key(domain) for domain in where.values())
-        crowded = [(name, count) for name, count in found.most_common(1) if 2 * count > len(where)]
-        for name, count in crowded:
-            yield f"{'all' if count == len(where) else f'{count} of'} {len(where)} pods run {words} {name}"
-        if crowded:
-            return
+        return FailureDomain(zone=f"{UNKNOWN}{node.pod}", node=f"{UNKNOWN}{node.pod}")
+    return FailureDomain(zone=place.zone or f"{UNKNOWN}{place.node}", node=place.node)

@@ -3,7 +3,8 @@
 The order of the phases, with its reasons:
 
 1. *prepare* sets config epochs, which a server accepts only while it knows no other node. *provision* copies functions
-   and ACL users to a node that joins a cluster, before any client is sent to it.
+   and ACL users to a node that joins a cluster, before any client is sent to it. *quicken* sets a short timeout and
+   no failover on nodes that have moved, so that they link without waiting and without a failover (`quickening`).
 2. *meet* makes the full mesh before any node owns a slot. A run that is killed here has assigned nothing, and in the
    full mesh every later change reaches all nodes in one hop. *set owners* corrects the owner of slots on nodes that
    import them, because these nodes ignore gossip about it.
@@ -19,12 +20,13 @@ The order of the phases, with its reasons:
    interrupted moves. A node that does not serve accepts no keys, so they come after *serve*.
 10. *cancel migrations*, *await migrations*, *move slots*, *manual failover*, *free replicas*, *leave* resize the
     cluster. Slots move only in a cluster that serves, and a pod leaves only a cluster that is whole without it.
-11. *replace replicas* swaps replicas that run too close to their masters, when nothing else is to be done.
+11. *spread masters* fails over masters of which too many run on one machine, or in one zone, and *replace replicas*
+    swaps replicas that run too close to their masters, when nothing else is to be done.
 12. *settings* restores what differs from the declared configuration. It comes first in a cluster that is not forming,
-    because data needs the failure detection that was declared.
+    because data needs the failure detection that was declared. After *quicken* it comes as soon as all nodes serve.
 
 While no node holds a key and none serves, *prepare* also lowers cluster-node-timeout, because the rejoin delay depends
-on it; *settings* then comes last and restores the declared value (docs/architecture.md: 1.2 s instead of 5.1 s). A run
+on it; *settings* then comes last and restores the declared value (docs/architecture.md, the rejoin delay). A run
 that is killed between the two leaves a wrong timeout, which the next run finds and corrects.
 
 While pods do not answer, the steps that one of them could contradict are held back (`contradictors`), and the others
@@ -58,11 +60,15 @@ from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
 from bootstrap.plan.finish_moves import finish_moves, set_owners
-from bootstrap.plan.membership import announce, meet, prepare, provision
+from bootstrap.plan.membership import announce, meet, prepare, provision, quicken
 from bootstrap.plan.placement import swap
+from bootstrap.plan.quickening import left_quickened
 from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.plan.resize import foreseen, resize
 from bootstrap.plan.settled import settled
+
+_SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejoin delay", steps=(AwaitServing(),))
+"""Comes before the settings are restored, where `quicken` has changed them."""
 
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
@@ -74,25 +80,32 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
         return _plan_without_missing(found)
     if reasons := tuple(reasons_to_refuse(found)):
         return Refusal(reasons=reasons)
-    preparing = tuple(prepare(found))
-    phases = _not_empty(_repair(found, preparing))
-    if phases and not found.view.forming:
+    preparing, quickening = tuple(prepare(found)), tuple(quicken(found))
+    linking = _not_empty(_link(found, preparing, quickening))
+    phases = _not_empty(_repair(found))
+    if (linking or phases) and not found.view.forming:
         phases += _not_empty(foreseen(found))
-    elif not phases:
+    elif not (linking or phases):
         if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
-        phases = _not_empty(resize(found)) or _not_empty([_replace_replicas(found)])
-    settings = _not_empty([_settings(found, preparing)])
-    return Plan(
-        findings=tuple(findings(found)),
-        phases=tuple([*phases, *settings] if found.view.forming else [*settings, *phases]),
-    )
+        phases = (
+            _not_empty(resize(found)) or _not_empty(_spread_masters(found)) or _not_empty([_replace_replicas(found)])
+        )
+    settings = _not_empty([_settings(found, (*preparing, *quickening))])
+    if found.quickening:
+        ordered = [*linking, _SERVE, *settings, *phases]
+    elif found.view.forming:
+        ordered = [*linking, *phases, *settings]
+    else:
+        ordered = [*settings, *linking, *phases]
+    return Plan(findings=tuple(findings(found)), phases=tuple(ordered))
 
 
 def _plan_without_missing(found: Assessment) -> Plan:
     """Repairs alone: a resize waits for every pod."""
     preparing = tuple(prepare(found))
-    phases, held_back = without_missing([_settings(found, preparing), *_repair(found, preparing)], found)
+    wanted = [_settings(found, preparing), *_link(found, preparing, ()), *_repair(found)]
+    phases, held_back = without_missing(wanted, found)
     return Plan(findings=tuple(findings(found)), phases=phases, held_back=held_back)
 
 
@@ -100,11 +113,8 @@ def _not_empty(phases: Iterable[Phase]) -> list[Phase]:
     return [phase for phase in phases if phase.steps]
 
 
-def _repair(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Phase]:
-    """The phases that lead to a cluster in order, in their order; those without steps included."""
-    assigning = tuple(assign(found))
-    if found.view.forming and found.desired.timeout_ms is None:
-        assigning = (*assigning, *announce(found, assigning))
+def _link(found: Assessment, preparing: tuple[Step, ...], quickening: tuple[Step, ...]) -> Iterator[Phase]:
+    """The phases that link all nodes, in their order; those without steps included."""
     yield Phase(
         name="prepare", why="a server accepts a config epoch only while it knows no other node", steps=preparing
     )
@@ -113,7 +123,19 @@ def _repair(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Phase]:
         why="a new node needs the functions and users that the others have",
         steps=tuple(provision(found)),
     )
+    yield Phase(
+        name="quicken",
+        why="nodes that suspect each other wait out their timeouts, and replace masters that are not lost",
+        steps=quickening,
+    )
     yield Phase(name="meet", why="the full mesh comes before any node owns a slot", steps=tuple(meet(found)))
+
+
+def _repair(found: Assessment) -> Iterator[Phase]:
+    """The phases that lead from linked nodes to a cluster in order, in their order; those without steps included."""
+    assigning = tuple(assign(found))
+    if found.view.forming and found.desired.timeout_ms is None:
+        assigning = (*assigning, *announce(found, assigning))
     yield Phase(
         name="set owners",
         why="a node that imports a slot ignores gossip about its owner",
@@ -154,6 +176,13 @@ def _serve(found: Assessment, *, after_a_change: bool) -> Iterator[Step]:
     return (wait for wait in waits if after_a_change or not settled(wait, found.view))
 
 
+def _spread_masters(found: Assessment) -> Iterator[Phase]:
+    """One phase for each failover: the first one is done, then the rest is planned again from what it has led to."""
+    why = "no single machine or zone may be able to stop the cluster, and a failover moves no key"
+    for failover in found.spreading:
+        yield Phase(name="spread masters", why=why, steps=(failover, AwaitAgreement(), AwaitReplication()))
+
+
 def _replace_replicas(found: Assessment) -> Phase:
     wanted = found.desired.replace_replicas
     pair = swap(found.view, with_a_gap=wanted == "with-a-gap") if wanted != "off" else None
@@ -161,21 +190,24 @@ def _replace_replicas(found: Assessment) -> Phase:
     return Phase(name="replace replicas", why="one shard at a time; the second half of the swap follows", steps=steps)
 
 
-def _settings(found: Assessment, preparing: tuple[Step, ...]) -> Phase:
-    """Settings that differ from the declared ones, and the timeouts that `preparing` is about to lower."""
+def _settings(found: Assessment, changing: tuple[Step, ...]) -> Phase:
+    """Settings that differ from the declared ones, and those that the steps `changing` are about to change."""
     why = "settings that differ from the declared ones are restored"
-    return Phase(name="settings", why=why, steps=tuple(_differing_settings(found, preparing)))
+    return Phase(name="settings", why=why, steps=tuple(_differing_settings(found, changing)))
 
 
-def _differing_settings(found: Assessment, preparing: tuple[Step, ...]) -> Iterator[Step]:
+def _differing_settings(found: Assessment, changing: tuple[Step, ...]) -> Iterator[Step]:
     desired = found.desired
+    no_failover = {step.node for step in changing if isinstance(step, SetConfig)}
     for node in found.view.nodes:
+        if node.node_id in no_failover or left_quickened(node, desired):
+            yield SetConfig(node=node.node_id, name=node.no_failover_name, value="no")
         for name, value in desired.config.items():
             if node.config.get(name, value) != value:
                 yield SetConfig(node=node.node_id, name=name, value=value)
     if desired.timeout_ms is None:
         return
-    lowered = {step.node for step in preparing if isinstance(step, SetTimeout)}
+    lowered = {step.node for step in changing if isinstance(step, SetTimeout)}
     for node in found.view.nodes:
         if node.timeout_ms is not None and (node.timeout_ms != desired.timeout_ms or node.node_id in lowered):
             yield SetTimeout(node=node.node_id, timeout_ms=desired.timeout_ms)

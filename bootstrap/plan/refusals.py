@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 
-from bootstrap.errors import Reason
-from bootstrap.model.desired import Desired
+from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import NodeId, mebibytes
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.data_refusals import (
@@ -21,15 +20,15 @@ from bootstrap.plan.data_refusals import (
     moved_to_lost_master,
     no_copy_left,
     slots_lost,
+    two_clusters,
 )
-from bootstrap.plan.describe import several
 
 
 def reasons_to_refuse(found: Assessment) -> Iterator[Reason]:
     """Every reason why no step may be taken; none means that the planner may continue."""
     return chain(
         _wrong_number_of_pods(found),
-        _two_clusters(found),
+        two_clusters(found),
         _members_elsewhere(found),
         keys_on_several_nodes(found),
         slots_lost(found),
@@ -63,8 +62,10 @@ def reasons_not_to_move(found: Assessment) -> Iterator[Reason]:
                 code="no-room",
                 message=f"{node.pod} would get about {mebibytes(size)} of data and has {mebibytes(max(0, free))} left "
                 f"of its maxmemory",
-                remedy="raise maxmemory (and the memory limit of the pods), or declare more shards; where only shares "
-                "are uneven, BOOTSTRAP_REBALANCE=off leaves them",
+                remedy=f"raise maxmemory: kubectl exec {node.pod} -- redis-cli CONFIG SET maxmemory BYTES, and the "
+                "same in redis.conf, with the memory limit of the pods; or declare more shards, or "
+                "BOOTSTRAP_REBALANCE=off where only shares are uneven: kubectl edit configmap "
+                f"redis-bootstrap-settings; then {RUN_AGAIN}",
                 node=node.pod,
             )
 
@@ -76,37 +77,27 @@ def _wrong_number_of_pods(found: Assessment) -> Iterator[Reason]:
     view, wanted = found.view, found.desired.nodes
     listed = len(view.nodes) + len(view.unreachable) + (0 if view.claimed() else len(view.spares))
     if listed < wanted or (listed > wanted and not view.claimed()):
-        yield _number_of_pods(listed, found.desired)
+        yield _number_of_pods(listed, found)
 
 
 def _pods_beyond(found: Assessment) -> Iterator[Reason]:
     """A cluster is formed anew on exactly the pods of the shape."""
     listed = len(found.view.nodes) + len(found.view.unreachable) + len(found.view.spares)
     if listed != found.desired.nodes:
-        yield _number_of_pods(listed, found.desired)
+        yield _number_of_pods(listed, found)
 
 
-def _number_of_pods(listed: int, desired: Desired) -> Reason:
+def _number_of_pods(listed: int, found: Assessment) -> Reason:
+    desired, name = found.desired, found.view.statefulset
+    check = f"; the pods beyond it must hold no data: kubectl exec {name}-{desired.nodes} -- redis-cli DBSIZE"
     return Reason(
         code="number-of-pods",
         message=f"{listed} pods are listed, but {desired.shards} shards with {desired.replicas_per_shard} replicas "
         f"each take {desired.nodes}",
-        remedy="make BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) equal to the StatefulSet's replicas; "
-        "kubectl get statefulset shows them",
+        remedy="make BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD) equal to the StatefulSet's replicas: "
+        "kubectl edit configmap redis-bootstrap-settings, or kubectl scale statefulset "
+        f"{name} --replicas={desired.nodes}{check if listed > desired.nodes else ''}; then {RUN_AGAIN}",
     )
-
-
-def _two_clusters(found: Assessment) -> Iterator[Reason]:
-    """Groups of nodes that do not know each other and would lose data if they were joined."""
-    for group in found.conflicting_clusters:
-        slots = sum(len(node.slots) for node in group)
-        yield Reason(
-            code="two-clusters",
-            message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
-            f"{several(sum(node.keys for node in group), 'key')}",
-            remedy="decide which cluster to keep; empty the pods of the other one and delete their volumes",
-            node=group[0].pod,
-        )
 
 
 def _members_elsewhere(found: Assessment) -> Iterator[Reason]:
@@ -114,11 +105,15 @@ def _members_elsewhere(found: Assessment) -> Iterator[Reason]:
     for node_id, known_by in found.view.unlisted().items():
         if node_id in found.view.alive_elsewhere:
             line = known_by[0].others[node_id]
+            host = line.address.host if line.address else node_id
             yield Reason(
                 code="member-elsewhere",
                 message=f"{node_id} answers at {line.address}, and {', '.join(node.pod for node in known_by)} list it "
                 f"as a member, but BOOTSTRAP_SERVICE does not list it (slots: {line.slots or 'none'})",
-                remedy="add that node to the headless Service, or remove it from the cluster; then run again",
+                remedy=f"kubectl get pods -A -o wide | grep {host} shows what runs there; if it belongs to this "
+                "cluster, let the headless Service select it: kubectl get service -o wide shows the selector; if not, "
+                "on each pod that lists it, within a minute: kubectl exec "
+                f"{known_by[0].pod} -- redis-cli CLUSTER FORGET {node_id}; then {RUN_AGAIN}",
                 node=known_by[0].pod,
             )
 
@@ -131,8 +126,10 @@ def _too_few_masters(found: Assessment) -> Iterator[Reason]:
             code="too-few-masters",
             message=f"{found.desired.shards} shards are declared and {masters} nodes are masters; the others are "
             "replicas, and too few of them are surplus",
-            remedy=f"declare BOOTSTRAP_SHARDS={masters} and the replicas for each that fit; "
-            "new shards need new pods: raise the StatefulSet's replicas with the shape",
+            remedy=f"declare BOOTSTRAP_SHARDS={masters} and the replicas for each that fit: kubectl edit configmap "
+            "redis-bootstrap-settings; or add pods for the new shards: kubectl scale statefulset "
+            f"{found.view.statefulset} --replicas=N, with N = BOOTSTRAP_SHARDS x (1 + BOOTSTRAP_REPLICAS_PER_SHARD); "
+            f"then {RUN_AGAIN}",
         )
 
 
@@ -153,6 +150,6 @@ def _shrunk_too_early(found: Assessment) -> Iterator[Reason]:
             code="shrunk-too-early",
             message=f"the cluster has {members} members in {shards} shards, {declared} shards are declared, and only "
             f"{pods} pods are left: some pods were removed before their slots had been moved",
-            remedy=f"set the StatefulSet's replicas to {members} again, so that the pods come back with their disks, "
-            "then run again: the outcome names the number of replicas once fewer are safe",
+            remedy=f"bring the pods back with their disks: kubectl scale statefulset {view.statefulset} "
+            f"--replicas={members}; then {RUN_AGAIN}; the outcome names the number of replicas once fewer are safe",
         )

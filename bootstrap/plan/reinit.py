@@ -71,11 +71,19 @@ def _would_destroy(view: ClusterView, confirm: str) -> Iterator[Reason]:
     if confirm:
         message = f"the fingerprint of the cluster is {present or 'empty (no node owns slots)'}, not {confirm}; "
         message += "nothing has been wiped"
-        remedy = "run plan and check that this is the cluster to wipe"
+        pod = view.nodes[0].pod
+        remedy = f"check that this is the cluster to wipe: kubectl exec {pod} -- redis-cli CLUSTER NODES shows its "
+        remedy += f"masters and slots, kubectl exec {pod} -- redis-cli --scan keys of one node"
         yield Reason(code="not-that-cluster", message=message, remedy=remedy)
-    remedy = f"if all of that may be lost: python -m bootstrap reinit --confirm {present}"
+    remedy = (
+        f"if all of that may be lost, in the cluster: put fingerprint={present} into k8s/reinit/kustomization.yaml, "
+        f"then kubectl apply -k k8s/reinit; elsewhere: python -m bootstrap reinit --confirm {present}"
+    )
     if not present:
-        remedy = "empty the pods by hand"
+        remedy = (
+            "empty each pod by hand, once nobody needs its keys (kubectl exec POD -- redis-cli --scan lists them): "
+            "kubectl exec POD -- redis-cli FLUSHALL (masters only), kubectl exec POD -- redis-cli CLUSTER RESET HARD"
+        )
     for node in view.nodes:
         if node.slots or (node.keys and node.role is Role.MASTER):
             message = f"reinit would destroy the master {node.pod}: {several(len(node.slots), 'slot')} ({node.slots})"

@@ -13,15 +13,15 @@ from functools import partial
 
 from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import NotYet, Reason
+from bootstrap.errors import AGAIN, NotYet, Reason
 from bootstrap.log import Log
 from bootstrap.model.node import Address
+from bootstrap.model.unreachable import DNS_REMEDY
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.discover import NoAnswer, Resolver
 from bootstrap.nodes.probe import ProbeFailed, probe
 from bootstrap.run.ports import World
-from bootstrap.run.reasons import AGAIN
 
 PEERS = "the peers"
 """What the log names where clients do not enter through a Service."""
@@ -79,7 +79,7 @@ class Access:
                 if hosts := self.resolver.hosts(name):
                     return [Address(host, settings.port) for host in hosts], settings.access_service
             except NoAnswer as error:
-                self.log.warning("access_service_not_asked", why=str(error))
+                self.log.warning("access_service_not_asked", why=str(error), remedy=DNS_REMEDY)
         return [node.address for node in view.nodes], PEERS
 
     def _remedy(self, through: str) -> str:

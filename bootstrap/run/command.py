@@ -1,4 +1,4 @@
-"""One command, from flags and environment to the outcome. Only here an error becomes an outcome."""
+"""One command, from flags and environment to the outcome. Only here an exception becomes an outcome."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TextIO
 
 from bootstrap.clock import Clock
 from bootstrap.config import Settings, declared, unknown_variables, variable_of
-from bootstrap.errors import BootstrapError, Reason
+from bootstrap.errors import AGAIN, RUN_AGAIN, BootstrapError, Reason
 from bootstrap.log import Log, is_console, logger
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.view import ClusterView
-from bootstrap.run.reasons import AGAIN
-from bootstrap.run.report import outcome_of, print_outcome, write_termination_message
+from bootstrap.run.report import outcome_of, print_outcome
 from bootstrap.run.session import session
+from bootstrap.run.termination_message import write_termination_message
 from bootstrap.run.verbs import Verbs
 
 
@@ -55,11 +55,12 @@ class Command:
         return outcome
 
     def _do(self, connections: ExitStack) -> Outcome:
-        settings = Settings.from_env(self.environ, self.flags)
+        # Before the settings are read: a misspelt name may be why another one is wrong.
         for name in unknown_variables(self.environ):
             self.log.warning(
                 "unknown_setting", name=name, remedy="python -m bootstrap apply --help lists every setting"
             )
+        settings = Settings.from_env(self.environ, self.flags)
         self._verbs = connections.enter_context(
             session(settings, clock=self.clock, log=self.log, out=self.out, console=self.console)
         )
@@ -79,7 +80,8 @@ class Command:
             raise
         except BootstrapError as error:
             exit_code = error.exit_code
-            reasons = error.reasons or (Reason(code="failed", message=str(error), remedy=AGAIN),)
+            remedy = AGAIN if exit_code == 1 else RUN_AGAIN  # the Job retries only after exit code 1
+            reasons = error.reasons or (Reason(code="failed", message=str(error), remedy=remedy),)
         except Exception as error:  # noqa: BLE001 - a fault of this program still has an outcome
             exit_code, reasons = 1, (_internal_error(error),)
         word = "refused" if exit_code == 3 else "failed"

@@ -17,7 +17,7 @@ to 9 s by themselves (docs/architecture.md)."""
 
 @dataclass(slots=True)
 class LinkWatch:
-    """Compares the views of one run. A replica that is told to connect again gets the whole time again."""
+    """Compares the views of one run. The time of a replica starts again when it is sent a command to connect."""
 
     clock: Clock
     _down_since: dict[NodeId, float] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.failover import confirmed_takeovers
 from bootstrap.plan.planner import plan
-from bootstrap.run.reasons import REASONS_SHOWN, held_takeovers, of_machines, of_takeovers, of_unreachable
+from bootstrap.run.reasons import held_takeovers, of_machines, of_takeovers, of_unreachable, plan_summary
 
 MISSING_S = 10.0
 """Seconds without an answer after which a pod counts as overdue. A server that is started again answers within a second
@@ -55,15 +55,15 @@ class MissingPods:
             self.log.info(
                 "repairing_without",
                 pods=[peer.pod for peer in view.unreachable],
-                found=[finding.message for finding in decision.findings][:REASONS_SHOWN],
-                phases=[phase.name for phase in decision.phases],
+                **plan_summary(decision),
                 held_back=[held.phase for held in decision.held_back],
             )
         return view, found
 
     def as_error(self, view: ClusterView, desired: Desired) -> BootstrapError:
-        """Why a run ends without these pods: Misconfigured where a setting has to change before one can answer."""
-        view = self.explain(view)
+        """Why a run ends without these pods, once the view is explained: Misconfigured where a setting has to change
+        before one can answer.
+        """
         permanent = any(peer.why.permanent for peer in view.unreachable)
         reasons = [*of_unreachable(view.unreachable), *of_machines(view), *of_takeovers(plan(view, desired), view)]
         return (Misconfigured if permanent else NotYet).because(reasons)

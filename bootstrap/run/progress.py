@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from bootstrap.clock import Clock, Ticker
-from bootstrap.errors import Reason
+from bootstrap.errors import AGAIN, Reason
 from bootstrap.model.node import mebibytes
 from bootstrap.model.steps import MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.run.reasons import AGAIN
 
 BAR_WIDTH = 24
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 
-from bootstrap.errors import Reason
+from bootstrap.errors import AGAIN, Reason
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import AwaitMesh, AwaitReplication, Failover, Meet, Reattach, Replicate, Step
+from bootstrap.model.steps import (
+    AwaitMesh,
+    AwaitReplication,
+    Failover,
+    Meet,
+    Reattach,
+    Rejected,
+    Replicate,
+    Step,
+    recipient,
+)
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
@@ -17,12 +29,17 @@ REASONS_SHOWN = 8
 """Reasons in one log line."""
 LISTED_MAX = 3
 """Steps, pairs of nodes, or ports in one reason."""
-AGAIN = "run again, it continues from here: kubectl create job --from=cronjob/redis-bootstrap again-1"
 
 
 def in_words(reasons: Sequence[Reason]) -> str:
     """The messages of the reasons on one line, cut to the first eight."""
     return "; ".join(_first([reason.message for reason in reasons], REASONS_SHOWN))
+
+
+def plan_summary(plan: Plan) -> Mapping[str, list[str]]:
+    """The fields of a log line: what was found, cut to the first eight, and the phases."""
+    found = _first([finding.message for finding in plan.findings], REASONS_SHOWN)
+    return {"found": found, "phases": [phase.name for phase in plan.phases]}
 
 
 def of_unreachable(peers: Iterable[UnreachablePeer]) -> list[Reason]:
@@ -89,17 +106,34 @@ def of_takeovers(decision: Plan | Refusal, view: ClusterView) -> list[Reason]:
     return [Reason(code="takeover-unproven", message=message, remedy=remedy)]
 
 
+def of_rejected(rejected: Iterable[Rejected], view: ClusterView) -> tuple[Reason, ...]:
+    """One reason for each write that a server did not accept."""
+    return tuple(of_rejection(describe(no.write, view), view.name(recipient(no.write)), no.why) for no in rejected)
+
+
 def of_rejection(step: str, pod: str, why: str) -> Reason:
     """The reason for a write that a server did not accept: `step` in words, sent to `pod`, and the server's answer."""
     message = f"not accepted: {step}: {why}"
     if "OOM command not allowed" in why:
-        remedy = "raise maxmemory in the redis.conf of the server that receives the keys, then run again"
+        remedy = (
+            "raise maxmemory of the server that receives the keys: kubectl exec RECEIVING_POD -- redis-cli CONFIG SET "
+            f"maxmemory BYTES, and the same in its redis.conf; then {AGAIN}"
+        )
         return Reason(code="no-room", message=message, remedy=remedy)
-    if why.startswith("NOPERM"):
-        remedy = f"grant the command to the Redis user: kubectl exec {pod} -- redis-cli ACL SETUSER USER +COMMAND"
-    else:
-        remedy = f"kubectl logs {pod}; then {AGAIN}"
+    remedy = _grant(pod, why) if why.startswith("NOPERM") else f"kubectl logs {pod}; then {AGAIN}"
     return Reason(code="step-rejected", message=message, remedy=remedy)
+
+
+def _grant(pod: str, why: str) -> str:
+    """The remedy for a NOPERM reply. Redis 7 and newer name the user, Redis 6 does not."""
+    user = re.search(r"\bUser (\S+) has no permissions", why)
+    command = re.search(r"run the '([^']+)' command", why)
+    right = f"+{command[1]}" if command else "~*" if "key" in why else "+COMMAND"
+    rule = shlex.join([user[1] if user else "USER", right])
+    return (
+        f"grant the right to the Redis user: kubectl exec {pod} -- redis-cli ACL SETUSER {rule}; with the "
+        "component auth the rights are in k8s/components/auth/auth.sh and the key users.acl of the Secret redis-auth"
+    )
 
 
 def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:

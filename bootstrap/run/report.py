@@ -1,9 +1,8 @@
-"""What a run reports: the outcome as the last line and as the termination message, the table of nodes, the plan."""
+"""What a run reports: the outcome as the last line, the table of nodes, the plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from bootstrap.errors import Reason
@@ -16,8 +15,8 @@ from bootstrap.model.steps import Wait
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView, shard_numbers
 from bootstrap.plan.describe import describe
-from bootstrap.plan.placement import judge
 from bootstrap.plan.rebalance import skew
+from bootstrap.plan.verdict import judge
 
 
 def outcome_of(
@@ -50,12 +49,17 @@ def outcome_of(
 
 
 def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> None:
-    """Prints the outcome as the last line: JSON for machines, or on a console text with every reason and remedy."""
+    """Prints the outcome as the last line: JSON for machines, or on a console text with every reason. Reasons with
+    the same remedy are printed together, with the remedy once.
+    """
     if not console:
         (log.info if outcome.exit_code == 0 else log.warning)("outcome", **outcome.as_fields())
         return
+    by_remedy: dict[str, list[Reason]] = {}
     for reason in outcome.reasons:
-        print(f"{reason.code}: {reason.message}\n    → {reason.remedy}", file=out)
+        by_remedy.setdefault(reason.remedy, []).append(reason)
+    for remedy, reasons in by_remedy.items():
+        print(*(f"{reason.code}: {reason.message}" for reason in reasons), f"    → {remedy}", sep="\n", file=out)
     print(
         f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
         + ("" if outcome.exit_code == 0 else "clients are served, " if outcome.serving else "clients are NOT served, ")
@@ -64,15 +68,6 @@ def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> 
         file=out,
         flush=True,
     )
-
-
-def write_termination_message(outcome: Outcome, path: str, log: Log) -> None:
-    """Writes the outcome where Kubernetes reads a container's termination message; only if that file exists."""
-    try:
-        if path and Path(path).is_file():
-            Path(path).write_text(outcome.as_termination_message(), encoding="utf-8")
-    except OSError as error:  # the log has the outcome; nothing else depends on this copy
-        log.warning("termination_message_not_written", why=error.strerror)
 
 
 def table(view: ClusterView) -> str:

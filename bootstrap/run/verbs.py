@@ -16,9 +16,9 @@ from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.membership import forming
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
+from bootstrap.plan.verdict import survival
 from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
@@ -66,7 +66,7 @@ class Verbs:
             return self.outcome("refused", 3, decision.reasons)
         self._show_plan(decision)
         if view.unreachable:
-            raise self.reconciler.missing.as_error(view, self.reconciler.desired)
+            raise self.reconciler.peers_missing()
         return self.outcome("planned" if decision else "unchanged", 0)
 
     def _show_plan(self, decision: Plan | Refusal) -> None:
@@ -109,6 +109,8 @@ class Verbs:
         view = self.reconciler.view
         if view.nodes or view.unreachable:
             print(table(view), file=self.out)
+        if line := survival(view, outcome.placement):
+            print(line, file=self.out)
         self.integration.record(outcome)
         return outcome
 
@@ -129,7 +131,7 @@ class Verbs:
             return self.outcome("unchanged", 0)
         self._prove(view)
         first = run.first_view or view
-        if forming(first) and first.claimed() != ALL_SLOTS:
+        if first.forming and first.claimed() != ALL_SLOTS:
             return self.outcome("formed", 0)
         return self.outcome("scaled" if run.resized or self._had_another_size(first) else "repaired", 0)
 

@@ -1,9 +1,9 @@
 """`make bench`: forming a cluster, by this program and by `redis-cli --cluster create`, on the same servers in one run.
 
-Each figure counts from the start of the tool's process until every node says `cluster_state:ok`, all agree, and every
-replica is linked, as an observer of its own sees it. Between runs the servers are reset; the order alternates. What is
-compared is the ratio of medians: seconds differ from machine to machine. The start-up of Python, which is contained in
-this program's figures, stands in a column of its own.
+Each figure counts from the start of the tool's process until every node reports `cluster_state:ok`, all nodes agree,
+and every replica is linked. A separate observer checks this. The tools alternate, and the servers are reset between
+runs. The tools are compared by the ratio of medians, because seconds differ from machine to machine. The start-up of
+Python is part of this program's figures and also has its own column.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NODE_TIMEOUT_MS = 5000
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Medians, seconds."""
+    """Medians in seconds."""
 
     nodes: int
     redis_cli: float
@@ -46,13 +46,13 @@ class Timing:
     plain: float
     healthy: float
     startup: float
-    """Of Python and its libraries, until `apply` says its first word: contained in its figures."""
+    """The start-up of Python and its libraries, until `apply` prints its first line. It is part of its figures."""
     rounds: Mapping[str, Sequence[float]]
-    """Every figure behind the medians, by the names of this class."""
+    """Every figure behind the medians, by the field names of this class."""
 
 
 class Bench:
-    """The servers of one size, and the ways to form a cluster of them."""
+    """A number of servers, and the tools that form a cluster of them."""
 
     def __init__(self, cluster: LocalCluster, shards: int, replicas: int) -> None:
         self._cluster = cluster
@@ -67,11 +67,11 @@ class Bench:
         return start("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", replicas, "--cluster-yes")
 
     def quick(self) -> subprocess.Popen[bytes]:
-        """`apply` with the node timeout declared."""
+        """`apply` with a declared node timeout."""
         return start_apply(self._environment)
 
     def plain(self) -> subprocess.Popen[bytes]:
-        """`apply` that leaves timeouts alone."""
+        """`apply` without a declared node timeout."""
         environment = {**self._environment, "BOOTSTRAP_NODE_TIMEOUT_MS": ""}
         return start_apply(environment)
 
@@ -92,7 +92,7 @@ class Bench:
         return took
 
     def startup(self) -> float:
-        """Seconds until `apply` says its first word."""
+        """Seconds until `apply` prints its first line."""
         began = time.monotonic()
         process = start_apply(self._environment, out=subprocess.PIPE)
         assert process.stdout is not None
@@ -102,7 +102,7 @@ class Bench:
         return took
 
     def healthy(self) -> float:
-        """Seconds that a run on the healthy cluster takes, from the start of its process to its end."""
+        """Seconds of a run on the healthy cluster, from the start of its process to its end."""
         began = time.monotonic()
         process = self.quick()
         process.wait(LIMIT_S)
@@ -123,7 +123,7 @@ class Bench:
         )
 
     def _reset(self) -> None:
-        """All nodes blank again, with the declared timeout."""
+        """Makes all nodes blank again, with the declared timeout."""
         for command in (("FLUSHALL",), ("CLUSTER", "RESET", "HARD"), ("CONFIG", "SET", "cluster-node-timeout", "5000")):
             for server in self._cluster.servers:
                 client = Redis(server.address.host, server.address.port, socket_timeout=10)
@@ -137,14 +137,14 @@ class Bench:
 
 
 def measure(nodes: int, rounds: int, server: str | None) -> Timing:
-    """One row: every tool `rounds` times on the same `nodes` servers."""
+    """Measures one row: every tool `rounds` times on the same `nodes` servers."""
     shards = nodes // 2
     with (
         tempfile.TemporaryDirectory() as directory,
         LocalCluster(find_program(server), Path(directory), nodes=2 * shards) as cluster,
     ):
         bench = Bench(cluster, shards, 1)
-        time.sleep(2.5)  # the servers' own delay after a start must not be counted for whoever comes first
+        time.sleep(2.5)  # the servers' own delay after a start must not count for the first tool
         times: dict[str, list[float]] = {"redis_cli": [], "quick": [], "plain": [], "healthy": [], "startup": []}
         for _ in range(rounds):
             for tool in (bench.redis_cli, bench.quick, bench.plain):
@@ -183,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", default="6,30,60,100", help="sizes, comma-separated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", help="server program; default: as `local` finds it")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results in this file, beside other rows")
     options = parser.parse_args(arguments)
     if shutil.which("redis-cli") is None:
         raise SystemExit("redis-cli is not on PATH: there is nothing to compare with")

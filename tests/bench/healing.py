@@ -1,9 +1,14 @@
-"""`make bench`: healing after all pods moved, counted from the moment when the last server answers at its new address
-until every node says `cluster_state:ok`, all agree, and every replica is linked, with the keys still there.
+"""`make bench`: healing a cluster with keys after all pods moved.
 
-Every nodes.conf then holds only dead addresses. The servers wait out a delay of 2 s after a start before they serve, so
-that is the floor. Two ways: the run is already waiting for the pods (as a Job does that was started too early), and the
-run starts only then, Python's start included.
+Each figure counts from the moment when the last server answers at its new address until every node reports
+`cluster_state:ok`, all nodes agree, and every replica is linked. At the start every nodes.conf holds only stale
+addresses. Servers wait 2 s after a start before they serve, so 2 s is the minimum.
+
+Two cases are measured. In the first, the run is already waiting for the pods, like a Job that was started too early. In
+the second, the run starts at that moment, so its figure includes the start-up of Python.
+
+With `--delays 0,3,8` the run starts so many seconds after the last server answered, and the time counts from its own
+start. The roles are compared as well, because a failover would not have been necessary.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
 from bootstrap.local.servers import start_all
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, NodeId
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.run.report import aligned
@@ -41,14 +46,14 @@ DESIRED = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
 
 
 def apply(cluster: LocalCluster) -> subprocess.Popen[bytes]:
-    """`apply` as a process of its own, as a Job runs it."""
+    """`apply` as a separate process, as a Job runs it."""
     environment = settings(nameserver=cluster.nameserver.address, shards=3, replicas=1)
     environment |= {"BOOTSTRAP_NODE_TIMEOUT_MS": "5000", "BOOTSTRAP_LOG": "json"}
     return start_apply(environment)
 
 
 def until_good(cluster: LocalCluster, began: float) -> float:
-    """Seconds since `began` until nothing is left to complain of."""
+    """Seconds since `began` until no invariant is violated."""
     nodes = Nodes(Credentials())
     try:
         while time.monotonic() - began < LIMIT_S:
@@ -61,9 +66,9 @@ def until_good(cluster: LocalCluster, began: float) -> float:
 
 
 def fill(cluster: LocalCluster) -> None:
-    """Keys on every shard, all of them copied."""
-    door = ClusterNode(cluster.servers[0].address.host, cluster.servers[0].address.port)
-    with RedisCluster(startup_nodes=[door]) as client:
+    """Writes keys to every shard, and waits until they are replicated."""
+    endpoint = ClusterNode(cluster.servers[0].address.host, cluster.servers[0].address.port)
+    with RedisCluster(startup_nodes=[endpoint]) as client:
         for number in range(KEYS):
             client.set(f"key:{number}", number)
         for node in client.get_primaries():
@@ -71,19 +76,19 @@ def fill(cluster: LocalCluster) -> None:
 
 
 def move_all(cluster: LocalCluster, number: int) -> None:
-    """Every server is killed and comes back at another address; returns when the last one answers there."""
+    """Kills every server and starts it at another address. Returns when the last one answers there."""
     for server in cluster.servers:
         server.kill()
         *block, last = server.address.host.split(".")
         server.address = Address(".".join([*block, str((int(last) + 20 * number) % 250 + 1)]), server.address.port)
     start_all(cluster.servers)
     for server in cluster.servers:
-        with Redis(server.address.host, server.address.port, socket_timeout=5) as door:
-            door.ping()
+        with Redis(server.address.host, server.address.port, socket_timeout=5) as node:
+            node.ping()
 
 
 def measure(server: str, rounds: int) -> tuple[list[float], list[float]]:
-    """Each round, seconds: with a run that waits already, and with one that starts at that moment."""
+    """The seconds of each round: with a run that is already waiting, and with a run that starts at that moment."""
     waiting: list[float] = []
     starting: list[float] = []
     with (
@@ -95,7 +100,7 @@ def measure(server: str, rounds: int) -> tuple[list[float], list[float]]:
         fill(cluster)
         for number in range(1, 2 * rounds + 1):
             early = number % 2 == 0
-            # The DNS knows nobody while the pods are away: a waiting run has something to wait for.
+            # DNS lists no pods while they are down, so that a waiting run has something to wait for.
             zone = cluster.nameserver.zone
             cluster.nameserver.publish(replace(zone, pods=()))
             process = apply(cluster) if early else None
@@ -107,6 +112,50 @@ def measure(server: str, rounds: int) -> tuple[list[float], list[float]]:
             if process.wait(LIMIT_S) != 0:
                 raise SystemExit("apply failed")
     return waiting, starting
+
+
+def masters_of(cluster: LocalCluster) -> frozenset[NodeId]:
+    """The nodes that own slots now."""
+    nodes = Nodes(Credentials())
+    try:
+        return frozenset(node.node_id for node in view_of(cluster, nodes).nodes if node.slots)
+    finally:
+        nodes.close()
+
+
+def measure_late(server: str, rounds: int, delays_s: Sequence[float]) -> dict[float, list[tuple[float, bool]]]:
+    """By delay and round: seconds from the start of the run, and whether the masters are those from before."""
+    found: dict[float, list[tuple[float, bool]]] = {delay_s: [] for delay_s in delays_s}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        LocalCluster(find_program(server), Path(directory), nodes=6) as cluster,
+    ):
+        if apply(cluster).wait(LIMIT_S) != 0:
+            raise SystemExit("the cluster was not formed")
+        fill(cluster)
+        for number, delay_s in enumerate(delay_s for _ in range(rounds) for delay_s in delays_s):
+            masters = masters_of(cluster)
+            move_all(cluster, number + 1)
+            cluster.publish()
+            time.sleep(delay_s)
+            began = time.monotonic()
+            process = apply(cluster)
+            took_s = until_good(cluster, began)
+            if process.wait(LIMIT_S) != 0:
+                raise SystemExit("apply failed")
+            found[delay_s].append((took_s, masters_of(cluster) == masters))
+    return found
+
+
+def report_late(rounds: int, delays_s: Sequence[float]) -> None:
+    """Prints a table: a row per server, a column per delay."""
+    rows: list[tuple[str, ...]] = [("SERVER", *(f"{delay_s:g} s late" for delay_s in delays_s), "FAILOVERS")]
+    for name, path in SERVERS.items():
+        found = measure_late(str(path), rounds, delays_s)
+        medians = (statistics.median(took_s for took_s, _ in found[delay_s]) for delay_s in delays_s)
+        failovers = sum(not same for each in found.values() for _, same in each)
+        rows.append((name, *(f"{median:.2f}" for median in medians), str(failovers)))
+        print(aligned(rows), flush=True)
 
 
 def stored(server: str, waiting: Sequence[float], starting: Sequence[float]) -> dict[str, Any]:
@@ -125,8 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results in this file, beside other rows")
+    parser.add_argument("--delays", metavar="S,S,…", help="start the run so many seconds later, and measure from there")
     options = parser.parse_args(arguments)
+    if options.delays:
+        report_late(options.rounds, [float(word) for word in options.delays.split(",")])
+        return
     rows: list[tuple[str, ...]] = [
         ("SERVER", "apply was waiting s", "over the servers' 2 s", "apply starts then s", "over the servers' 2 s")
     ]

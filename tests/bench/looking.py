@@ -1,4 +1,4 @@
-"""What every bench does: it starts a tool, and looks at the servers by itself."""
+"""Functions for all benches: they start a tool, and look at the servers independently of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bootstrap.nodes.client import Nodes
 def start(
     *words: str | Path, environment: Mapping[str, str] | None = None, out: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """A tool as a process of its own, with more in its environment; what it complains of is not kept."""
+    """Starts a tool as a separate process with additional environment variables. Its standard error is discarded."""
     return subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
@@ -28,8 +28,9 @@ def start(
 
 
 def start_apply(environment: Mapping[str, str], *, out: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """`apply` as the image has it: from bytecode, and beside the packages that it needs where $BENCH_PYTHON names a
-    Python with no others, as `make bench` does.
+    """Starts `apply` as in the image: from bytecode and with only the packages that it needs.
+
+    The latter requires that $BENCH_PYTHON names a Python without other packages, as `make bench` sets it.
     """
     python = os.environ.get("BENCH_PYTHON", sys.executable)
     return start(
@@ -38,7 +39,7 @@ def start_apply(environment: Mapping[str, str], *, out: int = subprocess.DEVNULL
 
 
 def view_of(cluster: LocalCluster, nodes: Nodes) -> ClusterView:
-    """What every server says now."""
+    """The current state of every server."""
     places = [(server.name, ordinal, server.address) for ordinal, server in enumerate(cluster.servers)]
     answers = nodes.look(places)
     found = [answers[pod, address] for pod, _, address in places]

@@ -1,13 +1,13 @@
 """`make bench`: moving 4096 slots to a fourth master that has joined and is empty, by this program and by the tool of
 the servers (`redis-cli --cluster rebalance`, or `valkey-cli`), on the same servers in one run.
 
-Each figure counts from the start of the tool's process until it has ended and every node says that every master owns
-4096 slots. The tools take turns, and who begins does, too; in between the slots go back, and nothing starts before the
-servers are as they were: the same owners, no key lost, none left at the fourth. What is compared is the ratio of
-medians: seconds differ from machine to machine. The start-up of Python, and how long the move itself took by the
-program's own word, are contained in this program's figure and stand in columns of their own.
+Each figure counts from the start of the tool's process until it has ended and every node reports that every master owns
+4096 slots. The tools take turns, and the tool that begins alternates. Between two turns the slots move back. The next
+turn starts when the servers are in their initial state: the same owners, no key lost, no key left on the fourth. The
+tools are compared by the ratio of medians, because seconds differ from machine to machine. This program's figure
+includes the start-up of Python and the time of the move as the program reports it. Both also have their own columns.
 
-With `--clients` two more rounds of each tool have clients at work that write and read one key after the other.
+With `--clients` there are two more rounds of each tool, during which clients write and read one key after the other.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ from tests.real.checker import Checker
 LIMIT_S = 600.0
 SHARE = SLOT_COUNT // 4
 OWN_CLIENT = {"redis-6.2": "redis-cli-6.2", "redis-8.10": "redis-cli-8.10", "valkey-9.1": "valkey-cli"}
-"""The tool that comes with a server; for the others the one on PATH."""
+"""The tool that comes with a server. All other servers use the one on PATH."""
 QUIET = ('save ""', "auto-aof-rewrite-percentage 0", "cluster-allow-replica-migration no")
-"""No server writes all its data anew in the middle of a turn, and the fourth stays a master when it is empty."""
+"""No server rewrites all its data during a turn, and the fourth stays a master when it is empty."""
 
-CALM: tuple[Wait, ...] = (
+SETTLED: tuple[Wait, ...] = (
     AwaitMesh(),
     AwaitAgreement(),
     AwaitEpochs(),
@@ -69,23 +69,23 @@ CALM: tuple[Wait, ...] = (
     AwaitMigrations(),
     AwaitServing(),
 )
-"""What there must be nothing left to wait for when a tool begins."""
+"""All of these must be settled when a tool starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One move by one tool, seconds."""
+    """One move by one tool, in seconds."""
 
     took_s: float
     startup_s: float = 0.0
-    """Of Python and its libraries, until `apply` says its first word."""
+    """The start-up of Python and its libraries, until `apply` prints its first line."""
     move_s: float = 0.0
-    """Of that, from the first command of the move to the last one."""
+    """The part from the first command of the move to the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Felt:
-    """What clients felt of one move."""
+class ClientStats:
+    """What clients observed during one move."""
 
     operations: int
     errors: int
@@ -98,7 +98,7 @@ class Bench:
     def __init__(self, cluster: LocalCluster, cli: Path, nodes: Nodes) -> None:
         """Nothing is formed yet."""
         self._cluster, self._cli, self._nodes = cluster, cli, nodes
-        self._home: dict[NodeId, SlotSet] = {}
+        self._initial_slots: dict[NodeId, SlotSet] = {}
         self._keys = 0
 
     def prepare(self, keys: int) -> None:
@@ -110,15 +110,15 @@ class Bench:
             raise SystemExit("the cluster was not formed")
         self._cluster.publish()
         view = view_of(self._cluster, self._nodes)
-        self._home = {node.node_id: node.slots for node in view.nodes}
+        self._initial_slots = {node.node_id: node.slots for node in view.nodes}
         self._join(view)
         fill([(node.address, node.slots) for node in view.nodes if node.slots], keys)
-        self._until(self._as_at_the_start)
+        self._until(self._in_initial_state)
 
     def cli(self) -> Turn:
         """The tool of the servers, as a person types it."""
-        door = str(self._cluster.servers[0].address)
-        process = start(self._cli, "--cluster", "rebalance", door, "--cluster-use-empty-masters", "--cluster-yes")
+        endpoint = str(self._cluster.servers[0].address)
+        process = start(self._cli, "--cluster", "rebalance", endpoint, "--cluster-use-empty-masters", "--cluster-yes")
         return self._timed(process, time.monotonic())
 
     def apply(self) -> Turn:
@@ -134,33 +134,33 @@ class Bench:
         moved = [line["took_s"] for line in lines if line["event"] == "slots_moved"]
         return replace(self._timed(process, began), startup_s=startup_s, move_s=sum(moved))
 
-    def felt(self, tool: Callable[[], Turn]) -> Felt:
-        """One turn of a tool while clients work; no write that was acknowledged may be lost, no read be stale."""
+    def with_clients(self, tool: Callable[[], Turn]) -> ClientStats:
+        """One turn of a tool while clients work. No acknowledged write may be lost, and no read may be stale."""
         with Checker([server.address for server in self._cluster.servers[:3]]) as checker:
             checker.wait_for(500)
             before = checker.operations
             tool()
-            felt = Felt(
+            observed = ClientStats(
                 operations=checker.operations - before,
                 errors=len(checker.errors),
                 worst_pause_s=checker.worst_pause_s,
             )
             checker.wait_for(100)
         if bad := [*checker.stale, *checker.lost()]:
-            raise SystemExit(f"clients were told what is not so: {bad[:5]}")
-        door = self._cluster.servers[0].address
-        with RedisCluster(startup_nodes=[ClusterNode(door.host, door.port)]) as client:
+            raise SystemExit(f"clients received wrong answers: {bad[:5]}")
+        address = self._cluster.servers[0].address
+        with RedisCluster(startup_nodes=[ClusterNode(address.host, address.port)]) as client:
             for key in [key for found in checker.found for key in found.tried]:
                 client.delete(key)
-        return felt
+        return observed
 
-    def back(self) -> None:
-        """All slots go back to where they were; returns when that is so, and no key was lost on the way."""
+    def move_back(self) -> None:
+        """Moves all slots back to their initial owners. Returns when that is done and no key was lost."""
         self._until(lambda view: sum(node.keys for node in view.nodes) == self._keys)
         view = view_of(self._cluster, self._nodes)
         moves = [
             MoveSlots(source=holder.node_id, target=owner, slots=away)
-            for owner, slots in self._home.items()
+            for owner, slots in self._initial_slots.items()
             for holder in view.nodes
             if holder.node_id != owner and (away := slots & holder.slots)
         ]
@@ -173,24 +173,24 @@ class Bench:
         self._until(self._restored)
 
     def _restored(self, view: ClusterView) -> bool:
-        """Redis 6.2 makes a replica of a master that gave its last slot away: that is undone."""
+        """True in the initial state. Undoes that Redis 6.2 makes a master without slots a replica."""
         if view.nodes[3].role is Role.REPLICA:
             address = self._cluster.servers[3].address
             with Redis(address.host, address.port) as client:
                 client.execute_command("CLUSTER", "RESET", "SOFT")
             self._join(view_of(self._cluster, self._nodes))
             return False
-        return self._as_at_the_start(view)
+        return self._in_initial_state(view)
 
-    def _as_at_the_start(self, view: ClusterView) -> bool:
-        alike = {node.node_id: node.slots for node in view.nodes} == self._home
+    def _in_initial_state(self, view: ClusterView) -> bool:
+        alike = {node.node_id: node.slots for node in view.nodes} == self._initial_slots
         keys = [node.keys for node in view.nodes]
         whole = len(keys) == 4 and sum(keys) == self._keys and keys[3] == 0
         open_slots = any(node.open_slots for node in view.nodes)
-        return alike and whole and not open_slots and all(settled(wait, view) for wait in CALM)
+        return alike and whole and not open_slots and all(settled(wait, view) for wait in SETTLED)
 
     def _timed(self, process: subprocess.Popen[bytes], began: float) -> Turn:
-        """Until the process has ended, and all nodes agree that each has its share."""
+        """Measures until the process has ended and all nodes agree that each master has its share."""
         if process.wait(LIMIT_S) != 0:
             raise SystemExit(f"{process.args!r} ended with {process.returncode}")
         ended = time.monotonic()
@@ -205,7 +205,7 @@ class Bench:
         return start_apply(environment, out=out)
 
     def _join(self, view: ClusterView) -> None:
-        """The fourth is introduced to all others, in both directions."""
+        """Introduces the fourth node to all others, in both directions."""
         fourth = view.nodes[3]
         pairs = [(fourth, other) for other in view.nodes[:3]] + [(other, fourth) for other in view.nodes[:3]]
         for one, other in pairs:
@@ -218,22 +218,22 @@ class Bench:
         ends = time.monotonic() + LIMIT_S
         while not condition(view := view_of(self._cluster, self._nodes)):
             if time.monotonic() > ends:
-                told = [(node.pod, node.keys, str(node.slots), node.serving) for node in view.nodes]
-                raise SystemExit(f"the servers did not come to what was waited for: {told}")
+                state = [(node.pod, node.keys, str(node.slots), node.serving) for node in view.nodes]
+                raise SystemExit(f"the servers did not reach the expected state: {state}")
             time.sleep(0.01)
 
 
 def _even(view: ClusterView) -> bool:
-    """As every node tells it of every other."""
+    """True if all nodes agree that each master has its share."""
     return settled(AwaitAgreement(), view) and [len(node.slots) for node in view.nodes] == [SHARE] * 4
 
 
 def measure(
     server: str, keys: int, rounds: int, *, clients: bool, json_path: Path | None
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """One row of times, and what clients felt by tool where that is wanted."""
+    """Measures one row of times and, if requested, what clients observed during each tool's moves."""
     times: dict[str, list[Turn]] = {"cli": [], "apply": []}
-    felt: dict[str, list[Felt]] = {"cli": [], "apply": []}
+    observed: dict[str, list[ClientStats]] = {"cli": [], "apply": []}
     now = facts()
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -246,17 +246,19 @@ def measure(
         for number in range(rounds):
             for tool in tools if number % 2 == 0 else reversed(tools):
                 times[tool.__name__].append(tool())
-                bench.back()
+                bench.move_back()
         for tool in tools * (2 if clients else 0):
-            felt[tool.__name__].append(bench.felt(tool))
-            bench.back()
+            observed[tool.__name__].append(bench.with_clients(tool))
+            bench.move_back()
     load = f"{os.getloadavg()[0]:.1f}"
-    store(json_path, "moving", stored(server, keys, times, felt) | now)
-    return _row(server, keys, times, load), [_felt_row(server, keys, name, f) for name, f in felt.items() if f]
+    store(json_path, "moving", stored(server, keys, times, observed) | now)
+    return _row(server, keys, times, load), [
+        _client_row(server, keys, name, stats) for name, stats in observed.items() if stats
+    ]
 
 
 def _config(server: str) -> tuple[str, ...]:
-    """Redis 6.2 has no word for the last line."""
+    """Redis 6.2 does not have the setting of the last line."""
     return QUIET[:-1] if server == "redis-6.2" else QUIET
 
 
@@ -279,9 +281,9 @@ HEAD: tuple[str, ...] = (
 
 
 def stored(
-    server: str, keys: int, times: Mapping[str, Sequence[Turn]], felt: Mapping[str, Sequence[Felt]]
+    server: str, keys: int, times: Mapping[str, Sequence[Turn]], observed: Mapping[str, Sequence[ClientStats]]
 ) -> dict[str, Any]:
-    """The row as it is stored; what clients felt only where that was measured."""
+    """The row as it is stored. It has the observations of clients only if they were measured."""
     program = find_program(str(SERVERS[server]))
     figures = {
         "own tool": seconds([turn.took_s for turn in times["cli"]]),
@@ -289,7 +291,7 @@ def stored(
         "the move itself": seconds([turn.move_s for turn in times["apply"]]),
         "start-up of apply": seconds([turn.startup_s for turn in times["apply"]]),
     }
-    clients = {name: [asdict(each) for each in each_felt] for name, each_felt in felt.items() if each_felt}
+    clients = {name: [asdict(each) for each in stats] for name, stats in observed.items() if stats}
     return {
         "server": f"{program.name} {program.version}",
         "tool": version_of(CLIENTS[_cli_name(server)]),
@@ -324,39 +326,39 @@ def _range(turns: Iterable[Turn]) -> str:
     return f"{took[0]:.2f}-{took[-1]:.2f}"
 
 
-FELT_HEAD: tuple[str, ...] = ("SERVER", "keys", "tool", "operations", "errors", "error rate", "worst pause s")
+CLIENT_HEAD: tuple[str, ...] = ("SERVER", "keys", "tool", "operations", "errors", "error rate", "worst pause s")
 
 
-def _felt_row(server: str, keys: int, tool: str, felt: Sequence[Felt]) -> tuple[str, ...]:
-    operations, errors = sum(each.operations for each in felt), sum(each.errors for each in felt)
-    worst_s = max(each.worst_pause_s for each in felt)
+def _client_row(server: str, keys: int, tool: str, stats: Sequence[ClientStats]) -> tuple[str, ...]:
+    operations, errors = sum(each.operations for each in stats), sum(each.errors for each in stats)
+    worst_s = max(each.worst_pause_s for each in stats)
     rate = f"{100 * errors / max(1, operations + errors):.2f} %"
     return (server, f"{keys}", tool, f"{operations}", f"{errors}", rate, f"{worst_s:.2f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table of ratios, and the one of what clients felt."""
+    """Prints the table of ratios and, with `--clients`, the table of client observations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=[75_000, 1_000_000])
     parser.add_argument("--server", nargs="+", choices=SERVERS, default=list(SERVERS), metavar="NAME")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", action="store_true", help="also say what clients feel of it")
+    parser.add_argument("--clients", action="store_true", help="also measure what clients observe")
     parser.add_argument("--quick", action="store_true", help="75,000 keys, one round")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results there, beside those of other rows")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="store the results in this file, beside other rows")
     options = parser.parse_args(arguments)
     sizes, rounds = ([75_000], 1) if options.quick else (options.keys, options.rounds)
-    rows, felt_rows = [HEAD], [FELT_HEAD]
+    rows, client_rows = [HEAD], [CLIENT_HEAD]
     for keys in sizes:
         for server in options.server:
             if _cli_name(server) not in CLIENTS:
-                print(f"{server}: not measured, for {_cli_name(server)} is not on this machine", flush=True)
+                print(f"{server}: not measured, because {_cli_name(server)} is not on this machine", flush=True)
                 continue
-            row, felt = measure(server, keys, rounds, clients=options.clients, json_path=options.json)
+            row, row_of_clients = measure(server, keys, rounds, clients=options.clients, json_path=options.json)
             rows.append(row)
-            felt_rows += felt
+            client_rows += row_of_clients
             print(aligned(rows), flush=True)
     if options.clients:
-        print(aligned(felt_rows), flush=True)
+        print(aligned(client_rows), flush=True)
 
 
 if __name__ == "__main__":

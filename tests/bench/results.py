@@ -1,7 +1,7 @@
-"""Stores what a bench measured as JSON: one file per bench, one row per server and size, every round of it.
+"""Stores the results of a bench as JSON: one file per bench, one row per server and size, with all rounds.
 
-A row that is measured again replaces the stored one of the same server (another patch release is the same server) and
-size; all other rows stay. So one server can be measured alone.
+A row that is measured again replaces the stored row of the same server and size. Another patch release counts as the
+same server. All other rows stay, so one server can be measured alone.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 
 Row = dict[str, Any]
 SIZES = ("nodes", "keys")
-"""The fields that make rows of one server different rows."""
+"""The fields that distinguish the rows of one server."""
 VERSION_TIMEOUT_S = 10
 
 
 def facts() -> Row:
-    """The circumstances of a row, taken when its measurement starts."""
+    """The circumstances of a row, recorded when its measurement starts."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "python": platform.python_version(),
@@ -39,7 +39,7 @@ def seconds(rounds_s: Sequence[float]) -> Row:
 
 
 def ratio(figures: Mapping[str, Row], tool: str, other: str) -> float:
-    """The median of a tool, in medians of another one."""
+    """The median of one tool, divided by the median of another."""
     return round(float(figures[tool]["median_s"] / figures[other]["median_s"]), 3)
 
 
@@ -50,15 +50,15 @@ def version_of(client: str | Path) -> str:
 
 
 def store(path: Path | None, bench: str, row: Row) -> None:
-    """Write the row into the file, if there is one to write; it is replaced as a whole or not at all."""
+    """Writes the row to the file, if a path is given. The file is replaced as a whole or not at all."""
     if path is None:
         return
     rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     merged = sorted([*(each for each in rows if _key(each) != _key(row)), row], key=_key)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".new")
-    beside.write_text(json.dumps({"bench": bench, "rows": merged}, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps({"bench": bench, "rows": merged}, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[int, str, tuple[int, ...]]:

@@ -58,7 +58,7 @@ class Run:
         """The master of each pod, from the table at the end of the log. A master is its own master."""
         lines = [line.split() for line in self.log.splitlines()]
         start = next(number for number, words in enumerate(lines) if words[:3] == ["POD", "ROLE", "SHARD"])
-        rows = [words[:3] for words in lines[start + 1 :] if not words[0].startswith("{")]
+        rows = [words[:3] for words in lines[start + 1 :] if words[0].startswith("redis-app-")]
         masters = {shard: pod for pod, role, shard in rows if role == "master"}
         return {pod: masters[shard] for pod, _, shard in rows}
 
@@ -200,13 +200,16 @@ class Namespace:
         """Runs redis-cli in that pod, and returns its output."""
         return self.kubectl("exec", pod, "-c", "redis", "--", "redis-cli", *arguments).strip()
 
-    def client(self, *arguments: str, name: str = "client", labels: dict[str, str] | None = None) -> str:
+    def client(
+        self, *arguments: str, name: str = "client", labels: dict[str, str] | None = None, node: str = ""
+    ) -> str:
         """Runs the cluster client in a pod of its own, and returns its output. It connects to the Service gold-redis.
 
         The first call creates the pod. By default it has the label of clients that network-policy admits.
+        It runs on that node, if one is given.
         """
         if not self.get("pod", name, "--ignore-not-found"):
-            self.create_all([_client_pod(self.image, name, LET_IN if labels is None else labels)])
+            self.create_all([_client_pod(self.image, name, LET_IN if labels is None else labels, node)])
             self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={PODS_S}s", limit_s=PODS_S + 5)
         program = CLIENT.read_text(encoding="utf-8")
         return self.kubectl("exec", "-i", name, "--", "python", "-", *arguments, stdin=program).strip()
@@ -239,6 +242,14 @@ def load(command: str, image: str) -> None:
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
 
 
+def on_machine(command: str, node: str) -> None:
+    """Runs the command for a machine of the cluster: E2E_CRASH or E2E_START."""
+    done = subprocess.run(
+        command.replace("{node}", node), shell=True, capture_output=True, text=True, timeout=KUBECTL_S, check=False
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+
+
 def environment(name: str) -> str:
     """The environment variable, or "" if it is not set."""
     return os.environ.get(name, "")
@@ -248,7 +259,7 @@ def _has_run(pod: Manifest) -> bool:
     return any("waiting" not in status["state"] for status in pod["status"].get("containerStatuses", []))
 
 
-def _client_pod(image: str, name: str, labels: dict[str, str]) -> Manifest:
+def _client_pod(image: str, name: str, labels: dict[str, str], node: str) -> Manifest:
     confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
     mounts = [{"name": name, "mountPath": f"/etc/{name}", "readOnly": True} for name in SECRETS]
     container = {
@@ -265,6 +276,7 @@ def _client_pod(image: str, name: str, labels: dict[str, str]) -> Manifest:
         "spec": {
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": 0,
+            **({"nodeSelector": {"kubernetes.io/hostname": node}} if node else {}),
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [container],
             "volumes": [{"name": name, "secret": {"secretName": name, "optional": True}} for name in SECRETS],

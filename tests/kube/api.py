@@ -117,7 +117,12 @@ class KubeApi:
 
     def _serve(self) -> None:
         self._loop.run_until_complete(self._listen())
+        # A TLS connection waits for its client's goodbye, which may never come. Left open, its socket would be reported
+        # by the garbage collector in the middle of another test.
+        for transport in list(self._loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _listen(self) -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from bootstrap.config import Settings
 from bootstrap.kube.client import KubeClient
-from bootstrap.kube.integration import InKubernetes
+from bootstrap.kube.in_kubernetes import InKubernetes
 from tests.kube.api import NAMESPACE, KubeApi, kube_api, pod
 from tests.kube.servers import SETTINGS, Servers
-from tests.run.test_reconcile import Notes
+from tests.run.runs import Notes
 
 
 @pytest.fixture

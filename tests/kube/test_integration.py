@@ -7,15 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from bootstrap.errors import Misconfigured
+from bootstrap.errors import ApiError, Misconfigured
 from bootstrap.kube import client as kube
-from bootstrap.kube.integration import InKubernetes, integration_for
+from bootstrap.kube.in_kubernetes import PLACES_FOR_S, InKubernetes
+from bootstrap.kube.integration import integration_for
 from bootstrap.model.node import Address, Place
 from bootstrap.run.report import outcome_of
 from bootstrap.verify import violations
 from tests.kube.api import KubeApi, pod
 from tests.kube.servers import SETTINGS, Servers, converge
-from tests.run.test_reconcile import SHAPE, Notes, run_on
+from tests.run.runs import SHAPE, Notes, run_on
 
 
 def test_an_event_that_cannot_be_written_changes_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
@@ -76,3 +77,48 @@ def test_inside_a_pod_kubernetes_is_used(api: KubeApi, monkeypatch: pytest.Monke
     assert around.with_places(servers.look()).places == {"redis-app-0": Place(node="node7")}, "read once"
     servers[0].address = Address("10.0.9.1", 6379)
     assert around.with_places(servers.look()).places == {"redis-app-0": Place(node="node8")}, "read again: a pod moved"
+
+
+def test_a_rollout_that_begins_during_a_run_is_seen(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """The pods are read again after some seconds. If Kubernetes does not answer then, that counts as a rollout."""
+    servers = Servers()
+    around = inside(servers)
+    assert around.with_places(servers.look()).rollout == ""
+    ending = pod("redis-app-3", node="node3")
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.put("pods", "redis-app-3", ending)
+    assert around.with_places(servers.look()).rollout == "", "not at every look"
+    servers.time += PLACES_FOR_S
+    assert around.with_places(servers.look()).rollout == "redis-app-3 terminates"
+    api.failing["list", "pods"] = 503
+    servers.time += PLACES_FOR_S
+    view = around.with_places(servers.look())
+    assert view.rollout.startswith("Kubernetes does not report whether pods are being replaced")
+    assert view.places["redis-app-3"] == Place(node="node3"), "where a pod runs does not change"
+
+
+def test_places_are_known_while_pods_are_missing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """A failed run shows them; one that goes on without them would assign roles for ever, so then they are required."""
+    servers, log = Servers(), Notes()
+    around = inside(servers, log=log)
+    servers[5].alive = False
+    assert len(around.with_places(servers.look()).places) == 6
+    servers[4].alive = False
+    api.failing["list", "pods"] = 503
+    assert around.with_places(servers.look()).places == {}
+    assert len(log.of("places_unknown")) == 1
+    for node in servers.nodes:
+        node.alive = True
+    with pytest.raises(ApiError):
+        around.with_places(servers.look())
+
+
+def test_places_that_may_not_be_read_are_asked_for_once(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """Roles then follow the ordinals, and no master fails over."""
+    servers, log = Servers(), Notes()
+    around = inside(servers, log=log)
+    api.forbidden.add(("list", "pods"))
+    for _ in range(3):
+        servers.time += PLACES_FOR_S
+        assert around.with_places(servers.look()).places == {}
+    assert (len(log.of("places_unknown")), api.times("list", "pods")) == (1, 1)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bootstrap.errors import Forbidden, NotYet, Refused
-from bootstrap.kube.integration import InKubernetes
+from bootstrap.kube.in_kubernetes import InKubernetes
 from bootstrap.kube.lease import DURATION_S, RENEW_DEADLINE_S
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import Credentials
@@ -18,7 +18,7 @@ from bootstrap.run.access import Access
 from bootstrap.verify import violations
 from tests.kube.api import Asked, KubeApi
 from tests.kube.servers import SETTINGS, Servers, converge, holder
-from tests.run.test_reconcile import SHAPE, Notes, run_on
+from tests.run.runs import SHAPE, Notes, run_on
 
 
 def test_a_run_holds_the_lease_from_before_its_first_look_to_its_end(
@@ -100,7 +100,7 @@ def test_a_run_that_lost_its_lease_writes_no_more(api: KubeApi, inside: Callable
         assert [reason.code for reason in caught.value.reasons] == ["lock-lost"], number
         assert written == [len(servers.written)], "a write after the loss"
         assert holder(api) == "another"
-        assert len(log.of("timeouts_not_put_back")) == (1 if run.timeouts.lowered else 0)
+        assert len(log.of("timeouts_not_put_back")) == (1 if run.temporary.pending else 0)
         servers.renew = other._lock.renew
         view = converge(other, run_on(servers))
         assert violations(view, SHAPE) == (), number
@@ -121,6 +121,7 @@ def test_a_run_that_cannot_renew_writes_no_more(api: KubeApi, inside: Callable[.
     assert servers.rounds == 1
     (line,) = log.of("lock_not_released")
     assert line["expires_in_s"] == DURATION_S
+    assert "kubectl get --raw /readyz" in str(line["remedy"])
 
 
 def test_a_run_that_lost_its_lease_refuses_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

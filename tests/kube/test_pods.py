@@ -9,7 +9,7 @@ import pytest
 
 from bootstrap.errors import Forbidden
 from bootstrap.kube.client import KubeClient
-from bootstrap.kube.pods import ZONE_LABEL, Pods
+from bootstrap.kube.pods import REVISION_LABEL, ZONE_LABEL, Pods, rollout_of
 from bootstrap.model.node import Address, Place
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
@@ -250,3 +250,21 @@ def test_a_machine_that_is_not_ready_is_named(api: KubeApi, client: Client) -> N
     assert "Kubernetes has no node node1 any more" in explained_peer(api, client).detail
     api.put("nodes", "node1", node())
     assert explained_peer(api, client).machine == ""
+
+
+def test_a_rollout_is_seen_from_the_pods(api: KubeApi, client: Client) -> None:
+    """A pod that terminates, and pods of two revisions; pods of one revision, or without one, are no rollout."""
+
+    def rollout() -> str:
+        return rollout_of(Pods(client(), "redis-app").look().values())
+
+    for number, revision in enumerate(("redis-app-1a", "redis-app-1a", "")):
+        labels = {REVISION_LABEL: revision} if revision else {}
+        api.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}", labels=labels))
+    assert rollout() == ""
+    api.put("pods", "redis-app-3", pod("redis-app-3", labels={REVISION_LABEL: "redis-app-2b"}))
+    assert rollout() == "the pods have 2 revisions of their StatefulSet"
+    ending = pod("redis-app-3", labels={REVISION_LABEL: "redis-app-1a"})
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.put("pods", "redis-app-3", ending)
+    assert rollout() == "redis-app-3 terminates"

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -265,7 +266,8 @@ def test_detached_cluster_runs_until_down(shell: Shell) -> None:
     """Started, shown, refused a second time, stopped, and stopped again."""
     code, out, err = shell.run("--replicas", "0", "--detach")
     assert (code, err) == (0, "")
-    assert "python -m bootstrap local down" in out
+    assert f"{shlex.quote(sys.executable)} -m bootstrap local down" in out
+    assert f"{shlex.quote(sys.executable)} -m bootstrap verify" in out
     peers = srv_of(shell.settings())
     assert [ask(peer, "PING") for peer in peers] == ["+PONG"] * 3
 
@@ -278,7 +280,7 @@ def test_detached_cluster_runs_until_down(shell: Shell) -> None:
         assert code == 2
         assert re.fullmatch(
             r"a local cluster is already running in (\S+) \(process \d+\);"
-            r" stop it with: python -m bootstrap local down --dir \1\n",
+            rf" stop it with: {re.escape(sys.executable)} -m bootstrap local down --dir \1\n",
             err,
         )
 

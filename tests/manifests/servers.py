@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from .kustomize import BASE_SERVERS
 
 DEADLINE_S = 15
 a_cli = next(iter(CLIENTS.values()), Path("redis-cli"))
+SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
+"""The shells of images: dash or bash of Debian, and busybox of Alpine."""
 _counter = itertools.count(1)
 
 
@@ -50,7 +53,7 @@ def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
     arguments = [str(program), str(file), "--cluster-announce-ip", address, "--bind", address, *options]
     process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
-        once = Retry(NoBackoff(), 0)  # only `eventually` waits
+        once = Retry(NoBackoff(), 0)  # only `wait_until` waits
         client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
         server = Server(address, process, client)
         wait_until(lambda: answers(server), f"{program} answers: {file}")

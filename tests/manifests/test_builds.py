@@ -174,6 +174,8 @@ def test_a_name_prefix_reaches_every_reference() -> None:
     (peers,) = [each for each in renamed.of_kind("Service") if each["spec"].get("clusterIP") == "None"]
     (stateful_set,) = renamed.of_kind("StatefulSet")
     assert after["BOOTSTRAP_SERVICE"] == name_of(peers) == stateful_set["spec"]["serviceName"]
+    (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
+    assert {"name": "REDIS_SERVICE", "value": name_of(peers)} in container["env"]
     assert after["BOOTSTRAP_STATEFULSET"] == name_of(stateful_set)
     (sources,) = {
         tuple(config_maps_named_by(template["spec"])) for owner, template in renamed.templates() if "Job" in owner

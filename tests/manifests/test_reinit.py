@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from copy import deepcopy
 from pathlib import Path
@@ -69,3 +70,24 @@ def test_no_overlay_includes_it(built: Build) -> None:
     """A person applies it on purpose, by its own path."""
     assert not [name_of(job) for job in built.of_kind("Job") if "reinit" in name_of(job)]
     assert [template for _, template in built.templates() if "reinit" in str(template)] == []
+
+
+def test_with_passwords_and_tls_two_lines_are_uncommented(tmp_path: Path) -> None:
+    """The Job then logs in as the clients' user, and has the certificate of the Job of `apply`."""
+    for source in (REINIT, ROOT / "k8s" / "job"):
+        shutil.copytree(source, tmp_path / source.name)
+    file = tmp_path / "reinit" / "kustomization.yaml"
+    text, count = re.subn(
+        r"^  # (- path: \w+-patch\.yaml)$", r"  \1", file.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    assert count == 2
+    file.write_text(text, encoding="utf-8")
+    pod = job_of(build(tmp_path / "reinit"))["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    settings = {each["name"]: each for each in container["env"]}
+    assert settings["BOOTSTRAP_USERNAME"]["valueFrom"]["secretKeyRef"] == {"name": "redis-auth", "key": "username"}
+    volumes = {each["name"]: each["secret"] for each in pod["volumes"] if "secret" in each}
+    assert volumes["auth"]["items"] == [{"key": "password", "path": "password"}]
+    assert {each["name"]: each["mountPath"] for each in container["volumeMounts"]}["tls"] == "/etc/redis-tls"
+    component = ROOT / "k8s" / "components" / "tls" / "job-patch.yaml"
+    assert (REINIT / "tls-patch.yaml").read_text(encoding="utf-8") == component.read_text(encoding="utf-8")

@@ -19,10 +19,9 @@ from tests.certificates import OPENSSL, Authority, Certificate
 from tests.secret_files import KEYS, Secret, mount
 
 from .kustomize import BASE, ROOT, Build, build_text
-from .servers import Server, a_cli, join, role_of, running
+from .servers import SHELLS, Server, a_cli, join, role_of, running
 
 AUTH, TLS = (ROOT / "k8s" / "components" / name for name in ("auth", "tls"))
-SHELLS = [shell for shell in ("sh", "bash", "busybox sh") if shutil.which(shell.split()[0])]
 with_a_client = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 a_server = next(iter(SERVERS.values()), Path("redis-server"))

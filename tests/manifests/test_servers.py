@@ -135,10 +135,12 @@ def test_a_replica_is_ready_only_while_its_link_is_up(tmp_path: Path) -> None:
 def test_the_kubelet_waits_longer_than_the_probe_takes() -> None:
     """The probe reaches its own time limit first and prints the reason. The kubelet would end it without a message."""
     (container,) = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
-    assert "timeout 3 " in (BASE_SERVERS / "ask.sh").read_text(encoding="utf-8")
-    for name, check in {"startupProbe": "alive", "livenessProbe": "alive", "readinessProbe": "ready"}.items():
+    assert 'timeout "${ASK_LIMIT_S:-3}" ' in (BASE_SERVERS / "ask.sh").read_text(encoding="utf-8")
+    assert "timeout 6 sh" in (BASE_SERVERS / "probe.sh").read_text(encoding="utf-8")
+    wanted = {"startupProbe": ("started", 3 + 6), "livenessProbe": ("alive", 3), "readinessProbe": ("ready", 3 + 6)}
+    for name, (check, takes_s) in wanted.items():
         assert container[name]["exec"]["command"] == ["sh", "/etc/redis/probe.sh", check]
-        assert container[name]["timeoutSeconds"] > 3
+        assert container[name]["timeoutSeconds"] > takes_s
 
 
 def directives() -> dict[str, str]:

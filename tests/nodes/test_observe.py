@@ -4,13 +4,19 @@ pod's.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+
+import dns.message
 
 from bootstrap.model.node import Address, Node, Peer
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
+from bootstrap.nodes.discover import Names, Resolver
 from bootstrap.nodes.failures import Failure
-from bootstrap.nodes.observe import choose
+from bootstrap.nodes.observe import Observer, choose
 from tests.fake_cluster import FakeCluster
 
 NODES = FakeCluster(4).look().nodes
@@ -100,6 +106,33 @@ def test_the_most_informative_failure_is_reported() -> None:
 def test_a_pod_without_an_address_has_no_record() -> None:
     """SRV may be ahead of A."""
     assert chosen(peer(0)) == {"redis-app-0": "NO_RECORD"}
+
+
+def test_a_service_without_any_pod_is_named() -> None:
+    """Its name or its namespace is probably wrong. Where the DNS lists another pod, it is not."""
+    names = Names(
+        service="nonsense",
+        namespace="shop",
+        cluster_domain="cluster.local",
+        port_name="redis-port",
+        statefulset="redis-app",
+        port=6379,
+    )
+    with closing(Nodes(Credentials())) as nodes:
+        observer = Observer(resolver=NoRecords(()), nodes=nodes, names=names, wanted=3)
+        unreachable = observer.look().unreachable
+    assert str(unreachable[0]) == "redis-app-0: no DNS record (the Service nonsense in the namespace shop lists no pod)"
+    assert {peer.remedy.partition(" shows")[0] for peer in unreachable} == {
+        "kubectl get service,endpointslices -n shop"
+    }
+    assert "BOOTSTRAP_SERVICE=nonsense" in unreachable[0].remedy
+
+
+class NoRecords(Resolver):
+    """A name server that knows no name."""
+
+    def ask(self, name: str, kind: str) -> dns.message.Message:
+        return dns.message.make_response(dns.message.make_query(name, kind))
 
 
 def test_pods_that_wait_for_the_same_reason_share_a_line() -> None:

@@ -49,6 +49,12 @@ def move_all(cluster: FakeCluster) -> None:
     move(cluster, *range(6))
 
 
+def move_all_long_ago(cluster: FakeCluster) -> None:
+    """Nobody has introduced them for longer than a node timeout."""
+    move_all(cluster)
+    cluster.sleep(6.0)
+
+
 def move_one(cluster: FakeCluster) -> None:
     move(cluster, 1)
 
@@ -131,6 +137,7 @@ def give_keys(node: FakeNode, slot: int, keys: int) -> None:
 
 DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "all pods moved": move_all,
+    "all pods moved long ago": move_all_long_ago,
     "one pod moved": move_one,
     "a replica lost its disk": lose_a_replica,
     "a master lost its disk": lose_a_master,

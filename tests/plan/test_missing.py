@@ -103,7 +103,8 @@ def assert_uncontradicted(step: Step, view: ClusterView, desired: Desired, *, pr
         case SetTimeout():
             assert step.timeout_ms == desired.timeout_ms
         case SetConfig():
-            assert desired.config[step.name] == step.value
+            assert step.value == desired.config.get(step.name, "no")
+            assert step.name in desired.config or step.name == nodes[step.node].no_failover_name
         case Replicate():
             replica = nodes[step.replica]
             assert replica.role is Role.MASTER

@@ -28,7 +28,7 @@ from tests.plan.damage import (
     wipe,
 )
 from tests.plan.test_repair import Unreliable, found_keys, written_keys
-from tests.run.test_reconcile import Notes, run_on, run_on_without_goodbye
+from tests.run.runs import Notes, run_on, run_on_without_goodbye
 
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, permutations
 
@@ -12,27 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import NodeId, Place
+from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Plan
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas, judge
+from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas
 from bootstrap.plan.planner import plan
+from bootstrap.plan.verdict import judge
 from bootstrap.verify import violations
-from tests.builders import formed, shape
+from tests.builders import formed, place, shape
 from tests.fake_cluster import FakeCluster
-from tests.run.test_reconcile import run_on
+from tests.run.runs import run_on
 
 Cost = tuple[int, int, int, int]
 
 
 def at(view: ClusterView, *where: str) -> ClusterView:
     """The view with its pods at `zone/node`, in ordinal order; `/node` for an unknown zone, "" for both."""
-    places = {}
-    for node, text in zip(view.nodes, where, strict=True):
-        zone, _, machine = text.partition("/")
-        places[node.pod] = Place(node=machine, zone=zone)
-    return replace(view, places=places)
+    return replace(view, places={node.pod: place(text) for node, text in zip(view.nodes, where, strict=True)})
 
 
 def fresh(*where: str) -> ClusterView:
@@ -177,27 +173,12 @@ def test_the_verdict_explains_what_could_or_could_not_be_better() -> None:
 
 def too_close(replicas: int) -> FakeCluster:
     """A formed cluster of three shards in which two replicas should be swapped."""
-    cluster = Placed.formed(shape(3, replicas))
-    cluster.places = ["a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n2", "c/n3", "c/n3", "a/n1"][: 3 * (1 + replicas)]
+    cluster = formed(shape(3, replicas))
+    where = ["a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n2", "c/n3", "c/n3", "a/n1"]
+    cluster.places = {node.pod: place(text) for node, text in zip(cluster.nodes, where, strict=False)}
     for node in cluster.nodes:
         node.keys = 5 + (node.ordinal % 3)
     return cluster
-
-
-class Placed(FakeCluster):
-    """A cluster whose views know where the pods run."""
-
-    places: Sequence[str] = ()
-
-    @classmethod
-    def formed(cls, desired: Desired) -> Placed:
-        cluster = formed(desired)
-        cluster.__class__ = cls
-        assert isinstance(cluster, cls)
-        return cluster
-
-    def look(self) -> ClusterView:
-        return at(super().look(), *self.places)
 
 
 def linked_replicas(cluster: FakeCluster) -> dict[NodeId, int]:

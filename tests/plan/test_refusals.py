@@ -11,15 +11,16 @@ import pytest
 from bootstrap.config import Settings
 from bootstrap.errors import Misconfigured, Reason
 from bootstrap.model.node import Address
-from bootstrap.model.plan import Plan
+from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected, Replicate, SetTimeout, TakeSlot, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
+from bootstrap.run.termination_message import termination_message
 from bootstrap.verify import violations
 from tests.builders import codes, formed, gossip, shape, steps_of
 from tests.fake_cluster import FakeCluster, Known
-from tests.run.test_reconcile import SHAPE, run_on
+from tests.run.runs import SHAPE, run_on
 from tests.run.test_report import outcome
 
 
@@ -84,7 +85,32 @@ def test_replicas_that_cannot_be_spared_are_not_made_masters() -> None:
     cluster = formed(shape(3, 1))
     for node in cluster.nodes[3:]:
         node.link_up = False
-    assert "too-few-masters" in codes(plan(cluster.look(), shape(6, 0)))
+    refusal = plan(cluster.look(), shape(6, 0))
+    assert isinstance(refusal, Refusal)
+    (reason,) = refusal.reasons
+    assert reason.code == "too-few-masters"
+    assert "kubectl scale statefulset redis-app --replicas=N" in reason.remedy
+
+
+def test_a_number_of_pods_that_does_not_fit_comes_with_the_commands() -> None:
+    """With more pods than the shape takes, first how to check that the others hold no data."""
+    for pods, checked in ((5, False), (8, True)):
+        refusal = plan(FakeCluster(pods).look(), shape())
+        assert isinstance(refusal, Refusal)
+        (reason,) = refusal.reasons
+        assert "kubectl scale statefulset redis-app --replicas=6" in reason.remedy
+        assert ("kubectl exec redis-app-6 -- redis-cli DBSIZE" in reason.remedy) is checked
+
+
+def test_keys_outside_are_looked_at_before_they_are_deleted() -> None:
+    """The remedy lists them first, with the pod's name."""
+    cluster = FakeCluster(6)
+    cluster[4].keys = 3
+    refusal = plan(cluster.look(), shape())
+    assert isinstance(refusal, Refusal)
+    (reason,) = refusal.reasons
+    commands = ["kubectl exec redis-app-4 -- redis-cli --scan", "kubectl exec redis-app-4 -- redis-cli FLUSHALL"]
+    assert [reason.remedy.index(command) for command in commands] == sorted(map(reason.remedy.index, commands))
 
 
 class WithoutConfigSet(FakeCluster):
@@ -151,7 +177,7 @@ def test_errors_in_several_settings_are_reported_together() -> None:
 
 def test_a_long_reason_is_cut_and_not_dropped() -> None:
     """The termination message is limited, and a reason without its end is better than none."""
-    message = outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")).as_termination_message()
+    message = termination_message(outcome(Reason(code="unlisted-member", message="x" * 5000, remedy="r")))
     assert json.loads(message)["reasons"][0]["code"] == "unlisted-member"
 
 

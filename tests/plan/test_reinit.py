@@ -13,7 +13,7 @@ from bootstrap.model.steps import Wipe
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed, Known
 from tests.plan.damage import give_keys, healthy, lose_a_majority, move_all, wipe
-from tests.run.test_reconcile import SHAPE, run_on
+from tests.run.runs import SHAPE, run_on
 
 
 def reinit(cluster: FakeCluster, confirm: str) -> bool:
@@ -40,7 +40,9 @@ def test_without_a_confirmation_it_reports_what_it_would_destroy() -> None:
     reasons = caught.value.reasons
     assert [reason.node for reason in reasons] == ["redis-app-0", "redis-app-1", "redis-app-2"]
     assert "5461 slots (0-5460), 10 keys" in reasons[0].message
-    assert f"--confirm {cluster.look().fingerprint()}" in reasons[0].remedy
+    fingerprint = cluster.look().fingerprint()
+    assert f"put fingerprint={fingerprint} into k8s/reinit/kustomization.yaml" in reasons[0].remedy
+    assert f"--confirm {fingerprint}" in reasons[0].remedy
     assert cluster.written == []
 
 

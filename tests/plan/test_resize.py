@@ -22,7 +22,7 @@ from bootstrap.verify import violations
 from tests.builders import formed, shape, with_node
 from tests.fake_cluster import FakeCluster, Killed
 from tests.plan.damage import uneven, wipe
-from tests.run.test_reconcile import run_on, run_on_without_goodbye
+from tests.run.runs import run_on, run_on_without_goodbye
 
 KEYS = {slot: 2 + slot % 3 for slot in range(40, SLOT_COUNT, 790)}
 """The number of keys in some slots."""
@@ -182,7 +182,7 @@ def test_a_statefulset_that_was_shrunk_first_is_refused_and_can_come_back() -> N
     with pytest.raises(Refused) as caught:
         run_on(cluster, shape(3, 1)).converge()
     reasons = {reason.code: reason for reason in caught.value.reasons}
-    assert "set the StatefulSet's replicas to 8 again" in reasons["shrunk-too-early"].remedy
+    assert "kubectl scale statefulset redis-app --replicas=8" in reasons["shrunk-too-early"].remedy
     assert cluster.written == []
     cluster.nodes += removed
     assert_good(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))

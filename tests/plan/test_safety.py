@@ -8,7 +8,8 @@ from hypothesis import given, settings
 
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import NodeId, Role
-from bootstrap.model.slots import SlotSet
+from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
@@ -20,6 +21,7 @@ from bootstrap.model.steps import (
     MoveKeys,
     Reattach,
     Replicate,
+    SetConfig,
     SetEpoch,
     SetSlotOwner,
     SetSlotState,
@@ -34,7 +36,7 @@ from tests.builders import (
     half_formed,
     steps_of,
 )
-from tests.fake_cluster import FakeCluster
+from tests.fake_cluster import NO_FAILOVER, FakeCluster
 
 
 @given(half_formed())
@@ -44,6 +46,58 @@ def test_no_plan_ever_puts_data_at_risk(state: tuple[FakeCluster, Desired]) -> N
     cluster, desired = state
     view = cluster.look()
     assert list(dangers(view, steps_of(plan(view, desired)))) == []
+
+
+@given(half_formed())
+@settings(deadline=None, max_examples=150)
+def test_every_plan_ends_with_failover_and_the_declared_timeout(state: tuple[FakeCluster, Desired]) -> None:
+    """Wherever a node has temporary settings, or gets them, the same plan restores failover first and the timeout last;
+    nothing but linking, and waiting until all nodes serve, comes before that.
+    """
+    cluster, desired = state
+    view = cluster.look()
+    decision = plan(view, desired)
+    if isinstance(decision, Refusal) or desired.timeout_ms is None:
+        return
+    steps = steps_of(decision)
+    lowered = {step.node for step in steps if isinstance(step, SetTimeout) and step.timeout_ms == 500}
+    for node in view.nodes:
+        if node.quickened or node.node_id in lowered:
+            own = [step for step in steps if isinstance(step, SetConfig | SetTimeout) and step.node == node.node_id]
+            assert own[-2:] == [
+                SetConfig(node=node.node_id, name=NO_FAILOVER, value="no"),
+                SetTimeout(node=node.node_id, timeout_ms=5000),
+            ]
+            names = [phase.name for phase in decision.phases]
+            before = set(names[: names.index("settings")])
+            assert view.forming or before <= {"prepare", "provision", "quicken", "meet", "serve"}
+
+
+@given(half_formed())
+@settings(deadline=None, max_examples=60)
+def test_failover_stays_off_in_no_state_that_needs_it(state: tuple[FakeCluster, Desired]) -> None:
+    """A slot has no owner that answers, or a link is missing in a cluster in service: the settings come first."""
+    cluster, desired = state
+    view = cluster.look()
+    decision = plan(view, desired)
+    needed = view.claimed() != ALL_SLOTS or (any(view.unlinked()) and in_service(view))
+    left = any(node.quickened for node in view.nodes) and desired.timeout_ms
+    if isinstance(decision, Plan) and needed and left and not view.forming:
+        assert decision.phases[0].name == "settings"
+
+
+def in_service(view: ClusterView) -> bool:
+    """Most masters are linked to a node that serves."""
+    owners = {node.node_id for node in view.nodes if node.slots}
+    for node in view.nodes:
+        linked = {owner for owner in owners if view.linked(node.node_id, owner)} | ({node.node_id} & owners)
+        if node.serving and 2 * len(linked) > len(owners):
+            return True
+    return False
+
+
+def _no_failover(node: NodeId) -> SetConfig:
+    return SetConfig(node=node, name=NO_FAILOVER, value="yes")
 
 
 def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
@@ -79,8 +133,18 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 if others != {address for address, _ in step.others}:
                     yield f"{step} meets nodes that are not the others"
             case SetTimeout():
-                if step.timeout_ms < 5000 and any(node.keys or node.serving for node in view.nodes):
+                if step.timeout_ms == 1000 and any(node.keys or node.serving for node in view.nodes):
                     yield f"{step} lowers a timeout while keys depend on it"
+                if step.timeout_ms == 500 and in_service(view):
+                    yield f"{step} lowers a timeout while clients depend on it"
+                if step.timeout_ms == 500 and _no_failover(step.node) not in steps and not nodes[step.node].quickened:
+                    yield f"{step} lowers a timeout that makes replicas take over"
+            case SetConfig() if step.value == "yes":
+                if in_service(view) or view.claimed() != ALL_SLOTS:
+                    yield f"{step} switches failover off while it is needed"
+            case SetConfig():
+                if not nodes[step.node].quickened and _no_failover(step.node) not in steps:
+                    yield f"{step} switches failover on where a person switched it off"
             case Forget():
                 if step.lost in nodes or step.lost in view.alive_elsewhere:
                     yield f"{step} forgets a node that is present"

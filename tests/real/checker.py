@@ -1,4 +1,4 @@
-"""Clients that write and read all the time, and know what they were promised: the judge of every move of slots."""
+"""Clients that write and read continuously and record every acknowledgement: they judge every slot migration."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ ANSWER_LIMIT_S = 5.0
 
 @dataclass(slots=True)
 class Found:
-    """What one client saw."""
+    """What one client observed."""
 
     operations: int = 0
     errors: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
-    """Reads of something older than what had been acknowledged."""
+    """Reads that returned an older value than the acknowledged one."""
     worst_pause_s: float = 0.0
     """The longest time between two acknowledgements."""
     acknowledged: dict[str, int] = field(default_factory=dict)
     tried: dict[str, int] = field(default_factory=dict)
-    """The highest value that was sent, acknowledged or not."""
+    """The highest value sent per key, acknowledged or not."""
 
 
 class Checker:
-    """Within the `with` block each of some threads counts its own keys up and reads every one back at once."""
+    """Within the `with` block, each thread increments its own keys and reads each one back immediately."""
 
     def __init__(self, endpoints: Iterable[Address], *, threads: int = 2) -> None:
-        self._doors = [ClusterNode(door.host, door.port) for door in endpoints]
+        self._endpoints = [ClusterNode(address.host, address.port) for address in endpoints]
         self._stop = threading.Event()
         self.found = [Found() for _ in range(threads)]
         self._threads = [
@@ -60,45 +60,45 @@ class Checker:
             thread.join()
 
     def wait_for(self, operations: int, limit_s: float = 30.0) -> None:
-        """Waits until so many more operations were answered."""
+        """Waits until this many more operations have been answered."""
         wanted, end = self.operations + operations, time.monotonic() + limit_s
         while self.operations < wanted:
-            assert time.monotonic() < end, f"clients get no answer any more: {self.errors[-3:]}"
+            assert time.monotonic() < end, f"clients no longer receive answers: {self.errors[-3:]}"
             self._stop.wait(0.02)
 
     @property
     def operations(self) -> int:
-        """Writes and reads that were answered."""
+        """The number of writes and reads that were answered."""
         return sum(found.operations for found in self.found)
 
     @property
     def errors(self) -> list[str]:
-        """What clients were told in place of an answer, after their library had tried again."""
+        """The errors that clients received instead of an answer, after their library had retried."""
         return [error for found in self.found for error in found.errors]
 
     @property
     def stale(self) -> list[str]:
-        """Reads of something older than what had been acknowledged."""
+        """Reads that returned an older value than the acknowledged one."""
         return [line for found in self.found for line in found.stale]
 
     @property
     def worst_pause_s(self) -> float:
-        """The longest time in which one client got no answer."""
+        """The longest time in which one client received no answer."""
         return max(found.worst_pause_s for found in self.found)
 
     def lost(self) -> list[str]:
-        """Reads every key once more, when all is over: what is older than its acknowledgement is lost."""
+        """Reads every key again at the end. A value older than the acknowledged one means a lost write."""
         with self._client() as client:
             return [
-                f"{key}: {told!r}, acknowledged was {found.acknowledged[key]}"
+                f"{key}: {value!r}, acknowledged was {found.acknowledged[key]}"
                 for found in self.found
                 for key in found.acknowledged
-                if not found.acknowledged[key] <= int((told := client.get(key)) or -1) <= found.tried[key]
+                if not found.acknowledged[key] <= int((value := client.get(key)) or -1) <= found.tried[key]
             ]
 
     def _client(self) -> RedisCluster:
         return RedisCluster(
-            startup_nodes=list(self._doors),
+            startup_nodes=list(self._endpoints),
             decode_responses=True,
             socket_timeout=ANSWER_LIMIT_S,
             retry=Retry(ConstantBackoff(0.02), 10),
@@ -112,11 +112,11 @@ class Checker:
                 key = f"checked:{number}:{value % KEYS_EACH}"
                 value += 1
                 try:
-                    self._one(client, found, key, value)
+                    self._write_and_read(client, found, key, value)
                 except (RedisError, RedisClusterException) as error:
                     found.errors.append(f"{type(error).__name__}: {error}")
                 except AttributeError as error:
-                    # redis-py's way to say that it was sent to a node which it does not know yet (ASK, a new master).
+                    # redis-py raises this if a redirection names a node that it does not know yet (ASK, a new master).
                     found.errors.append(f"sent to an unknown node: {error}")
                     client.nodes_manager.initialize()
                 else:
@@ -124,12 +124,12 @@ class Checker:
                     found.worst_pause_s = max(found.worst_pause_s, now - answered_at)
                     answered_at = now
 
-    def _one(self, client: RedisCluster, found: Found, key: str, value: int) -> None:
+    def _write_and_read(self, client: RedisCluster, found: Found, key: str, value: int) -> None:
         found.tried[key] = value
         client.set(key, value)
         found.acknowledged[key] = value
         found.operations += 1
-        told = client.get(key)
+        received = client.get(key)
         found.operations += 1
-        if told != str(value):
-            found.stale.append(f"{key}: read {told!r}, acknowledged was {value}")
+        if received != str(value):
+            found.stale.append(f"{key}: read {received!r}, acknowledged was {value}")

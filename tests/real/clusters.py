@@ -11,17 +11,17 @@ from redis.cluster import ClusterNode
 
 from bootstrap.local.programs import Program
 from bootstrap.local.servers import start_all
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, Node
 from bootstrap.verify import violations
 from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.waiting import wait_until
 
 TIMEOUT_MS = 2000
-"""Elections take the node timeout and some seconds: a short one keeps the tests short."""
+"""An election takes the node timeout plus some seconds. A short timeout keeps the tests short."""
 
 
 def formed(program: Program, start_testbed: StartTestbed, *config: str) -> tuple[Testbed, Mapping[str, str]]:
-    """Six servers, formed, with keys on every shard; and what was acknowledged, copied and written to files."""
+    """Forms a cluster of six servers and writes keys to every shard. All keys are replicated and on disk."""
     six = start_testbed(program, config=(f"cluster-node-timeout {TIMEOUT_MS}", *config))
     six.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
     assert six.run("apply").exit_code == 0
@@ -36,28 +36,27 @@ def formed(program: Program, start_testbed: StartTestbed, *config: str) -> tuple
 
 
 def written(address: Address) -> bool:
-    """Whether a server could be killed now and come back with every key.
+    """True if the server could be killed now and would restart with every key.
 
-    With `appendfsync everysec` a server holds its writes back while an earlier fsync goes on, for up to two seconds:
-    acknowledged and copied, they are in no file yet. Killed with every copy at once they are gone, whoever repairs.
+    With `appendfsync everysec` a server defers its writes for up to two seconds while an earlier fsync is in progress.
+    Keys can then be acknowledged and replicated without being in any file. If all copies are killed at the same time,
+    no repair can bring such keys back.
     """
     with Redis(address.host, address.port) as node:
-        about = node.info("persistence")
-    return not any(
-        about.get(what) for what in ("aof_buffer_length", "aof_rewrite_scheduled", "aof_rewrite_in_progress")
-    )
+        info = node.info("persistence")
+    return not any(info.get(name) for name in ("aof_buffer_length", "aof_rewrite_scheduled", "aof_rewrite_in_progress"))
 
 
 def client(six: Testbed) -> RedisCluster:
-    """A cluster client that knows where the servers are now."""
+    """A cluster client that starts from the current addresses of the servers."""
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in six.cluster.servers]
     return RedisCluster(startup_nodes=endpoints, decode_responses=True, socket_timeout=5)
 
 
-def assert_healed(six: Testbed, said: RunResult, keys: Mapping[str, str]) -> None:
-    """Repaired and verified, every key is there, and a second run changes nothing."""
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "repaired"), said.text
-    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
+def assert_healed(six: Testbed, result: RunResult, keys: Mapping[str, str]) -> None:
+    """The run repaired the cluster. No invariant is violated, every key is there, and a second run changes nothing."""
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "repaired"), result.text
+    assert violations(six.whole_view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
     with client(six) as reader:
         assert {name: reader.get(name) for name in keys} == keys
     again = six.run("apply")
@@ -65,13 +64,23 @@ def assert_healed(six: Testbed, said: RunResult, keys: Mapping[str, str]) -> Non
 
 
 def another_address(address: Address) -> Address:
-    """Another address, as a pod gets one each time it is made anew."""
+    """Another address, as a recreated pod gets one."""
     *block, last = address.host.split(".")
     return Address(".".join([*block, str((int(last) + 100) % 250 + 1)]), address.port)
 
 
+def suspects_all(node: Node) -> bool:
+    """It marks every other node as failing, and reports that the cluster is down."""
+    return not node.serving and all(line.suspected for line in node.others.values())
+
+
+def settings_of(six: Testbed) -> set[tuple[int | None, str]]:
+    """The node timeout and the no-failover setting of every server; one pair where they are the same everywhere."""
+    return {(node.timeout_ms, node.config[node.no_failover_name]) for node in six.view().nodes}
+
+
 def replace_pods(six: Testbed, *ordinals: int, wiped: bool) -> None:
-    """The pods are killed and come back at other addresses, with or without their disks; then DNS knows it."""
+    """Kills the pods and starts them at other addresses, with or without their disks. Then it updates DNS."""
     servers = [six.cluster.servers[ordinal] for ordinal in ordinals]
     for server in servers:
         server.kill()

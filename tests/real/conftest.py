@@ -1,4 +1,4 @@
-"""Real servers for the tests: every kind that this machine has, each test with a cluster of its own."""
+"""Fixtures for tests on real servers: every server program of this machine, and a separate cluster per test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.kube import client as kube
 from bootstrap.local.cluster import LocalCluster
 from bootstrap.local.programs import Program, find_program
 from tests.available_servers import SERVERS
+from tests.kube.api import KubeApi, kube_api, pod
 from tests.real.testbed import StartTestbed, Testbed
 
 
 @pytest.fixture
 def start_testbed(tmp_path: Path) -> Iterator[StartTestbed]:
-    """Starts testbeds, which are removed after the test."""
+    """Starts testbeds. They are removed after the test."""
     clusters: list[LocalCluster] = []
 
     def start(
@@ -34,6 +36,18 @@ def start_testbed(tmp_path: Path) -> Iterator[StartTestbed]:
         cluster.stop(keep_data=False)
 
 
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
+    """An API server that knows six pods; this process is inside of its cluster."""
+    with kube_api(tmp_path / "account") as server:
+        for number in range(6):
+            server.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}"))
+        monkeypatch.setattr(kube, "ACCOUNT", server.folder)
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+        yield server
+
+
 @pytest.fixture(params=SERVERS)
 def program(request: pytest.FixtureRequest) -> Program:
     """Each server program of this machine in turn."""
@@ -42,7 +56,7 @@ def program(request: pytest.FixtureRequest) -> Program:
 
 @pytest.fixture
 def any_program() -> Program:
-    """One server program, for what does not depend on the kind."""
+    """One server program, for tests that do not depend on the kind."""
     return find_program()
 
 
@@ -63,12 +77,12 @@ def redis_program() -> Program:
 
 @pytest.fixture
 def valkey_program() -> Program:
-    """One server program that is Valkey, of a version whose replicas copy the marks of open slots."""
+    """One server program that is Valkey, of a version whose replicas copy the open slots of their master."""
     return first_program(lambda name, version: name == "Valkey" and version >= (8, 0), "Valkey since 8.0")
 
 
 def first_program(wanted: Callable[[str, tuple[int, ...]], bool], kind: str) -> Program:
-    """The first server program of that kind, beginning with the default one; without any, the test is skipped."""
+    """The first server program of that kind, beginning with the default one. Without any, the test is skipped."""
     for program in (find_program(), *(find_program(str(path)) for path in SERVERS.values())):
         if wanted(program.name, tuple(int(number) for number in re.findall(r"\d+", program.version)[:2])):
             return program

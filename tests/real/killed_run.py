@@ -1,4 +1,4 @@
-"""A run that is killed in the middle: a given number of its writes reach the servers, and nothing that comes after."""
+"""A run that is killed midway: a given number of its writes reach the servers, and no later ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tests.real.testbed import Testbed
 
 
 class Killed(BaseException):
-    """The run was killed; not an Exception, so that nothing on the way can swallow it."""
+    """The run was killed. It is not an Exception, so that no handler can swallow it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a run is killed: at its write number `number`, counted from 0, just before it or just after it.
+    """When a run is killed: just before or just after its write number `number`, counted from 0.
 
-    Between the last write of a phase and the first of the next the phase is watched until it has settled: just after
-    the one is well before the other. `kind` counts the writes of that kind only.
+    After the last write of a phase, the run watches the phase until it has settled. So the moment just after that write
+    is well before the first write of the next phase. With `kind`, only writes of that kind are counted.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Moment:
 
 @dataclass(slots=True)
 class KilledRun:
-    """The real world, until the moment comes. A dead run does not say goodbye: no write of its clearing up arrives."""
+    """The real world until the moment comes. A killed run sends nothing more: no write of its cleanup arrives."""
 
     world: World
     moment: Moment
-    told: list[Write] = field(default_factory=list)
-    """What has reached the servers."""
+    sent: list[Write] = field(default_factory=list)
+    """The writes that have reached the servers."""
     dead: bool = False
     _counted: int = 0
 
@@ -68,30 +68,30 @@ class KilledRun:
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         if self.dead:
             raise Killed
-        through = self._through(interleaved(writes, random.Random(str(self.moment))))
-        self.told += through
-        rejected = self.world.send(through, view)
+        arriving = self._until_killed(interleaved(writes, random.Random(str(self.moment))))
+        self.sent += arriving
+        rejected = self.world.send(arriving, view)
         if self.dead:
             raise Killed
         return rejected
 
-    def _through(self, writes: Iterable[Write]) -> list[Write]:
-        """Those that are sent before the moment comes."""
-        through: list[Write] = []
+    def _until_killed(self, writes: Iterable[Write]) -> list[Write]:
+        """The writes that are sent before the moment comes."""
+        arriving: list[Write] = []
         for write in writes:
             if self.moment.kind is None or isinstance(write, self.moment.kind):
                 self.dead = self._counted == self.moment.number
                 self._counted += 1
                 if self.dead and self.moment.before:
-                    return through
-            through.append(write)
+                    return arriving
+            arriving.append(write)
             if self.dead:
-                return through
-        return through
+                return arriving
+        return arriving
 
 
 def interleaved(writes: Iterable[Write], chance: random.Random) -> Iterable[Write]:
-    """The writes as they may arrive when all nodes are told at once: in order at each node, in any order among them."""
+    """One possible order of arrival of parallel writes: the order per node is kept, the order among nodes is random."""
     queues: dict[NodeId, list[Write]] = {}
     for write in writes:
         queues.setdefault(recipient(write), []).append(write)
@@ -102,8 +102,8 @@ def interleaved(writes: Iterable[Write], chance: random.Random) -> Iterable[Writ
             del queues[node]
 
 
-def apply_and_die(testbed: Testbed, moment: Moment) -> KilledRun:
-    """`apply` as the program runs it, killed at that moment. Where the moment never comes, `dead` stays False."""
+def apply_until_killed(testbed: Testbed, moment: Moment) -> KilledRun:
+    """Runs `apply` as the program does and kills it at that moment. If the moment never comes, `dead` stays False."""
     settings = Settings.from_env(testbed.variables, {})
     out = io.StringIO()
     log = logger(console=False, out=out)

@@ -1,8 +1,8 @@
-"""A network of its own for one test: loopback alone, on which packets between servers can be lost.
+"""A private network for one test: loopback only, on which packets between servers can be dropped.
 
-The thread that enters it, and all threads and processes that it starts from then on, live in a network namespace in
-which nothing else runs. Servers have an address each and use it for what they send, too, so a rule of iptables tells
-one from another. Packets are dropped where they arrive: the sender learns nothing, as on a real network.
+The thread that enters it, and all threads and processes that it starts afterwards, live in a network namespace in which
+nothing else runs. Each server has its own address and also sends from it, so iptables rules can distinguish servers.
+Packets are dropped at the receiver. The sender is not notified, as on a real network.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _CLONE_NEWNET = 0x40000000
 
 
 @cache
-def why_not() -> str:
-    """What this machine lacks for it; "" where nothing."""
+def missing_requirement() -> str:
+    """What this machine lacks for a private network, or ""."""
     if sys.platform != "linux":
-        return "network namespaces are Linux's"
+        return "network namespaces exist only on Linux"
     if missing := [tool for tool in ("ip", "iptables", "unshare") if shutil.which(tool) is None]:
         return f"not on PATH: {', '.join(missing)}"
     trial = "unshare --net iptables -A INPUT -m statistic --mode random --probability 0.5 -j DROP"
     tried = subprocess.run(trial.split(), capture_output=True, text=True, timeout=10, check=False)
-    return f"no network of its own: {tried.stderr.strip()}" if tried.returncode else ""
+    return f"no private network: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 class Network:
@@ -54,33 +54,33 @@ class Network:
             os.close(self._outside)
 
     def cut(self, one: Server, other: Server) -> None:
-        """No packet arrives between the two; everybody else reaches both."""
+        """Drops all packets between the two servers. All other servers still reach both."""
         self.lose(one, other, share=1.0)
 
     def lose(self, one: Server, other: Server, *, share: float) -> None:
-        """That share of the packets between the two is lost, both ways."""
+        """Drops that share of the packets between the two servers, in both directions."""
         chance = ("-m", "statistic", "--mode", "random", "--probability", str(share)) if share < 1 else ()
         for source, target in ((one, other), (other, one)):
             _drop("-s", source.address.host, "-d", target.address.host, *chance)
 
     def swallow(self, *hosts: str) -> None:
-        """Whatever is sent there vanishes, as with the address of a pod that is gone; elsewhere it would be refused."""
+        """Drops all packets to these hosts, as for the address of a deleted pod. Otherwise they would be refused."""
         for host in hosts:
             _drop("-d", host)
 
     def cut_bus(self, server: Server) -> None:
-        """Nothing arrives at or from its cluster bus; its port for data answers."""
+        """Drops all packets to and from the server's cluster bus. Its data port still answers."""
         host = server.address.host
         for end, side in (("--dport", "-d"), ("--dport", "-s"), ("--sport", "-d"), ("--sport", "-s")):
             _drop("-p", "tcp", side, host, end, str(server.address.port + BUS_OFFSET))
 
     def heal(self) -> None:
-        """Every packet arrives again."""
+        """Removes all rules, so that every packet arrives again."""
         _run("iptables", "-w", "-F", "INPUT")
 
 
 def send_from_own_address(server: Server) -> None:
-    """Now, and after its next start at the address that it has by then. Servers before 7.0 do it by themselves."""
+    """Makes the server send from its address, now and after its next start. Before 7.0 this is the default."""
     if int(server.program.version.split(".")[0]) < 7:
         return
     name, host = "bind-source-addr", server.address.host

@@ -1,4 +1,4 @@
-"""The program as a process of its own."""
+"""The program as a separate process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from tests.real.testbed import Testbed
 
 
-def apply_apart(six: Testbed, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
+def start_apply(six: Testbed, started: list[subprocess.Popen[str]], **variables: str) -> subprocess.Popen[str]:
     program = subprocess.Popen(
         [sys.executable, "-m", "bootstrap", "apply"],
         env={**os.environ, **six.variables, **variables},

@@ -1,4 +1,4 @@
-"""Peers that do not behave as Redis nodes."""
+"""Peers that do not behave like Redis nodes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def stranger(answer: bytes, drip_s: float = 0.0) -> Iterator[tuple[str, int]]:
-    """Somebody who answers every connection with the same bytes, at once or one by one, and then keeps it open."""
+    """A peer that sends the same bytes on every connection, all together or one by one, and then keeps it open."""
     over = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def talk(connection: socket.socket) -> None:
+    def serve(connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
             connection.recv(65536)
             for piece in [answer] if not drip_s else [answer[i : i + 1] for i in range(len(answer))]:
@@ -27,7 +27,7 @@ def stranger(answer: bytes, drip_s: float = 0.0) -> Iterator[tuple[str, int]]:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listener.accept()
-                threading.Thread(target=talk, args=(connection,), daemon=True).start()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()

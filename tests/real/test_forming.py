@@ -1,4 +1,4 @@
-"""A cluster from nothing on real servers of every kind, by the real program over real DNS."""
+"""Forming a cluster from blank servers of every kind, with the real program over real DNS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bootstrap.local.programs import Program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import even_split
 from bootstrap.verify import violations
-from tests.real.processes import MEASURE, apply_apart
+from tests.real.processes import MEASURE, start_apply
 from tests.real.testbed import StartTestbed, Testbed
 from tests.waiting import wait_until
 
@@ -29,7 +29,7 @@ def redis_of(testbed: Testbed, ordinal: int) -> Redis:
 def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(
     program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Formed with the roles of the manual way, probed as a client, verified; then: unchanged, nothing written."""
+    """The roles are those of a manual setup, and the client probe succeeds. The second run writes nothing."""
     six = start_testbed(program)
     first = six.run("apply")
     assert (first.exit_code, first.outcome["outcome"]) == (0, "formed"), first.text
@@ -65,8 +65,8 @@ READS = {
     "cmdstat_client",
     "cmdstat_client|setinfo",
 }
-"""What a healthy cluster is asked, and what its servers tell each other; `cluster` and `config` stand for their
-subcommands on Redis 6.2, where the run's own `steps: 0` says that they were reads."""
+"""The commands that a run sends to a healthy cluster, and those that its servers send to each other. On Redis 6.2,
+`cluster` and `config` stand for their subcommands; there the run's own `steps: 0` shows that they were reads."""
 
 
 def changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
@@ -75,54 +75,54 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> set[st
 
 @pytest.mark.parametrize(("shards", "replicas"), [(3, 0), (5, 2)], ids=["no replicas", "two replicas each"])
 def test_other_shapes_form(any_program: Program, start_testbed: StartTestbed, shards: int, replicas: int) -> None:
-    """Three masters alone, and fifteen nodes with two replicas for each of five masters."""
+    """Three masters without replicas, and fifteen nodes: five masters with two replicas each."""
     shape = start_testbed(any_program, shards, replicas)
-    said = shape.run("apply")
-    assert said.exit_code == 0, said.text
-    assert violations(shape.view(), shape.desired) == ()
+    result = shape.run("apply")
+    assert result.exit_code == 0, result.text
+    assert violations(shape.whole_view(), shape.desired) == ()
 
 
-def test_without_a_declared_timeout_timeouts_stay(any_program: Program, start_testbed: StartTestbed) -> None:
-    """The servers' own 15 s are left alone, and the cluster forms all the same, after their own delay."""
+def test_without_a_declared_timeout_the_servers_keep_theirs(any_program: Program, start_testbed: StartTestbed) -> None:
+    """The servers keep their 15 s. The cluster still forms, after the servers' own delay."""
     six = start_testbed(any_program, config=("cluster-node-timeout 15000",))
-    said = six.run("apply", BOOTSTRAP_NODE_TIMEOUT_MS="")
-    assert said.exit_code == 0, said.text
+    result = six.run("apply", BOOTSTRAP_NODE_TIMEOUT_MS="")
+    assert result.exit_code == 0, result.text
     assert {node.timeout_ms for node in six.view().nodes} == {15000}
-    assert "cluster-node-timeout" not in said.text
+    assert "cluster-node-timeout" not in result.text
 
 
-def test_ports_come_from_srv_where_all_share_one_address(any_program: Program, tmp_path: Path) -> None:
-    """On a machine with 127.0.0.1 alone the ports differ, and the SRV records carry them."""
+def test_ports_come_from_srv_records_if_all_servers_share_one_address(any_program: Program, tmp_path: Path) -> None:
+    """On a machine with only 127.0.0.1 the ports differ, and the SRV records carry them."""
     from bootstrap.local.cluster import LocalCluster
 
     with LocalCluster(any_program, tmp_path, nodes=6, one_address=True) as cluster:
         assert {server.address.host for server in cluster.servers} == {"127.0.0.1"}
         shared = Testbed(cluster)
-        said = shared.run("apply")
-        assert said.exit_code == 0, said.text
+        result = shared.run("apply")
+        assert result.exit_code == 0, result.text
         assert len({node.address.port for node in shared.view().nodes}) == 6
 
 
-def test_a_password_and_an_acl_user_open_the_door(
+def test_a_cluster_forms_with_a_password_and_with_a_user_name(
     any_program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
-    """Formed with a password; the password is in no line of the log."""
+    """The cluster forms with a password, and no line of the log contains it. The user name `default` works, too."""
     locked = start_testbed(any_program, config=("requirepass opensesame", "masterauth opensesame"))
     secret = tmp_path / "password"
     secret.write_text("opensesame\n")
-    said = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret))
-    assert said.exit_code == 0, said.text
-    assert "opensesame" not in said.text
+    result = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret))
+    assert result.exit_code == 0, result.text
+    assert "opensesame" not in result.text
     named = locked.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret), BOOTSTRAP_USERNAME="default")
     assert named.outcome["outcome"] == "unchanged"
 
 
-def test_plan_shows_the_steps_and_does_none(any_program: Program, start_testbed: StartTestbed) -> None:
-    """`plan` on blank servers exits 0, names the phases in their order, and the servers are still blank."""
+def test_plan_shows_the_steps_and_executes_none(any_program: Program, start_testbed: StartTestbed) -> None:
+    """`plan` on blank servers exits 0 and names the phases in order. The servers are still blank afterwards."""
     six = start_testbed(any_program)
-    said = six.run("plan")
-    assert (said.exit_code, said.outcome["outcome"], said.outcome["steps"]) == (0, "planned", 0)
-    (planned,) = [line for line in said.lines if line["event"] == "plan"]
+    result = six.run("plan")
+    assert (result.exit_code, result.outcome["outcome"], result.outcome["steps"]) == (0, "planned", 0)
+    (planned,) = [line for line in result.lines if line["event"] == "plan"]
     assert [phase["phase"] for phase in planned["phases"]] == ["prepare", "meet", "assign", "serve", "settings"]
     assert "make redis-app-3 a replica of redis-app-0" in planned["phases"][2]["steps"]
     assert all(node.blank for node in six.view().nodes)
@@ -131,8 +131,10 @@ def test_plan_shows_the_steps_and_does_none(any_program: Program, start_testbed:
     assert (again.exit_code, again.outcome["outcome"]) == (0, "unchanged")
 
 
-def test_verify_tells_good_from_bad(any_program: Program, start_testbed: StartTestbed) -> None:
-    """Exit 1 with every broken invariant on blank servers, 0 on a formed cluster."""
+def test_verify_fails_on_blank_servers_and_passes_on_a_formed_cluster(
+    any_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Exit 1 with every violated invariant on blank servers, exit 0 on a formed cluster."""
     six = start_testbed(any_program)
     bad = six.run("verify")
     assert bad.exit_code == 1
@@ -143,7 +145,7 @@ def test_verify_tells_good_from_bad(any_program: Program, start_testbed: StartTe
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Programs of a test; whatever is left of them is ended after it."""
+    """Processes of a test. Those that still run after it are killed."""
     programs: list[subprocess.Popen[str]] = []
     yield programs
     for program in programs:
@@ -153,13 +155,13 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_in_order(
+def test_a_signal_ends_the_run_cleanly(
     any_program: Program, start_testbed: StartTestbed, started: list[subprocess.Popen[str]], number: signal.Signals
 ) -> None:
-    """Ended while forming: the lowered timeouts are back, the outcome says `interrupted`, and a rerun finishes it."""
-    # The diskless delay keeps the forming waiting for its replicas, with the timeouts lowered.
+    """The run ends while forming. It restores the timeouts, its outcome is `interrupted`, and the next run finishes."""
+    # The diskless delay makes the run wait for the replicas while the timeouts are lowered.
     six = start_testbed(any_program, config=("repl-diskless-sync-delay 60", "repl-diskless-sync yes"))
-    program = apply_apart(six, started)
+    program = start_apply(six, started)
     wait_until(lambda: {node.role for node in six.view().nodes} == {Role.MASTER, Role.REPLICA})
     assert {node.timeout_ms for node in six.view().nodes} == {1000}
     program.send_signal(number)
@@ -172,34 +174,36 @@ def test_a_signal_ends_the_run_in_order(
     assert six.run("apply").exit_code == 0
 
 
-def test_a_killed_run_leaves_drift_that_the_next_run_mends(
+def test_a_killed_run_leaves_drift_that_the_next_run_repairs(
     any_program: Program, start_testbed: StartTestbed, started: list[subprocess.Popen[str]]
 ) -> None:
-    """SIGKILL in the middle leaves 1000 ms behind; the next run forms the rest and ends with the declared 5000 ms."""
+    """SIGKILL midway leaves a timeout of 1000 ms. The next run finishes forming and sets the declared 5000 ms."""
     six = start_testbed(any_program)
-    program = apply_apart(six, started)
+    program = start_apply(six, started)
     wait_until(lambda: {node.timeout_ms for node in six.view().nodes} == {1000})
     program.kill()
     program.wait(10)
-    said = six.run("apply")
-    assert said.exit_code == 0, said.text
+    result = six.run("apply")
+    assert result.exit_code == 0, result.text
     assert {node.timeout_ms for node in six.view().nodes} == {5000}
-    assert violations(six.view(), six.desired) == ()
+    assert violations(six.whole_view(), six.desired) == ()
 
 
-def test_a_cluster_half_made_by_redis_cli_is_finished(any_program: Program, start_testbed: StartTestbed) -> None:
-    """Slots assigned, nobody met: so a killed `redis-cli --cluster create` leaves it, and cannot go on by itself."""
+def test_a_cluster_left_half_created_by_redis_cli_is_finished(
+    any_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Slots are assigned, no nodes have met. A killed `redis-cli --cluster create` leaves this and cannot resume."""
     six = start_testbed(any_program)
     for ordinal, slots in enumerate(even_split(3)):
         redis_of(six, ordinal).execute_command("CLUSTER", "ADDSLOTS", *slots)
     redis_of(six, 0).execute_command("CLUSTER", "SET-CONFIG-EPOCH", 1)
-    said = six.run("apply")
-    assert said.exit_code == 0, said.text
-    assert violations(six.view(), six.desired) == ()
+    result = six.run("apply")
+    assert result.exit_code == 0, result.text
+    assert violations(six.whole_view(), six.desired) == ()
 
 
-def test_a_run_on_a_healthy_cluster_is_small(any_program: Program, start_testbed: StartTestbed) -> None:
-    """Peak memory of a whole run, the interpreter included, stays under 50 MB."""
+def test_a_run_on_a_healthy_cluster_uses_little_memory(any_program: Program, start_testbed: StartTestbed) -> None:
+    """The peak memory of a whole run, including the interpreter, stays below 50 MB."""
     six = start_testbed(any_program)
     six.run("apply")
     measured = subprocess.run(

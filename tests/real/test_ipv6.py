@@ -1,4 +1,4 @@
-"""IPv6: servers that know each other by IPv6 addresses alone, and a DNS that has nothing but AAAA records for them."""
+"""IPv6: the servers know each other only by IPv6 addresses, and DNS has only AAAA records for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 loopback address
 
 
 class Ipv6Cluster(LocalCluster):
-    """Six servers on ::1. There is but one such address, so their ports differ, and SRV records carry them."""
+    """Six servers on ::1. There is only one such address, so their ports differ, and SRV records carry them."""
 
     def start(self, *, pause: Pause = lambda _: None) -> None:
         places = [Address(LOOPBACK, port) for port in free_ports(NODES)]
@@ -46,15 +46,15 @@ class Ipv6Cluster(LocalCluster):
 
 
 def free_ports(count: int) -> Iterator[int]:
-    """Ports whose bus ports are free as well, all tried at once so that none comes twice."""
-    with ExitStack() as held:
+    """Ports whose bus ports are free as well. All stay bound until the last is found, so that none is found twice."""
+    with ExitStack() as bound:
         found: list[int] = []
         while len(found) < count:
             port = 7000 + secrets.randbelow(14_000)
             with suppress(OSError), ExitStack() as both:
                 for each in (port, port + BUS_OFFSET):
                     both.enter_context(socket.create_server((LOOPBACK, each), family=socket.AF_INET6))
-                held.enter_context(both.pop_all())
+                bound.enter_context(both.pop_all())
                 found.append(port)
     yield from found
 
@@ -66,22 +66,22 @@ def six(program: Program, tmp_path: Path) -> Iterator[Testbed]:
 
 
 def test_a_cluster_forms_over_ipv6(six: Testbed) -> None:
-    """Introduced, replicating and probed by IPv6 addresses; a second run changes nothing."""
-    said = six.run("apply")
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
-    assert [line["shards"] for line in said.lines if line["event"] == "probe_done"] == [3]
+    """Nodes meet, replicate and are probed over IPv6 addresses. A second run changes nothing."""
+    result = six.run("apply")
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "formed"), result.text
+    assert [line["shards"] for line in result.lines if line["event"] == "probe_done"] == [3]
     view = six.view()
     assert violations(view, six.desired) == ()
     assert {node.address.host for node in view.nodes} == {LOOPBACK}
     known = {member.address.host for node in view.nodes for member in node.others.values() if member.address}
     assert known == {LOOPBACK}
-    assert f"[{LOOPBACK}]:{six.cluster.servers[0].address.port}" in said.text
+    assert f"[{LOOPBACK}]:{six.cluster.servers[0].address.port}" in result.text
     again = six.run("apply")
     assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0)
 
 
 def test_moved_nodes_are_found_again_over_ipv6(six: Testbed) -> None:
-    """All come back at other ports: every nodes.conf holds dead addresses, and a run introduces everybody anew."""
+    """All nodes restart at other ports, so every nodes.conf holds only stale addresses. A run introduces them again."""
     assert six.run("apply").exit_code == 0
     for server in six.cluster.servers:
         server.kill()
@@ -89,6 +89,6 @@ def test_moved_nodes_are_found_again_over_ipv6(six: Testbed) -> None:
         server.address = Address(LOOPBACK, port)
     start_all(six.cluster.servers)
     six.cluster.publish()
-    said = six.run("apply")
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "repaired"), said.text
+    result = six.run("apply")
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "repaired"), result.text
     assert sum(node.role is Role.MASTER for node in six.view().nodes) == 3

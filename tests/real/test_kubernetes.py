@@ -1,4 +1,4 @@
-"""The whole program on real servers, with a Kubernetes API around it: lock, Events, labels, and the rights it uses."""
+"""The whole program on real servers, with a Kubernetes API: lock, Events, labels, and the rights that it uses."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from bootstrap.kube import client as kube
 from bootstrap.local.programs import Program
 from bootstrap.local.zone import Zone
-from tests.kube.api import Asked, KubeApi, kube_api, pod
+from tests.kube.api import Asked, KubeApi, pod
 from tests.manifests.kustomize import BASE, build
 from tests.real.processes import MEASURE
 from tests.real.testbed import StartTestbed, Testbed
@@ -24,22 +22,10 @@ from tests.waiting import wait_until
 ON = {"BOOTSTRAP_KUBERNETES": "on"}
 
 
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeApi]:
-    """An API server that knows six pods; this process is inside of its cluster."""
-    with kube_api(tmp_path / "account") as server:
-        for number in range(6):
-            server.put("pods", f"redis-app-{number}", pod(f"redis-app-{number}"))
-        monkeypatch.setattr(kube, "ACCOUNT", server.folder)
-        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
-        yield server
-
-
 def events(api: KubeApi) -> list[tuple[str, str, int]]:
-    """Type, reason, and how often, in the order in which they were first said."""
-    told = sorted(api.of("events"), key=lambda event: str(event["eventTime"]))
-    return [(event["type"], event["reason"], event.get("series", {}).get("count", 1)) for event in told]
+    """Type, reason and count of each Event, in the order of their first occurrence."""
+    ordered = sorted(api.of("events"), key=lambda event: str(event["eventTime"]))
+    return [(event["type"], event["reason"], event.get("series", {}).get("count", 1)) for event in ordered]
 
 
 def holder(api: KubeApi) -> str:
@@ -50,7 +36,7 @@ def holder(api: KubeApi) -> str:
 def test_runs_use_the_rights_of_the_role_and_no_others(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """A first run and a second one: every verb of every rule of k8s/base is used, and none besides."""
+    """A first and a second run use every verb of every rule of k8s/base, and no other verb."""
     six = start_testbed(any_program)
     assert six.run("apply", **ON).outcome["outcome"] == "formed"
     assert six.run("apply", **ON).outcome["outcome"] == "unchanged"
@@ -68,7 +54,7 @@ def test_runs_use_the_rights_of_the_role_and_no_others(
 
 
 def test_each_right_is_needed(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
-    """Without any one of the Role's verbs something fails, and is named in the log or in the outcome."""
+    """Without any one of the Role's verbs a request fails. The log or the outcome names the verb."""
     six = start_testbed(any_program)
     (role,) = build(BASE).of_kind("Role")
     for verb, plural in [(v, p) for rule in role["rules"] for p in rule["resources"] for v in rule["verbs"]]:
@@ -77,34 +63,32 @@ def test_each_right_is_needed(api: KubeApi, any_program: Program, start_testbed:
         if verb == "create":
             api.objects = {key: found for key, found in api.objects.items() if key[0] != plural}
         api.forbidden = {(verb, plural)}
-        said = six.run("apply", **ON)
-        assert f"let this account {verb} {plural}" in said.text, (verb, plural)
-        assert said.exit_code == (4 if plural == "leases" else 0), (verb, plural)
+        result = six.run("apply", **ON)
+        assert f"let this account {verb} {plural}" in result.text, (verb, plural)
+        assert result.exit_code == (4 if plural == "leases" else 0), (verb, plural)
 
 
-def test_of_two_runs_at_once_one_forms_and_the_other_finds_it_done(
+def test_of_two_parallel_runs_one_forms_and_the_other_changes_nothing(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """The second takes the Lease only after the first has let go of it, and then has nothing to do."""
+    """The second run acquires the Lease only after the first has released it. Then it has nothing to do."""
     six = start_testbed(any_program)
     with ThreadPoolExecutor(2) as pool:
-        said = list(pool.map(lambda _: six.run("apply", **ON), range(2)))
-    assert sorted(each.outcome["outcome"] for each in said) == ["formed", "unchanged"]
+        results = list(pool.map(lambda _: six.run("apply", **ON), range(2)))
+    assert sorted(result.outcome["outcome"] for result in results) == ["formed", "unchanged"]
     holders = [asked.body["spec"]["holderIdentity"] for asked in api.asked if asked.plural == "leases" and asked.body]
     turns = [one for one, before in zip(holders, [None, *holders], strict=False) if one != before]
-    assert turns.count("") == 2, "each let go of it"
-    assert [each.outcome["steps"] for each in said if each.outcome["outcome"] == "unchanged"] == [0]
+    assert turns.count("") == 2, "each run released the Lease"
+    assert [result.outcome["steps"] for result in results if result.outcome["outcome"] == "unchanged"] == [0]
 
 
-def test_labels_are_set_by_the_run_that_is_told_to(
-    api: KubeApi, any_program: Program, start_testbed: StartTestbed
-) -> None:
-    """After forming: each pod's role and shard, as the table has them."""
+def test_labels_are_set_if_they_are_configured(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
+    """After forming, the labels of each pod are its role and its shard, as in the printed table."""
     six = start_testbed(any_program)
-    said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
-    assert said.exit_code == 0, said.text
+    result = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
+    assert result.exit_code == 0, result.text
     found = [each["metadata"]["labels"] for each in api.of("pods")]
-    rows = [line.split() for line in said.text.splitlines() if line.startswith("redis-app-")]
+    rows = [line.split() for line in result.text.splitlines() if line.startswith("redis-app-")]
     in_table = {row[0]: {"redis-role": row[1], "redis-shard": row[2]} for row in rows}
     assert {each["metadata"]["name"]: labels for each, labels in zip(api.of("pods"), found, strict=True)} == in_table
 
@@ -112,13 +96,13 @@ def test_labels_are_set_by_the_run_that_is_told_to(
 def test_labels_that_cannot_be_set_fail_the_run(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """The cluster is formed; the outcome says what is missing, and so does an Event."""
+    """The cluster is formed. The outcome names the missing right, and there is an Event."""
     six = start_testbed(any_program)
     api.forbidden.add(("patch", "pods"))
-    said = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
-    assert (said.exit_code, said.outcome["outcome"]) == (4, "failed")
-    assert said.outcome["slots_covered"] == 16384
-    assert "patch pods" in said.outcome["reasons"][0]["remedy"]
+    result = six.run("apply", BOOTSTRAP_ROLE_LABELS="on", **ON)
+    assert (result.exit_code, result.outcome["outcome"]) == (4, "failed")
+    assert result.outcome["slots_covered"] == 16384
+    assert "patch pods" in result.outcome["reasons"][0]["remedy"]
     assert events(api)[-1][:2] == ("Warning", "BootstrapFailed")
     assert holder(api) == ""
 
@@ -126,50 +110,50 @@ def test_labels_that_cannot_be_set_fail_the_run(
 def test_a_refusal_is_an_event_with_its_reasons(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """One pod of seven too many: exit code 3, a Warning whose note is the outcome's."""
+    """Seven pods are one too many: exit code 3, and a Warning whose note contains the reason of the outcome."""
     seven = start_testbed(any_program, servers=7)
-    said = seven.run("apply", **ON)
-    assert (said.exit_code, said.outcome["outcome"]) == (3, "refused")
+    result = seven.run("apply", **ON)
+    assert (result.exit_code, result.outcome["outcome"]) == (3, "refused")
     (event,) = [each for each in api.of("events") if each["reason"] == "BootstrapRefused"]
     assert event["type"] == "Warning"
-    assert said.outcome["reasons"][0]["message"] in event["note"]
+    assert result.outcome["reasons"][0]["message"] in event["note"]
 
 
 def test_no_secret_reaches_kubernetes(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
-    """A wrong password: told as wrong, in the outcome and in an Event, and shown in neither."""
+    """A wrong password is reported in the outcome and in an Event. Neither of them shows it."""
     six = start_testbed(any_program, config=("requirepass rightone", "masterauth rightone"))
     secret = tmp_path / "password"
     secret.write_text("wrongone")
-    said = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret), **ON)
-    assert said.exit_code == 4
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="2", BOOTSTRAP_PASSWORD_FILE=str(secret), **ON)
+    assert result.exit_code == 4
     sent = repr(api.asked)
     assert "rejects the user name or password" in sent
     for hidden in ("wrongone", "rightone"):
         assert hidden not in sent
-        assert hidden not in said.text
-    assert "token-of-the-account" not in said.text
+        assert hidden not in result.text
+    assert "token-of-the-account" not in result.text
 
 
 def test_a_pod_that_is_missing_is_explained(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
-    """While it is waited for, in the outcome, and in the Event: Kubernetes's own reason."""
+    """The reason from Kubernetes is in the log during the wait, in the outcome, and in the Event."""
     six = start_testbed(any_program)
     six.cluster.servers[5].kill()
     zone = six.cluster.nameserver.zone
     six.cluster.nameserver.publish(Zone(pods=zone.pods[:5]))
     why = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
     api.put("pods", "redis-app-5", pod("redis-app-5", node="", phase="Pending", conditions=[why]))
-    said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
-    told = "redis-app-5: no DNS record (Unschedulable: 0/3 nodes are available)"
-    assert said.exit_code == 1
-    assert said.outcome["reasons"][0]["message"] == told
-    assert told in str([line["why"] for line in said.lines if line["event"] == "waiting_for_peers"])
-    assert told in next(event["note"] for event in api.of("events") if event["reason"] == "BootstrapFailed")
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
+    message = "redis-app-5: no DNS record (Unschedulable: 0/3 nodes are available)"
+    assert result.exit_code == 1
+    assert result.outcome["reasons"][0]["message"] == message
+    assert message in str([line["why"] for line in result.lines if line["event"] == "waiting_for_peers"])
+    assert message in next(event["note"] for event in api.of("events") if event["reason"] == "BootstrapFailed")
 
 
-def test_looks_ask_for_no_lock(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
-    """`plan` and `verify` write nothing, to nobody; where the pods run is all that they ask."""
+def test_plan_and_verify_take_no_lock(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:
+    """`plan` and `verify` write nothing. Their only request lists the pods, to learn where they run."""
     six = start_testbed(any_program)
     assert six.run("plan", **ON).outcome["outcome"] == "planned"
     assert six.run("verify", **ON).outcome["outcome"] == "failed"
@@ -184,7 +168,7 @@ kube.ACCOUNT = Path(sys.argv.pop(1))
 from bootstrap.__main__ import _entry
 sys.exit(_entry())
 """
-"""The program as a process of its own, whose service account is not where a pod's would be."""
+"""The program as a separate process, with a service account at another path than in a pod."""
 
 
 def start(six: Testbed, api: KubeApi, **variables: str) -> subprocess.Popen[str]:
@@ -198,10 +182,10 @@ def start(six: Testbed, api: KubeApi, **variables: str) -> subprocess.Popen[str]
     )
 
 
-def test_a_run_inside_of_kubernetes_is_small_too(
+def test_a_run_inside_kubernetes_uses_little_memory(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Lock, Events and pods included, with the client library: 43 MB of its own, and the run's 42 MB share some."""
+    """The limit includes lock, Events and pods. The client library takes 43 MB, the run 42 MB, and they share some."""
     six = start_testbed(any_program)
     six.run("apply")
     measured = subprocess.run(
@@ -217,10 +201,10 @@ def test_a_run_inside_of_kubernetes_is_small_too(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_go_of_the_lease(
+def test_a_signal_releases_the_lease(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed, number: signal.Signals
 ) -> None:
-    """While the run waits for a pod: exit code 1, the Lease free at once, an Event, nothing on standard error."""
+    """While the run waits for a pod: exit code 1, the Lease free immediately, an Event, nothing on standard error."""
     six = start_testbed(any_program)
     six.cluster.servers[5].kill()
     running = start(six, api)
@@ -238,10 +222,10 @@ def test_a_signal_lets_go_of_the_lease(
     assert events(api)[-1] == ("Warning", "BootstrapFailed", 1)
 
 
-def test_a_killed_run_keeps_the_next_one_out_for_a_while(
+def test_a_killed_run_blocks_the_next_one_for_a_while(
     api: KubeApi, any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """SIGKILL leaves the Lease taken. Who comes soon after waits, says for whom, and leaves with exit code 1."""
+    """SIGKILL leaves the Lease held. A run that starts soon after waits, names the holder, and exits with code 1."""
     six = start_testbed(any_program)
     reached: list[Asked] = []
     api.meanwhile = lambda asked: reached.append(asked) if asked.what == ("create", "events") else None
@@ -251,9 +235,9 @@ def test_a_killed_run_keeps_the_next_one_out_for_a_while(
     finally:
         running.kill()
         running.communicate(timeout=10)
-    dead = holder(api)
-    assert dead
-    said = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
-    assert (said.exit_code, said.outcome["reasons"][0]["code"]) == (1, "lock-held")
-    assert dead in said.outcome["reasons"][0]["message"]
-    assert holder(api) == dead
+    dead_holder = holder(api)
+    assert dead_holder
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="3", **ON)
+    assert (result.exit_code, result.outcome["reasons"][0]["code"]) == (1, "lock-held")
+    assert dead_holder in result.outcome["reasons"][0]["message"]
+    assert holder(api) == dead_holder

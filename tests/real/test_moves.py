@@ -1,4 +1,4 @@
-"""Half-moved and unowned slots on real servers: their keys are found again, each once."""
+"""Half-moved and unowned slots on real servers: all of their keys are found again, each exactly once."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def servers(testbed: Testbed, *, database: int = 0) -> Iterator[list[Redis]]:
         Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in testbed.cluster.servers
     ]
     yield endpoints
-    for door in endpoints:
-        door.close()
+    for endpoint in endpoints:
+        endpoint.close()
 
 
 def ids(endpoints: list[Redis]) -> list[str]:
-    return [str(door.execute_command("CLUSTER MYID")) for door in endpoints]
+    return [str(endpoint.execute_command("CLUSTER MYID")) for endpoint in endpoints]
 
 
 def keys_of(slot: int, number: int) -> list[str]:
-    """Names whose slot it is."""
+    """Names of keys in that slot."""
     tag = next(f"t{i}" for i in count() if key_slot(f"t{i}".encode()) == slot)
     return [f"{{{tag}}}:{i}" for i in range(number)]
 
 
 def half_move(testbed: Testbed, *, moved: int) -> dict[str, str]:
-    """Slot 93 is open between redis-app-0 and redis-app-1, and some of its keys have gone over."""
+    """Opens slot 93 between redis-app-0 and redis-app-1, and moves some of its keys."""
     values = {name: f"v{name}" for name in keys_of(SLOT, KEYS)}
     with client(testbed) as writer:
         for name, value in values.items():
@@ -60,20 +60,22 @@ def half_move(testbed: Testbed, *, moved: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("moved", [0, 15, KEYS], ids=["none moved", "some moved", "all moved"])
-def test_a_half_moved_slot_is_finished_or_taken_back(program: Program, start_testbed: StartTestbed, moved: int) -> None:
-    """It stays with its owner if nothing had moved, and else goes where it was going; every key is found."""
+def test_the_move_of_an_open_slot_is_finished_or_undone(
+    program: Program, start_testbed: StartTestbed, moved: int
+) -> None:
+    """The slot stays with its owner if no key had moved. Otherwise the target receives it. Every key is found."""
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=moved)
     assert_healed(six, six.run("apply"), {**keys, **values})
     assert (SLOT in six.view().nodes[1].slots) == (moved > 0)
 
 
-@pytest.mark.parametrize("crash", [False, True], ids=["handed over", "crashed"])
+@pytest.mark.parametrize("crash", [False, True], ids=["manual failover", "crashed"])
 @pytest.mark.parametrize("moved", [0, 15, KEYS], ids=["none moved", "some moved", "all moved"])
 def test_the_owner_of_a_half_moved_slot_fails_over(
     program: Program, start_testbed: StartTestbed, moved: int, crash: bool
 ) -> None:
-    """Who imports a slot hears nothing of its new owner from gossip, and may hold it for unowned: down, for ever."""
+    """A node ignores gossip about a slot that it imports. It may count the slot as unowned and stay down forever."""
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=moved)
     wait_until(lambda: all(written(server.address) for server in six.cluster.servers))
@@ -90,8 +92,8 @@ def test_the_owner_of_a_half_moved_slot_fails_over(
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
-def test_a_move_that_one_side_forgot_is_finished(program: Program, start_testbed: StartTestbed) -> None:
-    """The owner does not know any more that it was handing the slot over: the moved keys were lost to clients."""
+def test_a_move_that_is_open_only_on_the_target_is_finished(program: Program, start_testbed: StartTestbed) -> None:
+    """The slot is no longer open on its owner, so clients cannot find the keys that have moved."""
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=15)
     with servers(six) as endpoints:
@@ -100,7 +102,7 @@ def test_a_move_that_one_side_forgot_is_finished(program: Program, start_testbed
 
 
 def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, start_testbed: StartTestbed) -> None:
-    """A MIGRATE that died in between leaves a copy with the new owner; the old one has served clients since."""
+    """An interrupted MIGRATE leaves a copy on the new owner. The old owner has served clients since."""
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=0)
     name = next(iter(values))
@@ -113,45 +115,45 @@ def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, 
 
 @pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey 9 has several databases in a cluster")
 def test_keys_of_every_database_move(start_testbed: StartTestbed) -> None:
-    """Each is counted and moved for itself."""
+    """The keys of each database are counted and moved separately."""
     six, _ = formed(find_program(str(SERVERS["valkey-9.1"])), start_testbed, "cluster-databases 4")
     names = keys_of(SLOT, 3)
     with servers(six, database=0) as zero, servers(six, database=2) as two:
         source, target, *_ = ids(zero)
-        for door, word in ((zero[0], "zero"), (two[0], "two")):
+        for endpoint, word in ((zero[0], "zero"), (two[0], "two")):
             for name in names:
-                door.set(name, word)
+                endpoint.set(name, word)
         zero[1].execute_command("CLUSTER SETSLOT", SLOT, "IMPORTING", source)
         zero[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
         there = six.cluster.servers[1].address
         two[0].execute_command("MIGRATE", there.host, there.port, names[0], 2, 1000)
-        said = six.run("apply")
-        assert said.exit_code == 0, said.text
+        result = six.run("apply")
+        assert result.exit_code == 0, result.text
         assert [zero[1].get(name) for name in names] == ["zero"] * 3
         assert [two[1].get(name) for name in names] == ["two"] * 3
 
 
-def test_slots_without_an_owner_go_home_to_their_keys(program: Program, start_testbed: StartTestbed) -> None:
-    """Somebody took them from their owners; all pods are there, so no disk can come back with them."""
+def test_unowned_slots_are_assigned_to_the_holders_of_their_keys(program: Program, start_testbed: StartTestbed) -> None:
+    """The slots were deleted on all nodes. All pods are there, so no disk can come back with these slots."""
     six, keys = formed(program, start_testbed)
     with servers(six) as endpoints:
-        for door in endpoints:
-            door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
+        for endpoint in endpoints:
+            endpoint.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
         wait_until(lambda: all(len(node.others) == 5 for node in six.view().nodes))
-    refused_or_healed = six.run("apply")
-    assert_healed(six, refused_or_healed, keys)
+    result = six.run("apply")
+    assert_healed(six, result, keys)
     assert SlotSet.of((5461, 7999)) - six.view().nodes[1].slots == SlotSet()
 
 
 def test_declared_settings_that_drifted_are_set(program: Program, start_testbed: StartTestbed) -> None:
-    """And what is declared nowhere is told where nodes differ, and left alone."""
+    """Settings that are not declared are reported if nodes differ, and left alone."""
     six, keys = formed(program, start_testbed)
     with servers(six) as endpoints:
         endpoints[2].config_set("cluster-require-full-coverage", "no")
         endpoints[4].config_set("cluster-allow-replica-migration", "no")
-    told = six.run("plan")
-    assert (told.exit_code, told.outcome["outcome"]) == (0, "unchanged")
-    assert "cluster-require-full-coverage is not the same on all nodes: no, yes" in told.text
+    planned = six.run("plan")
+    assert (planned.exit_code, planned.outcome["outcome"]) == (0, "unchanged")
+    assert "cluster-require-full-coverage is not the same on all nodes: no, yes" in planned.text
     six.environment["BOOTSTRAP_REQUIRE_FULL_COVERAGE"] = "yes"
     assert six.run("verify").exit_code == 1
     assert_healed(six, six.run("apply"), keys)
@@ -160,23 +162,23 @@ def test_declared_settings_that_drifted_are_set(program: Program, start_testbed:
         assert endpoints[4].config_get("cluster-allow-replica-migration")["cluster-allow-replica-migration"] == "no"
 
 
-def test_slots_go_home_also_where_something_else_comes_first(any_program: Program, start_testbed: StartTestbed) -> None:
-    """The drifted timeout is set first; what is seen after that must know whose the keys are."""
+def test_unowned_slots_are_assigned_even_after_another_step(any_program: Program, start_testbed: StartTestbed) -> None:
+    """The drifted timeout is set first. The view after that step must still show which node holds which keys."""
     six, keys = formed(any_program, start_testbed)
     values = dict.fromkeys(keys_of(100, 3), "mine")
     with client(six) as writer:
         for name, value in values.items():
             writer.set(name, value)
     with servers(six) as endpoints:
-        for door in endpoints:
-            door.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
+        for endpoint in endpoints:
+            endpoint.execute_command("CLUSTER DELSLOTS", *range(5461, 8000), *range(100, 110))
         endpoints[2].config_set("cluster-node-timeout", 3000)
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
-@pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey's replicas copy the marks of their masters")
-def test_a_mark_that_only_a_replica_kept_is_taken_away(start_testbed: StartTestbed) -> None:
-    """It was away while the move ended, and came back with a whole new copy, which has no marks in it."""
+@pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey's replicas copy the open slots of their masters")
+def test_a_slot_that_is_still_open_on_a_replica_is_closed(start_testbed: StartTestbed) -> None:
+    """The replica was down when the move ended. It came back with a full resync, which does not contain open slots."""
     six, keys = formed(find_program(str(SERVERS["valkey-9.1"])), start_testbed, "repl-backlog-size 16384")
     with servers(six) as endpoints:
         source, target, *_ = ids(endpoints)
@@ -184,8 +186,8 @@ def test_a_mark_that_only_a_replica_kept_is_taken_away(start_testbed: StartTestb
         endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "MIGRATING", target)
         wait_until(lambda: bool(six.view().nodes[3].open_slots))
         six.cluster.servers[3].kill()
-        for door in endpoints[:2]:
-            door.execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
+        for endpoint in endpoints[:2]:
+            endpoint.execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
         for name in keys_of(50, 100):
             endpoints[0].set(name, "x" * 5000)
     six.cluster.servers[3].start()

@@ -1,4 +1,4 @@
-"""The probe's ways of failing: each ends in its own error, soon, and without the password."""
+"""Failures of the probe: each ends soon, in its own error, and without the password."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.real.strangers import free_port, stranger
 from tests.real.testbed import StartTestbed
 
 
-def test_a_door_that_is_closed_is_a_failed_probe(any_program: Program, start_testbed: StartTestbed) -> None:
-    """So an access Service answers while none of its pods is ready: it is waited for, and no fault of this program."""
+def test_a_closed_endpoint_fails_the_probe(any_program: Program, start_testbed: StartTestbed) -> None:
+    """An access Service refuses connections while none of its pods is ready. The run waits: this is not its error."""
     six = start_testbed(any_program)
     six.run("apply")
     with pytest.raises(ProbeFailed, match=r"a client cannot connect through 127\.0\.0\.1"):
         probe(six.view(), [Address("127.0.0.1", free_port())], Credentials(), clock=SystemClock())
 
 
-def test_a_door_that_drips_bytes_does_not_hang_the_probe(
+def test_an_endpoint_that_sends_single_bytes_does_not_hang_the_probe(
     any_program: Program, start_testbed: StartTestbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No socket ever times out, so the probe as a whole does."""
+    """No socket ever times out, so the probe as a whole has a time limit."""
     six = start_testbed(any_program)
     six.run("apply")
     monkeypatch.setattr(probing, "PROBE_LIMIT_S", 1.0)
@@ -38,23 +38,23 @@ def test_a_door_that_drips_bytes_does_not_hang_the_probe(
         probe(six.view(), [Address(host, port)], Credentials(), clock=SystemClock())
 
 
-def test_a_server_that_quotes_the_password_is_not_repeated(
+def test_a_password_that_a_server_quotes_is_not_shown(
     any_program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
-    """`unknown command AUTH, with args beginning with: …`: the words are told, the secret is not."""
+    """`unknown command AUTH, with args beginning with: …`: the message is reported without the secret."""
     six = start_testbed(any_program, config=('rename-command AUTH ""',))
     secret = tmp_path / "password"
     secret.write_text("S3cr3t'Pass")
-    said = six.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret), BOOTSTRAP_DEADLINE_S="2")
-    assert said.exit_code == 4
-    assert "unknown command" in said.text.lower()
-    assert "S3cr3t" not in said.text
+    result = six.run("apply", BOOTSTRAP_PASSWORD_FILE=str(secret), BOOTSTRAP_DEADLINE_S="2")
+    assert result.exit_code == 4
+    assert "unknown command" in result.text.lower()
+    assert "S3cr3t" not in result.text
 
 
-def test_a_way_in_that_is_closed_is_no_success_of_the_next_run_either(
+def test_a_closed_access_service_also_fails_a_run_on_a_healthy_cluster(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """The cluster is healthy and nothing is to be written, but through the access Service nobody gets in: exit 1."""
+    """The cluster is healthy and needs no write, but no client can connect through the access Service: exit 1."""
     six = start_testbed(any_program)
     through = {"BOOTSTRAP_ACCESS_SERVICE": "redis-service"}
     formed = six.run("apply", **through)

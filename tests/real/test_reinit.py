@@ -1,4 +1,4 @@
-"""Wiping a real cluster: only the one that was confirmed, to the end, while clients write on."""
+"""Wiping a real cluster: only the confirmed one, completely, and while clients keep writing."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from tests.waiting import wait_until
 
 
 def assert_formed_anew(six: Testbed) -> None:
-    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
+    assert violations(six.whole_view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
     assert sum(node.keys for node in six.view().nodes) == 0
 
 
-def test_it_says_what_would_be_destroyed_and_destroys_what_is_confirmed(
+def test_reinit_names_the_data_and_destroys_it_only_when_confirmed(
     program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Without --confirm exit 3 and nothing written; a wrong one too; the right one wipes and forms anew."""
+    """Without --confirm or with a wrong value: exit 3, nothing written. The right value wipes and forms a cluster."""
     six, keys = formed(program, start_testbed)
-    told = six.run("reinit")
-    assert (told.exit_code, told.outcome["outcome"], told.outcome["steps"]) == (3, "refused", 0), told.text
-    assert [reason["node"] for reason in told.outcome["reasons"]] == ["redis-app-0", "redis-app-1", "redis-app-2"]
-    fingerprint = told.outcome["cluster"]
-    assert fingerprint in told.outcome["reasons"][0]["remedy"]
+    refused = six.run("reinit")
+    assert (refused.exit_code, refused.outcome["outcome"], refused.outcome["steps"]) == (3, "refused", 0), refused.text
+    assert [reason["node"] for reason in refused.outcome["reasons"]] == ["redis-app-0", "redis-app-1", "redis-app-2"]
+    fingerprint = refused.outcome["cluster"]
+    assert fingerprint in refused.outcome["reasons"][0]["remedy"]
     wrong = six.run("reinit", "--confirm", "0123456789ab")
     assert (wrong.exit_code, wrong.outcome["steps"]) == (3, 0)
     with client(six) as reader:
         assert {name: reader.get(name) for name in keys} == keys
-    said = six.run("reinit", "--confirm", fingerprint)
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
-    assert said.outcome["cluster"] != fingerprint
+    result = six.run("reinit", "--confirm", fingerprint)
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "reinitialised"), result.text
+    assert result.outcome["cluster"] != fingerprint
     assert_formed_anew(six)
     again = six.run("reinit", "--confirm", fingerprint)
-    assert (again.exit_code, again.outcome["steps"]) == (3, 0), "the old value is good for the old cluster only"
+    assert (again.exit_code, again.outcome["steps"]) == (3, 0), "the old value is valid only for the old cluster"
 
 
 @pytest.mark.parametrize("wiped", [(3,), (3, 4, 5), (0, 3, 4, 5), (1, 2, 3, 4, 5)], ids=str)
-def test_interrupted_half_way_the_same_value_finishes_it(
+def test_an_interrupted_reinit_is_finished_with_the_same_value(
     any_program: Program, start_testbed: StartTestbed, wiped: tuple[int, ...]
 ) -> None:
-    """The run died when some nodes were wiped; what is left remembers the whole, also after all pods restarted."""
+    """The run ended after some nodes were wiped. The fingerprint stays the same, also after all pods have restarted."""
     six, _ = formed(any_program, start_testbed)
     fingerprint = six.run("plan").outcome["cluster"]
     view = six.view()
@@ -65,48 +65,48 @@ def test_interrupted_half_way_the_same_value_finishes_it(
         server.kill()
         server.start()
     wait_until(lambda: len(six.view().nodes) == 6)
-    said = six.run("reinit", "--confirm", fingerprint)
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+    result = six.run("reinit", "--confirm", fingerprint)
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "reinitialised"), result.text
     assert_formed_anew(six)
 
 
-def test_clients_that_write_on_do_not_stop_it(program: Program, start_testbed: StartTestbed) -> None:
-    """Each node is emptied and reset in one transaction, so no key can come in between."""
+def test_clients_that_keep_writing_do_not_stop_reinit(program: Program, start_testbed: StartTestbed) -> None:
+    """Each node is emptied and reset in one transaction, so no key can be written in between."""
     six, _ = formed(program, start_testbed)
     fingerprint = six.run("plan").outcome["cluster"]
     stop = threading.Event()
 
     def write(host: str, port: int) -> None:
-        with Redis(host, port, socket_timeout=2) as door:
+        with Redis(host, port, socket_timeout=2) as node:
             number = 0
             while not stop.is_set():
                 number += 1
                 with suppress(RedisError):
-                    door.set(f"key:{number}", "x")
+                    node.set(f"key:{number}", "x")
 
     writers = [threading.Thread(target=write, args=(s.address.host, s.address.port)) for s in six.cluster.servers[:3]]
     for writer in writers:
         writer.start()
     try:
-        said = six.run("reinit", "--confirm", fingerprint)
+        result = six.run("reinit", "--confirm", fingerprint)
     finally:
         stop.set()
         for writer in writers:
             writer.join()
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "reinitialised"), said.text
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "reinitialised"), result.text
 
 
 @pytest.mark.parametrize("saves", [('save ""', "appendonly no"), ("appendonly yes",)], ids=["never", "to a log"])
 def test_no_old_key_comes_back_after_a_restart(
     program: Program, start_testbed: StartTestbed, saves: tuple[str, ...]
 ) -> None:
-    """Where nothing is saved by itself, FLUSHALL leaves an old dump.rdb as it is."""
+    """Without automatic saves, FLUSHALL leaves an old dump.rdb as it is."""
     six, keys = formed(program, start_testbed, *saves)
     for server in six.cluster.servers:
-        with Redis(server.address.host, server.address.port) as door:
-            door.save()
-    said = six.run("reinit", "--confirm", six.run("plan").outcome["cluster"])
-    assert said.exit_code == 0, said.text
+        with Redis(server.address.host, server.address.port) as node:
+            node.save()
+    result = six.run("reinit", "--confirm", six.run("plan").outcome["cluster"])
+    assert result.exit_code == 0, result.text
     for server in six.cluster.servers:
         server.kill()
         server.start()

@@ -1,4 +1,4 @@
-"""Real faults on real servers: moved addresses, wiped disks, lost majorities; no acknowledged key is lost."""
+"""Real faults on real servers: moved addresses, wiped disks, lost majorities. No acknowledged key is lost."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from tests.waiting import wait_until
 
 
 def test_all_pods_moved(program: Program, start_testbed: StartTestbed) -> None:
-    """Every nodes.conf holds only dead addresses: nobody would ever find anybody again."""
+    """Every nodes.conf holds only stale addresses, so the nodes would never find each other again."""
     six, keys = formed(program, start_testbed)
     replace_pods(six, *range(6), wiped=False)
     assert_healed(six, six.run("apply"), keys)
 
 
 def test_a_replica_lost_its_disk(program: Program, start_testbed: StartTestbed) -> None:
-    """The blank pod follows the same master, and the old id is forgotten everywhere."""
+    """The blank pod follows the same master, and all nodes forget the old id."""
     six, keys = formed(program, start_testbed)
     replace_pods(six, 4, wiped=True)
     assert_healed(six, six.run("apply"), keys)
 
 
 def test_a_master_lost_its_disk(program: Program, start_testbed: StartTestbed) -> None:
-    """Its replica is elected by the other masters, the blank pod becomes the new replica."""
+    """The other masters elect its replica, and the blank pod becomes the new replica."""
     six, keys = formed(program, start_testbed)
     replace_pods(six, 1, wiped=True)
-    said = six.run("apply")
-    assert_healed(six, said, keys)
-    assert "promote" not in said.text
+    result = six.run("apply")
+    assert_healed(six, result, keys)
+    assert "promote" not in result.text
     assert six.view().nodes[4].slots
 
 
 def test_two_of_three_masters_lost_their_disks(program: Program, start_testbed: StartTestbed) -> None:
-    """No majority is left to vote: the replicas take over, and no key is lost."""
+    """No majority is left to vote. The replicas take over, and no key is lost."""
     six, keys = formed(program, start_testbed)
     replace_pods(six, 0, 2, wiped=True)
     assert_healed(six, six.run("apply"), keys)
     assert [bool(node.slots) for node in six.view().nodes] == [False, True, False, True, False, True]
 
 
-def test_a_shard_without_a_copy_is_refused_and_given_up_only_when_told(
+def test_a_shard_without_a_copy_is_given_up_only_with_confirmation(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Master and replica wiped: exit 3 and nothing written; with the fingerprint the cluster serves again."""
+    """Master and replica are wiped: exit 3, nothing written. With the fingerprint the cluster serves again."""
     six, keys = formed(any_program, start_testbed)
     replace_pods(six, 1, 4, wiped=True)
     refused = six.run("apply")
@@ -63,69 +63,71 @@ def test_a_shard_without_a_copy_is_refused_and_given_up_only_when_told(
     assert 100 < len(left) < 200
 
 
-def test_all_disks_lost_is_formed_anew(any_program: Program, start_testbed: StartTestbed) -> None:
-    """emptyDir and a new node pool: there is nothing to lose, so nobody has to be asked."""
+def test_a_cluster_that_lost_all_disks_is_formed_again(any_program: Program, start_testbed: StartTestbed) -> None:
+    """emptyDir and a new node pool: there is no data to lose, so no confirmation is needed."""
     six, _ = formed(any_program, start_testbed)
     replace_pods(six, *range(6), wiped=True)
-    said = six.run("apply")
-    assert (said.exit_code, said.outcome["outcome"]) == (0, "formed"), said.text
+    result = six.run("apply")
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "formed"), result.text
 
 
 def test_a_member_that_the_service_does_not_list_is_not_forgotten(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """A fourth shard of somebody's, alive and outside: exit 3, nothing written."""
+    """A fourth master is alive, but the Service does not list it: exit 3, nothing written."""
     three = start_testbed(any_program, 3, 0, servers=4)
     stranger = three.cluster.servers[3]
-    assert three.run("apply").exit_code == 3, "four pods are listed for three"
+    assert three.run("apply").exit_code == 3, "the Service lists four pods for a shape of three"
     zone = three.cluster.nameserver.zone
     three.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert three.run("apply").exit_code == 0
-    with client(three) as meeting:
+    with client(three) as introducer:
         host, port = stranger.address.host, stranger.address.port
-        meeting.execute_command("CLUSTER MEET", host, port, target_nodes=RedisCluster.ALL_NODES)
+        introducer.execute_command("CLUSTER MEET", host, port, target_nodes=RedisCluster.ALL_NODES)
     wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
-    said = three.run("apply")
-    assert (said.exit_code, [r["code"] for r in said.outcome["reasons"]]) == (3, ["member-elsewhere"]), said.text
+    result = three.run("apply")
+    assert (result.exit_code, [r["code"] for r in result.outcome["reasons"]]) == (3, ["member-elsewhere"]), result.text
 
 
-def test_a_member_elsewhere_that_does_not_say_who_it_is_counts_as_alive(
+def test_a_member_elsewhere_that_cannot_be_identified_counts_as_alive(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """It wants a password by now: whoever answers there may be the member, so it is neither replaced nor forgotten."""
+    """The server now requires a password. It may be the member, so the member is neither replaced nor forgotten."""
     three = start_testbed(any_program, 3, 0, servers=4)
     zone = three.cluster.nameserver.zone
     three.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert three.run("apply").exit_code == 0
     stranger = three.cluster.servers[3].address
-    with client(three) as meeting:
-        meeting.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
+    with client(three) as introducer:
+        introducer.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
         wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
     with Redis(stranger.host, stranger.port) as locked:
         locked.config_set("requirepass", "secret")
-    said = three.run("apply")
-    assert (said.exit_code, [r["code"] for r in said.outcome["reasons"]]) == (3, ["member-elsewhere"]), said.text
+    result = three.run("apply")
+    assert (result.exit_code, [r["code"] for r in result.outcome["reasons"]]) == (3, ["member-elsewhere"]), result.text
 
 
-def test_a_listed_pod_beyond_the_shape_that_hangs_is_not_taken_for_lost(
+def test_an_unreachable_pod_beyond_the_shape_is_not_considered_lost(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Seven pods for a shape of six, the seventh hung: nothing is forgotten, nobody is promoted."""
+    """Seven pods for a shape of six, and the seventh does not answer: no node is forgotten, no node is promoted."""
     six, _ = formed(any_program, start_testbed)
     zone = six.cluster.nameserver.zone
     extra = replace(zone.pods[5], name="redis-app-6", addresses=(another_address(six.cluster.servers[5].address).host,))
     six.cluster.nameserver.publish(replace(zone, pods=(*zone.pods, extra)))
-    said = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
-    assert (said.exit_code, said.outcome["steps"]) == (1, 0)
-    assert [reason["node"] for reason in said.outcome["reasons"]] == ["redis-app-6"]
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    assert (result.exit_code, result.outcome["steps"]) == (1, 0)
+    assert [reason["node"] for reason in result.outcome["reasons"]] == ["redis-app-6"]
 
 
 @pytest.mark.parametrize("verb", ["plan", "verify"])
-def test_a_look_at_a_hurt_cluster_writes_nothing(any_program: Program, start_testbed: StartTestbed, verb: str) -> None:
-    """`plan` says what is lost and what it would do; `verify` says what is wrong; neither heals anything."""
+def test_plan_and_verify_on_a_damaged_cluster_write_nothing(
+    any_program: Program, start_testbed: StartTestbed, verb: str
+) -> None:
+    """`plan` names the lost node and the steps, and `verify` names the violations. Neither repairs anything."""
     six, _ = formed(any_program, start_testbed)
     replace_pods(six, 4, wiped=True)
-    said = six.run(verb)
-    assert said.exit_code == (0 if verb == "plan" else 1)
-    assert "forget the lost" in said.text or verb == "verify"
+    result = six.run(verb)
+    assert result.exit_code == (0 if verb == "plan" else 1)
+    assert "forget the lost" in result.text or verb == "verify"
     assert six.view().nodes[4].blank

@@ -1,4 +1,4 @@
-"""Grow, shrink and rebalance on real servers, with data, while clients write and read."""
+"""Growing, shrinking and rebalancing real clusters with data, while clients write and read."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from tests.real.testbed import StartTestbed, Testbed
 from tests.waiting import wait_until
 
 
-def test_a_fourth_shard_takes_its_part_while_clients_work(program: Program, start_testbed: StartTestbed) -> None:
-    """One edit: 3 to 4 shards. No acknowledged write is lost, and none is read stale."""
+def test_a_fourth_shard_receives_its_slots_while_clients_work(program: Program, start_testbed: StartTestbed) -> None:
+    """One change: 3 to 4 shards. No acknowledged write is lost, and no read is stale."""
     eight, keys = started(program, start_testbed, 3, 1, servers=8)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
         checker.wait_for(100)
-        said = grown.run("apply")
+        result = grown.run("apply")
         checker.wait_for(100)
-    assert_sized(grown, said, keys)
+    assert_sized(grown, result, keys)
     assert (checker.stale, checker.lost()) == ([], [])
-    # While a slot is open a client may be sent to a master of which it has not heard; see `Checker`.
+    # While a slot is open, a client may be redirected to a master that it does not know; see `Checker`.
     assert len(checker.errors) < checker.operations / 100, checker.errors
     assert [len(node.slots) for node in grown.view().nodes if node.slots] == [4096] * 4
 
 
-def test_a_shard_is_drained_and_its_pods_may_go(program: Program, start_testbed: StartTestbed) -> None:
-    """4 to 3 shards with the pods still there: the run says that 6 replicas are safe and how; then they are."""
+def test_a_shard_is_drained_and_its_pods_can_be_removed(program: Program, start_testbed: StartTestbed) -> None:
+    """4 to 3 shards with the pods still there. The run reports that 6 replicas are safe, with the command; they are."""
     eight, keys = started(program, start_testbed, 4, 1, servers=8)
     shrunk = declared(eight, 3, 1)
     with Checker([server.address for server in eight.cluster.servers[:3]]) as checker:
         checker.wait_for(100)
-        said = shrunk.run("apply")
-    assert said.exit_code == 0, said.text
-    # A drained master that hears of it before it is told may be a replica by then, which is as good.
-    assert "SETSLOT only with" not in said.text
+        result = shrunk.run("apply")
+    assert result.exit_code == 0, result.text
+    # If gossip reaches a drained master before the command does, it may be a replica by then, which is equally good.
+    assert "SETSLOT only with" not in result.text
     command = "kubectl --namespace default scale statefulset redis-app --replicas=6"
-    assert said.outcome["next"] == f"safe to set replicas to 6 now: {command}"
+    assert result.outcome["next"] == f"safe to set replicas to 6 now: {command}"
     assert (checker.stale, checker.lost()) == ([], [])
     assert len(checker.errors) < checker.operations / 100, checker.errors
-    assert_sized(shrunk, said, keys)
+    assert_sized(shrunk, result, keys)
     assert all(node.blank for node in shrunk.view().nodes[6:])
     for server in eight.cluster.servers[6:]:
         server.kill()
@@ -64,28 +64,28 @@ def test_a_shard_is_drained_and_its_pods_may_go(program: Program, start_testbed:
     assert (after.outcome["outcome"], after.outcome["next"]) == ("unchanged", ""), after.text
 
 
-def test_a_replica_more_for_every_shard_and_back(any_program: Program, start_testbed: StartTestbed) -> None:
-    """3 x 1 to 3 x 2 to 3 x 1: no slot moves, and masters on pods that leave hand over."""
+def test_one_more_replica_for_every_shard_and_back(any_program: Program, start_testbed: StartTestbed) -> None:
+    """3 x 1 to 3 x 2 to 3 x 1: no slot moves, and masters on pods that leave fail over manually."""
     nine, keys = started(any_program, start_testbed, 3, 1, servers=9)
     listed(nine, 9)
     wide = declared(nine, 3, 2)
     assert_sized(wide, wide.run("apply"), keys)
     view = wide.view()
     candidate = next(node for node in view.nodes[6:] if node.replication.link_up)
-    with Redis(candidate.address.host, candidate.address.port) as telling:
-        telling.execute_command("CLUSTER", "FAILOVER")
+    with Redis(candidate.address.host, candidate.address.port) as connection:
+        connection.execute_command("CLUSTER", "FAILOVER")
     wait_until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
     narrow = declared(nine, 3, 1)
-    said = narrow.run("apply")
-    assert_sized(narrow, said, keys)
-    assert [line for line in said.lines if line.get("phase") == "manual failover"]
-    assert not [line for line in said.lines if line["event"] == "slots_moved"]
+    result = narrow.run("apply")
+    assert_sized(narrow, result, keys)
+    assert [line for line in result.lines if line.get("phase") == "manual failover"]
+    assert not [line for line in result.lines if line["event"] == "slots_moved"]
 
 
-def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(
+def test_a_statefulset_that_shrank_first_is_refused_and_recovers_from_its_disks(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """The fourth shard's pods are gone: exit 3, with what to do; raised again, everything is there, and drains."""
+    """The pods of the fourth shard are gone: exit 3. Scaled up again, every key is there, and the shard is drained."""
     eight, keys = started(any_program, start_testbed, 4, 1, servers=8)
     wait_until(lambda: all(written(server.address) for server in eight.cluster.servers))
     for server in eight.cluster.servers[6:]:
@@ -103,9 +103,9 @@ def test_a_statefulset_shrunk_first_is_refused_and_its_disks_bring_all_back(
     assert_sized(shrunk, shrunk.run("apply"), keys)
 
 
-def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, start_testbed: StartTestbed) -> None:
-    """Redis 7.0 may keep a doubt about slots that it gave away: the next owner's old claim would win, whatever its
-    epoch, and the keys be dropped. The moves of a run leave no such doubt.
+def test_a_slot_that_came_back_is_not_lost_to_a_stale_claim(program: Program, start_testbed: StartTestbed) -> None:
+    """Redis 7.0 may keep stale state about slots that it gave away. An old claim of the next owner would then win with
+    any epoch, and the keys would be dropped. The moves of a run leave no such state.
     """
     eight, _ = started(program, start_testbed, 3, 1, servers=8)
     before = [node.slots for node in eight.view().nodes[:3]]
@@ -117,8 +117,8 @@ def test_a_slot_that_came_back_is_not_taken_away_by_old_news(program: Program, s
             slot = list(newcomer.slots & had)[-1]
             with Redis(old.address.host, old.address.port, decode_responses=True) as here:
                 here.execute_command("CLUSTER BUMPEPOCH")
-                here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # it tells nobody as yet
-                there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # the claim, once more
+                here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # not announced yet
+                there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # repeats the claim
                 wait_until(partial(_lacks, eight, newcomer.ordinal, slot))
                 assert not _lacks(eight, old.ordinal, slot)
 
@@ -128,19 +128,19 @@ def _lacks(testbed: Testbed, ordinal: int, slot: int) -> bool:
     return slot not in node.slots
 
 
-def test_weights_are_followed_on_demand(any_program: Program, start_testbed: StartTestbed) -> None:
-    """A shard of double weight gets half of all slots; without the weight it goes back to a third."""
+def test_a_weight_is_applied_and_removed_again(any_program: Program, start_testbed: StartTestbed) -> None:
+    """A shard with double weight owns half of all slots. Without the weight it returns to a third."""
     six, keys = started(any_program, start_testbed, 3, 1, servers=6)
-    said = six.run("apply", BOOTSTRAP_WEIGHTS="redis-app-4=2")
+    result = six.run("apply", BOOTSTRAP_WEIGHTS="redis-app-4=2")
     assert_good(six, keys)
-    assert [len(node.slots) for node in six.view().nodes[:3]] == [4096, 8192, 4096], said.text
+    assert [len(node.slots) for node in six.view().nodes[:3]] == [4096, 8192, 4096], result.text
     planned = six.run("plan")
     assert planned.outcome["skew"]["slots_percent"] == 50.0
     assert_sized(six, six.run("apply"), keys)
 
 
-def test_every_kind_of_key_moves_as_it_is(program: Program, start_testbed: StartTestbed) -> None:
-    """Strings that are no text, hashes, lists, sets, sorted sets, streams; the time to live goes with them."""
+def test_every_type_of_key_moves_unchanged(program: Program, start_testbed: StartTestbed) -> None:
+    """Binary strings, hashes, lists, sets, sorted sets and streams keep their values and their time to live."""
     eight, keys = started(program, start_testbed, 3, 1, servers=8)
     raw = b"\xff\x00\xfe{moves}"
     with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as writer:
@@ -170,7 +170,7 @@ def test_every_kind_of_key_moves_as_it_is(program: Program, start_testbed: Start
 
 
 def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, start_testbed: StartTestbed) -> None:
-    """Its files hold nothing that could claim slots: grown again, it joins as any newcomer."""
+    """Its files contain nothing that could claim slots. When the cluster grows again, it joins like any new node."""
     eight, keys = started(program, start_testbed, 4, 1, servers=8)
     shrunk = declared(eight, 3, 1)
     assert_sized(shrunk, shrunk.run("apply"), keys)
@@ -183,32 +183,32 @@ def test_a_pod_that_left_comes_back_blank_with_its_disk(program: Program, start_
 
 
 @pytest.mark.parametrize("append_only", ["yes", "no"])
-def test_no_kill_of_the_run_leaves_a_pod_with_files_that_claim_slots(
+def test_a_killed_run_leaves_no_pod_with_files_that_claim_slots(
     program: Program, start_testbed: StartTestbed, append_only: str
 ) -> None:
-    """The run ends after its first, second or third packet to a pod that leaves; then the server restarts by itself."""
+    """The run ends after its first, second or third packet to a pod that leaves. Then the server restarts by itself."""
     six = start_testbed(program, 3, 1, config=(f"appendonly {append_only}",))
     assert six.run("apply").exit_code == 0
     with client(six) as writer:
         for number in range(50):
             writer.set(f"key:{number}", number)
     for packets, server in enumerate(six.cluster.servers[3:], 1):
-        with Redis(server.address.host, server.address.port, decode_responses=True) as told:
-            told.bgsave(schedule=True)  # an RDB file with keys, as any server has one now and then
-            wait_until(partial(files_are_written, told))
-            connection = told.connection_pool.get_connection()
+        with Redis(server.address.host, server.address.port, decode_responses=True) as leaving:
+            leaving.bgsave(schedule=True)  # an RDB file with keys, as a server writes now and then
+            wait_until(partial(files_are_written, leaving))
+            connection = leaving.connection_pool.get_connection()
             with suppress(StopIteration):
-                leave(ending(partial(ask_all, connection), packets), clock=SystemClock())
+                leave(limited(partial(ask_all, connection), packets), clock=SystemClock())
             connection.disconnect()
-            wait_until(partial(files_are_written, told))
+            wait_until(partial(files_are_written, leaving))
         server.kill()
         server.start()
     wait_until(lambda: len(six.view().nodes) == 6)
     assert [node.blank for node in six.view().nodes[3:]] == [False, True, True]
 
 
-def ending(ask: Callable[[Sequence[Command]], list[Any]], packets: int) -> Callable[[Sequence[Command]], list[Any]]:
-    """Sends as many packets and no more: then the run has been killed."""
+def limited(ask: Callable[[Sequence[Command]], list[Any]], packets: int) -> Callable[[Sequence[Command]], list[Any]]:
+    """Sends this many packets and then stops, as if the run had been killed."""
     left = iter(range(packets))
 
     def send(commands: Sequence[Command]) -> list[Any]:
@@ -219,14 +219,16 @@ def ending(ask: Callable[[Sequence[Command]], list[Any]], packets: int) -> Calla
 
 
 def files_are_written(server: Redis) -> bool:
-    """True when it neither writes its files nor is about to."""
-    about = server.info("persistence")
-    return not any(told for name, told in about.items() if name.endswith(("_in_progress", "_scheduled")))
+    """True if the server neither writes its files nor is about to."""
+    info = server.info("persistence")
+    return not any(pending for name, pending in info.items() if name.endswith(("_in_progress", "_scheduled")))
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["moved", "disk lost"])
-def test_a_new_master_that_dies_costs_no_key(any_program: Program, start_testbed: StartTestbed, wiped: bool) -> None:
-    """It is back, or a blank one in its place, and the next run goes on."""
+def test_a_new_master_that_dies_causes_no_lost_key(
+    any_program: Program, start_testbed: StartTestbed, wiped: bool
+) -> None:
+    """The master is back, or a blank pod is in its place. The next run continues."""
     eight, keys = started(any_program, start_testbed, 3, 1, servers=8)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
@@ -234,17 +236,18 @@ def test_a_new_master_that_dies_costs_no_key(any_program: Program, start_testbed
     wait_until(lambda: all(written(server.address) for server in eight.cluster.servers))
     newcomer = next(node for node in grown.view().nodes[6:] if node.slots)
     replace_pods(eight, newcomer.ordinal, wiped=wiped)
-    said = grown.run("apply")
-    assert said.exit_code == 0, said.text
+    result = grown.run("apply")
+    assert result.exit_code == 0, result.text
     assert_good(grown, keys)
 
 
 def test_a_key_that_is_too_big_to_move_in_time_is_named(
     migrating_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """One of 18 MB goes last and alone; one of 60 MB is told, and all else has moved; with a longer timeout it goes.
+    """A key of 18 MB moves last and alone. A key of 60 MB is named, and all others have moved. With a longer timeout
+    it moves, too.
 
-    Nearly all of the latter is in one field among many: a server that is asked for its size looks at five by itself.
+    Nearly all of the larger key is in one of many fields: by default MEMORY USAGE samples only five of them.
     """
     eight, keys = started(migrating_program, start_testbed, 3, 1, servers=8)
     with client(eight) as writer:  # both in slots that are to move
@@ -253,9 +256,9 @@ def test_a_key_that_is_too_big_to_move_in_time_is_named(
         writer.hset("huge{d}", "large", "x" * (60 << 20))
     listed(eight, 8)
     grown = declared(eight, 4, 1)
-    said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
-    assert said.exit_code == 1, said.text
-    assert any("huge{d}" in reason["message"] for reason in said.outcome["reasons"]), said.text
+    result = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
+    assert result.exit_code == 1, result.text
+    assert any("huge{d}" in reason["message"] for reason in result.outcome["reasons"]), result.text
     assert len(grown.view().nodes[6].slots) == 4095
     patient = replace(grown, environment={**grown.environment, "BOOTSTRAP_NODE_TIMEOUT_MS": "10000"})
     again = patient.run("apply")
@@ -266,10 +269,10 @@ def test_a_key_that_is_too_big_to_move_in_time_is_named(
         assert {name: reader.get(name) for name in keys} == keys
 
 
-def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(
+def test_with_a_full_target_only_slots_that_began_to_move_stay_open(
     migrating_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """All of the data is in one slot, more than its share; what has arrived waits for room, the rest is as it was."""
+    """All data is in one slot, more than the target has room for. Only slots with arrived keys stay open."""
     eight, keys = started(migrating_program, start_testbed, 3, 1, servers=8)
     names = [f"heavy:{number}{{2}}" for number in range(3000)]
     with client(eight) as writer:
@@ -280,9 +283,9 @@ def test_a_target_that_is_full_keeps_no_slot_open_but_what_it_has_begun(
     assert grown.run("apply", BOOTSTRAP_REBALANCE="off", BOOTSTRAP_WEIGHTS="redis-app-6=0.01").exit_code == 0
     with Redis(eight.cluster.servers[6].address.host, decode_responses=True) as full:
         full.config_set("maxmemory", int(full.info("memory")["used_memory"]) + (12 << 20))
-        said = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
-        assert said.exit_code == 1, said.text
-        assert "no-room" in {reason["code"] for reason in said.outcome["reasons"]}, said.text
+        result = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
+        assert result.exit_code == 1, result.text
+        assert "no-room" in {reason["code"] for reason in result.outcome["reasons"]}, result.text
         open_slots = grown.view().open_slots()
         assert key_slot(b"{2}") in open_slots
         assert all(full.execute_command("CLUSTER COUNTKEYSINSLOT", slot) for slot in open_slots)
@@ -299,9 +302,9 @@ ARRIVED = 5
 
 
 def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tuple[Testbed, dict[str, str], list[Redis]]:
-    """A slot was moving to a new master, whose disk is gone; its replica has the only copy of what had arrived.
+    """A slot was moving to a new master, which lost its disk. Its replica has the only copy of the keys that arrived.
 
-    Also: every key with its value, and a connection to each server.
+    Returns the cluster, every key with its value, and a connection to each server.
     """
     eight, keys = started(program, start_testbed, 3, 1, servers=8)
     names = [f"half:{number}{{2}}" for number in range(10)]
@@ -311,7 +314,7 @@ def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tupl
     endpoints = [
         Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers
     ]
-    ids = [door.execute_command("CLUSTER", "MYID") for door in endpoints]
+    ids = [endpoint.execute_command("CLUSTER", "MYID") for endpoint in endpoints]
     for newcomer in eight.cluster.servers[6:]:
         endpoints[1].execute_command("CLUSTER", "MEET", newcomer.address.host, newcomer.address.port)
     wait_until(lambda: all(len(node.others) == 7 for node in eight.view().nodes))
@@ -326,10 +329,10 @@ def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tupl
     return eight, keys | dict.fromkeys(names, "v"), endpoints
 
 
-def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(
+def test_the_only_copy_of_arrived_keys_is_kept_and_restored(
     redis_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """A slot is half moved to a new master, whose disk goes then: refused; the remedy brings all keys back."""
+    """A slot is half moved to a new master, which then loses its disk. The remedy of the refusal restores all keys."""
     eight, keys, endpoints = half_arrived_and_lost(redis_program, start_testbed)
     grown = declared(eight, 4, 1)
     refused = grown.run("apply")
@@ -341,23 +344,21 @@ def test_the_only_copy_of_what_had_arrived_is_kept_and_brought_back(
     endpoints[7].execute_command(
         "CLUSTER", "SETSLOT", HALF, "IMPORTING", endpoints[1].execute_command("CLUSTER", "MYID")
     )
-    said = grown.run("apply")
-    assert said.exit_code == 0, said.text
-    for door in endpoints:
-        door.close()
+    result = grown.run("apply")
+    assert result.exit_code == 0, result.text
+    for endpoint in endpoints:
+        endpoint.close()
     assert_good(grown, keys)
 
 
-def test_the_only_copy_of_what_had_arrived_is_elected_by_valkey(
-    valkey_program: Program, start_testbed: StartTestbed
-) -> None:
-    """Its replicas copy the marks of open slots and stand for election without a slot: no person has to act."""
+def test_valkey_elects_the_only_copy_of_arrived_keys(valkey_program: Program, start_testbed: StartTestbed) -> None:
+    """Valkey replicas copy open slots and can be elected without owning a slot, so no person has to act."""
     eight, keys, endpoints = half_arrived_and_lost(valkey_program, start_testbed)
     grown = declared(eight, 4, 1)
     wait_until(lambda: grown.view().nodes[7].role is Role.MASTER)
     assert endpoints[7].dbsize() == ARRIVED
-    for door in endpoints:
-        door.close()
-    said = grown.run("apply")
-    assert said.exit_code == 0, said.text
+    for endpoint in endpoints:
+        endpoint.close()
+    result = grown.run("apply")
+    assert result.exit_code == 0, result.text
     assert_good(grown, keys)

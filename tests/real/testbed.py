@@ -1,4 +1,4 @@
-"""A cluster of real servers, and the ways to run the program on it."""
+"""A cluster of real servers, and methods that run the program on it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from bootstrap.model.node import Node
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
+from tests.waiting import wait_until
 
 
 @dataclass
 class RunResult:
-    """What one run of the program said."""
+    """The exit code and the output of one run of the program."""
 
     exit_code: int
     text: str
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """Its JSON lines."""
+        """The JSON lines of the output."""
         return [json.loads(line) for line in self.text.splitlines() if line.startswith("{")]
 
     @property
@@ -41,7 +42,7 @@ class RunResult:
 
 @dataclass
 class Testbed:
-    """A local cluster and the ways to run the program on it."""
+    """A local cluster, and methods that run the program on it."""
 
     __test__ = False  # pytest collects classes whose names begin with Test
 
@@ -50,7 +51,7 @@ class Testbed:
     replicas: int = 1
     environment: dict[str, str] = field(default_factory=dict)
     clock: SystemClock | None = None
-    """That of the runs; without one, each has its own."""
+    """The clock of all runs. Without it, each run has its own."""
 
     @property
     def desired(self) -> Desired:
@@ -58,19 +59,19 @@ class Testbed:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What the program is told in its environment."""
-        told = settings(nameserver=self.cluster.nameserver.address, shards=self.shards, replicas=self.replicas)
-        return {**told, "BOOTSTRAP_DEADLINE_S": "60", "BOOTSTRAP_LOG": "json", **self.environment}
+        """The environment variables of the program."""
+        defaults = settings(nameserver=self.cluster.nameserver.address, shards=self.shards, replicas=self.replicas)
+        return {**defaults, "BOOTSTRAP_DEADLINE_S": "60", "BOOTSTRAP_LOG": "json", **self.environment}
 
     def run(self, *words: str, **variables: str) -> RunResult:
-        """The program in this process: `run("apply", BOOTSTRAP_DEADLINE_S="5")`."""
+        """Runs the program in this process: `run("apply", BOOTSTRAP_DEADLINE_S="5")`."""
         out = io.StringIO()
         return RunResult(main(list(words), {**self.variables, **variables}, out, self.clock), out.getvalue())
 
     def view(self, *servers: Server) -> ClusterView:
-        """What these servers, or all, say now. One that hangs is waited for: ask the others, where one does."""
-        asked = servers or self.cluster.servers
-        places = [(s.name, ordinal, s.address) for ordinal, s in enumerate(self.cluster.servers) if s in asked]
+        """The current state of these servers, or of all. A server that hangs delays it: name the others then."""
+        chosen = servers or self.cluster.servers
+        places = [(s.name, ordinal, s.address) for ordinal, s in enumerate(self.cluster.servers) if s in chosen]
         nodes = Nodes(Credentials())
         try:
             answers = nodes.look(places)
@@ -79,6 +80,15 @@ class Testbed:
         found = (answers[pod, address] for pod, _, address in places)
         return ClusterView(nodes=tuple(node for node in found if isinstance(node, Node)))
 
+    def whole_view(self) -> ClusterView:
+        """The current state of all servers, once each of them has answered: on a busy machine one may answer late."""
+
+        def whole() -> ClusterView | None:
+            view = self.view()
+            return view if len(view.nodes) == len(self.cluster.servers) else None
+
+        return wait_until(whole, "every server answers")
+
 
 StartTestbed = Callable[..., Testbed]
-"""Starts a testbed: `start_testbed(program, shards, replicas, config=…, servers=…)`. It is gone after the test."""
+"""Starts a testbed: `start_testbed(program, shards, replicas, config=…, servers=…)`. It is removed after the test."""

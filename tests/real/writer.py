@@ -1,4 +1,4 @@
-"""A client that keeps writing while servers come and go, and remembers what it was promised."""
+"""A client that keeps writing while servers come and go, and records which writes were acknowledged."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from bootstrap.model.node import Address
 ANSWER_LIMIT_S = 0.3
 COPY_LIMIT_MS = 200
 PAUSE_S = 0.002
-"""Between two writes: a few hundred a second are enough, and leave the machine to the servers."""
+"""The pause between two writes. A few hundred writes per second are enough and leave the machine to the servers."""
 REDIRECTIONS_MAX = 3
 
 
 class Writer:
-    """Within the `with` block a thread writes numbered keys, each once, to wherever their slots are."""
+    """Within the `with` block a thread writes numbered keys, each once, to the owners of their slots."""
 
     def __init__(self, servers: Sequence[Server]) -> None:
         self.acknowledged: dict[str, str] = {}
-        """Keys that a master has taken."""
+        """Keys that a master has acknowledged."""
         self.copied: dict[str, str] = {}
-        """Those of them that one replica has, too: they outlive the loss of either."""
+        """Those of them that a replica has, too. They survive the loss of either node."""
         self._servers = servers
         self._owners: dict[int, Address] = {}
         self._clients: dict[Address, Redis] = {}
@@ -56,11 +56,11 @@ class Writer:
             number += 1
 
     def _write(self, key: str, value: str) -> None:
-        """One try, wherever it is sent on to. What ends in an error may have been written or not: nobody promised."""
+        """One attempt, which follows redirections. After an error the key may exist or not: it was not acknowledged."""
         slot = key_slot(key.encode())
         for hop in range(REDIRECTIONS_MAX):
-            door = self._servers[(slot + hop) % len(self._servers)].address
-            client = self._client(self._owners.get(slot, door))
+            fallback = self._servers[(slot + hop) % len(self._servers)].address
+            client = self._client(self._owners.get(slot, fallback))
             try:
                 client.set(key, value)
                 self.acknowledged[key] = value

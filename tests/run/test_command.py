@@ -25,7 +25,7 @@ from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.verbs import Verbs
 from tests.fake_cluster import FakeCluster
-from tests.run.test_reconcile import Notes
+from tests.run.runs import Notes
 
 LOADED = """
 import sys
@@ -120,11 +120,28 @@ def apply(tmp_path: Path, **variables: str) -> tuple[int, list[dict[str, Any]]]:
     return exit_code, [line for line in lines if line["event"] == "outcome"]
 
 
+def printed(tmp_path: Path, **variables: str) -> list[dict[str, Any]]:
+    """Every line that a run prints."""
+    out = io.StringIO()
+    environ = {"BOOTSTRAP_TERMINATION_MESSAGE_FILE": str(tmp_path / "none"), "BOOTSTRAP_LOG": "json", **variables}
+    command.run("apply", environ, {}, out=out, clock=SystemClock())
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
 def test_a_wrong_setting_has_one_outcome(tmp_path: Path) -> None:
     """Before there is a session: exit code 4, no step."""
     exit_code, (outcome,) = apply(tmp_path, BOOTSTRAP_SHARDS="2")
     assert (exit_code, outcome["outcome"], outcome["exit_code"], outcome["steps"]) == (4, "failed", 4, 0)
     assert [reason["code"] for reason in outcome["reasons"]] == ["setting"]
+
+
+def test_a_misspelt_variable_is_named_although_another_is_wrong(tmp_path: Path) -> None:
+    """It may be the cause."""
+    lines = printed(tmp_path, BOOTSTRAP_SHARD="5", BOOTSTRAP_SHARDS="2")
+    assert [(line["event"], line.get("name")) for line in lines] == [
+        ("unknown_setting", "BOOTSTRAP_SHARD"),
+        ("outcome", None),
+    ]
 
 
 @pytest.mark.parametrize(

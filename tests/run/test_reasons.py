@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bootstrap.errors import Reason
+from bootstrap.errors import AGAIN, Interrupted, Reason
 from bootstrap.model.node import Address
 from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Replicate
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
@@ -71,6 +71,9 @@ def test_a_rejected_write_has_the_server_s_words_and_a_remedy() -> None:
         "not accepted: assign slots 0-5: NOPERM this user has no permissions",
     )
     assert "kubectl exec redis-app-0 -- redis-cli ACL SETUSER" in denied.remedy
+    named = of_rejection("meet", "redis-app-0", "NOPERM User job has no permissions to run the 'cluster|meet' command")
+    assert "ACL SETUSER job '+cluster|meet'; with the component auth" in named.remedy
+    assert "auth.sh and the key users.acl" in named.remedy
     assert "kubectl logs redis-app-0" in of_rejection("assign slots 0-5", "redis-app-0", "ERR busy").remedy
 
 
@@ -84,6 +87,24 @@ def test_every_unreachable_peer_has_a_reason_with_its_name_in_the_remedy() -> No
     assert [reason.code for reason in reasons] == [why.code for why in UnreachableReason]
     assert all(reason.remedy and "{" not in reason.remedy for reason in reasons)
     assert sum("redis-app-7" in reason.remedy for reason in reasons) >= 9
+
+
+def test_running_again_has_a_command_that_works_each_time() -> None:
+    """A Job's name is unique, and after exit code 1 the Job retries by itself."""
+    assert AGAIN.startswith("the Job retries by itself")
+    assert AGAIN.endswith("kubectl create job --from=cronjob/redis-bootstrap again-$(date +%s)")
+    assert Interrupted("SIGTERM").reasons[0].remedy == AGAIN
+
+
+def test_a_server_without_a_password_is_recognised() -> None:
+    """In the words of Redis 5, and of Redis 6 and newer."""
+    for reply in (
+        "AUTH <password> called without any password configured for the default user. Are you sure",
+        "Client sent AUTH, but no password is set",
+    ):
+        peer = UnreachablePeer(pod="p-1", ordinal=1, why=UnreachableReason.WRONG_PASSWORD, detail=reply)
+        assert "unset BOOTSTRAP_PASSWORD_FILE" in peer.remedy
+        assert "kubectl exec p-1 -- redis-cli CONFIG GET requirepass" in peer.remedy
 
 
 def test_many_reasons_are_cut_on_one_line() -> None:

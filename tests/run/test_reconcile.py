@@ -6,47 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootstrap.clock import Deadline
 from bootstrap.errors import NotYet, Refused
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, Replicate, SetTimeout
-from bootstrap.model.view import ClusterView
-from bootstrap.run.reconcile import Reconciler
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed
-
-SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
-
-
-class Notes:
-    """A log that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, dict[str, object]]] = []
-
-    def info(self, event: str, **fields: object) -> None:
-        self.lines.append((event, fields))
-
-    warning = info
-
-    def of(self, event: str) -> list[dict[str, object]]:
-        return [fields for name, fields in self.lines if name == event]
-
-
-def run_on(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float = 300.0) -> Reconciler:
-    return Reconciler(
-        world=cluster,
-        desired=desired,
-        deadline=Deadline.after(deadline_s, cluster),
-        clock=cluster,
-        log=Notes(),
-    )
-
-
-def masters_of(view: ClusterView) -> dict[NodeId, str]:
-    return {node.node_id: node.pod for node in view.nodes if node.slots}
+from tests.run.runs import SHAPE, Notes, masters_of, run_on, run_on_without_goodbye
 
 
 @given(
@@ -111,12 +77,6 @@ def test_a_run_killed_at_any_write_is_finished_by_the_next(before: bool) -> None
         assert list(masters_of(view).values()) == ["redis-app-0", "redis-app-1", "redis-app-2"], number
 
 
-def run_on_without_goodbye(cluster: FakeCluster, desired: Desired = SHAPE) -> None:
-    """As with SIGKILL, the run does not clean up after itself."""
-    run = run_on(cluster, desired)
-    run._converge()
-
-
 def test_a_run_that_ends_early_restores_the_timeouts() -> None:
     """A deadline while forming leaves no node with a lowered timeout."""
     cluster = FakeCluster(6, loss=0.97)
@@ -141,6 +101,7 @@ def test_nothing_is_written_before_all_peers_answer() -> None:
     assert 3 <= len(waits) <= 8, "every few seconds, not at every look"
     assert "redis-app-4" in str(waits[0]["why"])
     assert "connection refused" in str(waits[0]["why"])
+    assert waits[0]["remedy"] == caught.value.reasons[0].remedy
 
 
 def test_the_run_waits_for_a_late_peer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -10,20 +11,33 @@ from hypothesis import strategies as st
 
 from bootstrap.errors import Reason
 from bootstrap.model.node import Address
-from bootstrap.model.outcome import TERMINATION_MESSAGE_MAX, Outcome
+from bootstrap.model.outcome import Outcome, SinglePoint, Verdict
 from bootstrap.model.plan import Plan
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
-from bootstrap.run.report import outcome_of, plan_fields, plan_text, table
+from bootstrap.run.report import outcome_of, plan_fields, plan_text, print_outcome, table
+from bootstrap.run.termination_message import TERMINATION_MESSAGE_MAX, termination_message
 from tests.builders import formed, shape, with_line
 from tests.fake_cluster import FakeCluster
+from tests.plan.places import two_of_three_on_one_machine
+from tests.run.runs import Notes
 
 CONTRACT = [
     *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "serving", "steps", "took_s", "placement"),
     *("skew", "next", "reasons"),
 ]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
+
+
+POINTS = st.builds(
+    SinglePoint,
+    domain=st.sampled_from(["node", "zone"]),
+    name=st.text("abc-", max_size=253),
+    stops=st.booleans(),
+    loses=st.lists(st.integers(0, 499), max_size=500).map(tuple),
+    why=st.text("abc ", max_size=100),
+)
 
 
 def outcome(*reasons: Reason) -> Outcome:
@@ -46,27 +60,57 @@ def test_an_outcome_has_the_fields_of_the_contract() -> None:
     ]
 
 
+def test_a_console_shows_each_remedy_once() -> None:
+    """Below all reasons that share it, in the order of the first of them."""
+    out = io.StringIO()
+    reasons = [Reason(code=f"c{number}", message="m", remedy=remedy) for number, remedy in enumerate("aba")]
+    print_outcome(outcome(*reasons), console=True, log=Notes(), out=out)
+    assert out.getvalue().splitlines()[:5] == ["c0: m", "c2: m", "    → a", "c1: m", "    → b"]
+
+
 def test_a_termination_message_is_the_same_object() -> None:
     """With its event, and nothing dropped while it fits."""
     one = outcome(Reason(code="c", message="für Größe", remedy="r"))
-    assert json.loads(one.as_termination_message()) == {"event": "outcome", **one.as_fields()}
+    assert json.loads(termination_message(one)) == {"event": "outcome", **one.as_fields()}
 
 
 @given(st.lists(REASON, max_size=30))
 @settings(deadline=None, max_examples=60)
 def test_a_termination_message_always_fits_and_is_always_json(reasons: list[Reason]) -> None:
     """The kubelet cuts at 4096 bytes, which would break the JSON object."""
-    text = outcome(*reasons).as_termination_message()
+    text = termination_message(outcome(*reasons))
     assert len(text.encode()) <= TERMINATION_MESSAGE_MAX
     fields = json.loads(text)
     assert [name for name in fields if name in CONTRACT] == CONTRACT
     assert len(fields["reasons"]) + fields.get("reasons_dropped", 0) == len(reasons)
 
 
+@given(st.lists(POINTS, max_size=100), st.lists(REASON, max_size=5))
+@settings(deadline=None, max_examples=60)
+def test_a_termination_message_fits_with_many_single_points(points: list[SinglePoint], reasons: list[Reason]) -> None:
+    """The first one stays."""
+    verdict = Verdict(verdict="improvable", why=("x" * 1000,) * 9, single_points=tuple(points))
+    text = termination_message(replace(outcome(*reasons), placement=verdict))
+    assert len(text.encode()) <= TERMINATION_MESSAGE_MAX
+    shown = json.loads(text)["placement"]["single_points"]
+    assert [point["name"] for point in shown][:1] == [point.name for point in points][:1]
+
+
+def test_an_outcome_names_single_points_of_failure() -> None:
+    """Machine-readable, and in words."""
+    view = two_of_three_on_one_machine().look()
+    placement = outcome_of("unchanged", view, exit_code=0, steps=0, took_s=1.0).as_fields()["placement"]
+    why = "2 of 3 masters run there"
+    assert placement["single_points"] == [
+        {"domain": "node", "name": "n2", "stops": True, "loses": [], "why": why},
+        {"domain": "zone", "name": "b", "stops": True, "loses": [], "why": why},
+    ]
+
+
 def test_dropped_reasons_are_counted() -> None:
     """A person must see that the list is incomplete; the first reasons stay."""
     reasons = [Reason(code=f"c{number}", message="x" * 100, remedy="y" * 100) for number in range(100)]
-    text = outcome(*reasons).as_termination_message()
+    text = termination_message(outcome(*reasons))
     fields = json.loads(text)
     assert TERMINATION_MESSAGE_MAX - 300 < len(text.encode()) <= TERMINATION_MESSAGE_MAX
     assert fields["reasons_dropped"] == 100 - len(fields["reasons"]) > 0

@@ -14,8 +14,6 @@ from bootstrap.nodes import commands
 from bootstrap.nodes.migration.route import FAST_S, SLOW_S, Batch, CommandRejected, MigrateRoute, accepted
 from bootstrap.nodes.pipeline import Pipeline
 
-MOMENT_S = 1.0
-"""How long keys are moved without a pause; the next look finds what is left."""
 BIG_KEY_BYTES = 16 << 20
 """A key of that size moves alone, after all others: its MIGRATE blocks both servers for long."""
 SLOTS_MIN, SLOTS_MAX = 8, 256

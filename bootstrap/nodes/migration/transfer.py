@@ -38,10 +38,11 @@ from bootstrap.model.steps import MoveSlots, Rejected
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import ask
 from bootstrap.nodes.migration.atomic import AtomicMigration
-from bootstrap.nodes.migration.keys import MOMENT_S, KeyMigration
+from bootstrap.nodes.migration.keys import KeyMigration
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode
 from bootstrap.nodes.migration.route import MigrateRoute
 from bootstrap.nodes.pipeline import Pipeline
+from bootstrap.nodes.pool import MOMENT_S
 
 POLL_MIN_S, POLL_MAX_S = 0.002, 0.02
 """The pause between two polls of the servers' own migrations: short at first, since one of few keys takes some

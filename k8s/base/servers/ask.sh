@@ -14,10 +14,10 @@ read_password() {
 }
 [ -z "${REDIS_PASSWORD_FILE-}" ] || read_password
 
-# A server that hangs accepts the connection and never answers, so each request has a time limit.
+# A server that hangs accepts the connection and never answers, so each request has a time limit: ASK_LIMIT_S.
 ask() {
   # shellcheck disable=SC2086 # one variable, several options
-  timeout 3 "$cli" ${REDIS_CLI_OPTIONS-} ${REDIS_TLS_OPTIONS-} ${REDIS_USER:+--user "$REDIS_USER"} "$@"
+  timeout "${ASK_LIMIT_S:-3}" "$cli" ${REDIS_CLI_OPTIONS-} ${REDIS_TLS_OPTIONS-} ${REDIS_USER:+--user "$REDIS_USER"} "$@"
 }
 
 log() {

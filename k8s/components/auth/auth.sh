@@ -18,9 +18,11 @@ job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewri
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
   +cluster|slots +command +set +get +del'
-# The rights of the servers: replication, probes, manual failover before a pod stops, and applying a changed Secret.
+# The rights of the servers: replication, probes, introduction to peers, manual failover before a pod stops, and applying
+# a changed Secret.
 server_rights='resetchannels
-  +psync +replconf +ping +info +cluster|info +cluster|nodes +cluster|failover +acl|load +config|set'
+  +psync +replconf +ping +info +cluster|info +cluster|nodes +cluster|meet +cluster|replicate +cluster|failover
+  +acl|load +config|set'
 
 # Newer commands need rights that an older server does not know. It would not start with them.
 case $({ valkey-server --version || redis-server --version; } 2>/dev/null) in

@@ -1,0 +1,128 @@
+"""The verdict about the places of all roles: never without words; and the single points of failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootstrap.model.node import NodeId
+from bootstrap.model.plan import Plan
+from bootstrap.model.view import ClusterView, shard_numbers
+from bootstrap.plan.planner import plan
+from bootstrap.plan.verdict import judge, single_points, survival
+from tests.builders import formed, shape, with_node
+from tests.fake_cluster import FakeCluster
+from tests.plan.places import SHAPES, crowded, scattered, two_of_three_on_one_machine
+
+
+@st.composite
+def anywhere(draw: st.DrawFn) -> ClusterView:
+    """A cluster after random failovers, some of its pods in unknown places."""
+    shards, replicas = draw(st.sampled_from(SHAPES))
+    cluster: FakeCluster = draw(scattered(shards, replicas))
+    for pod in draw(st.lists(st.sampled_from(sorted(cluster.places)), max_size=2, unique=True)):
+        del cluster.places[pod]
+    return cluster.look()
+
+
+@given(anywhere())
+@settings(max_examples=300, deadline=None)
+def test_no_verdict_is_without_words(view: ClusterView) -> None:
+    """Whatever could be better, or cannot, is named; also as a finding of the plan."""
+    verdict = judge(view)
+    notes = ("the zones of the pods are not known",)
+    assert verdict.verdict == "optimal" or [why for why in verdict.why if why and why not in notes]
+    assert "?" not in " ".join(verdict.why)
+    masters = sum(1 for node in view.nodes if node.slots)
+    decision = plan(view, shape(masters, len(view.nodes) // masters - 1))
+    assert isinstance(decision, Plan)
+    assert all(finding.message for finding in decision.findings)
+
+
+def test_four_masters_on_two_of_three_machines_have_words() -> None:
+    """No machine has more masters than the best choice needs, and one has none."""
+    view = crowded(formed(shape(4, 1)), "/n1", "/n1", "/n2", "/n2", "/n2", "/n3", "/n3", "/n1").look()
+    verdict = judge(view)
+    assert (verdict.verdict, verdict.why[0]) == (
+        "improvable",
+        "the masters run unevenly: 2 on n1, 2 on n2; 2, 1, 1 is possible",
+    )
+
+
+def gone(view: ClusterView, lost: set[NodeId]) -> tuple[bool, list[int]]:
+    """By taking the nodes away: whether no majority of masters is left, and which shards have no copy."""
+    masters = [node for node in view.nodes if node.slots]
+    left = [node for node in masters if node.node_id not in lost]
+    of_shard = shard_numbers(view)
+    alive = {of_shard[node.node_id] for node in view.nodes if node.node_id not in lost}
+    return (len(left) <= len(masters) / 2, sorted(set(of_shard.values()) - alive))
+
+
+@given(anywhere())
+@settings(max_examples=200, deadline=None)
+def test_single_points_are_what_taking_each_place_away_finds(view: ClusterView) -> None:
+    """Each known machine and each known zone is taken away in turn."""
+    found = {(point.domain, point.name): (point.stops, list(point.loses)) for point in single_points(view)}
+    expected = {}
+    for domain in ("node", "zone"):
+        for name in {getattr(place, domain) for place in view.places.values()} - {""}:
+            here = {
+                n.node_id for n in view.nodes if n.pod in view.places and getattr(view.places[n.pod], domain) == name
+            }
+            if (effect := gone(view, here)) != (False, []):
+                expected[domain, name] = effect
+    assert found == expected
+
+
+def test_a_copy_without_a_link_does_not_count() -> None:
+    """It is not complete: the machine of its master would take the only good copy with it."""
+    view = crowded(formed(shape()), "a/n1", "b/n2", "c/n3", "b/n2", "c/n3", "a/n1").look()
+    assert list(single_points(view)) == []
+    replica = view.nodes[3]
+    down = with_node(view, 3, replication=replace(replica.replication, link_up=False))
+    assert [(point.name, point.loses) for point in single_points(down)] == [("n1", (0,)), ("a", (0,))]
+
+
+def test_lost_masters_count_for_the_majority() -> None:
+    """Of five masters one is lost and not replaced yet: with two more gone, two of five are left."""
+    cluster = crowded(formed(shape(5, 0)), "/n1", "/n1", "/n2", "/n3", "/n4")
+    view = cluster.look()
+    assert [point.name for point in single_points(view) if point.stops] == []
+    without = replace(view, nodes=view.nodes[:4])
+    assert [(point.name, point.why) for point in single_points(without) if point.stops] == [
+        ("n1", "2 of 5 masters and all copies of shards 0, 1 run there")
+    ]
+
+
+def test_one_line_for_a_person() -> None:
+    """What may not fail, each place once; or that any may; nothing where no place is known, or slots are uncovered."""
+    bad = two_of_three_on_one_machine().look()
+    assert survival(bad, judge(bad)) == (
+        "single points of failure: node n2 stops the cluster (2 of 3 masters run there)"
+    )
+    good = crowded(formed(shape()), "a/n1", "b/n2", "c/n3", "b/n2", "c/n3", "a/n1").look()
+    assert survival(good, judge(good)) == "survives the failure of any one machine, and of any one zone"
+    no_zones = crowded(formed(shape()), "/n1", "/n2", "/n3", "/n2", "/n3", "/n1").look()
+    assert survival(no_zones, judge(no_zones)) == "survives the failure of any one machine"
+    for view in (formed(shape()).look(), replace(good, nodes=good.nodes[1:])):
+        assert survival(view, judge(view)) == ""
+
+
+def test_pods_that_do_not_answer_are_named() -> None:
+    """The verdict is about the others."""
+    cluster = two_of_three_on_one_machine()
+    cluster[5].alive = False
+    view = cluster.look()
+    assert "not counted, because they do not answer: redis-app-5" in judge(view).why
+    assert [point.loses for point in single_points(view) if point.domain == "node"] == [(), (2,)]
+
+
+def test_all_pairs_of_pods_on_one_machine_have_words() -> None:
+    """Two replicas for each master: pairs are close that no choice takes apart, and no machine has half of the pods."""
+    for crowd in combinations(range(9), 4):
+        where = [f"z{ordinal}/n{ordinal}" if ordinal not in crowd else "c/crowd" for ordinal in range(9)]
+        verdict = judge(crowded(formed(shape(3, 2)), *where).look())
+        assert verdict.verdict == "optimal" or (all(verdict.why) and verdict.why)
