@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
+from bootstrap.model import left_over
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -44,6 +45,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
             _epochs(view),
             _unlisted(view),
             _open_slots(view),
+            _left_over(view),
             _settings(view, desired),
         )
     )
@@ -185,6 +187,12 @@ def _open_slots(view: ClusterView) -> Iterator[Reason]:
         if node.myself.migrating or node.myself.importing:
             message = f"{node.pod} has open slots (migrating or importing), left by an unfinished move"
             yield _bad("open-slots", message, node.pod)
+
+
+def _left_over(view: ClusterView) -> Iterator[Reason]:
+    """Keys that no client can see. `apply` neither shows nor deletes them, so its remedy is not to run again."""
+    for each in left_over.find(view):
+        yield _bad("keys-left-over", str(each), each.holder.pod, each.remedy)
 
 
 def _settings(view: ClusterView, desired: Desired) -> Iterator[Reason]:

@@ -162,8 +162,9 @@ class Scenario:
 
     The file: a sentence, the state, a line `=>`, the expected text. The state's lines are `shape: S R [timeout]`, one
     line per pod (`0: 0-5460 epoch=1 keys=2`, `3: replica of 0 link=down`, `4: blank`; `open=93>1` for migrating,
-    `open=93<1` for importing, `held=93:5` for five keys in slot 93, which `keys` has to count too), and which nodes
-    know each other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
+    `open=93<1` for importing, `held=93:5` for five keys in slot 93, which `keys` has to count too, `stale=93:2` for two
+    of these that the owner has as well, `named=93` for a slot that others believe it to own), and which nodes know each
+    other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
     `serving: all`, `links: down`, `places: a/n1 b/n2 /n3` (zone and node of each pod), `rollout: words`, and
     `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and answers elsewhere);
     `3: replica of lost offset=7 down=60` follows the stranger. `missing: 1 4 overdue stopped` are pods that do not
@@ -175,6 +176,8 @@ class Scenario:
     desired: Desired = field(default_factory=shape)
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
     alive_elsewhere: frozenset[str] = frozenset()
+    named: dict[str, SlotSet] = field(default_factory=dict)
+    """Slots that all others believe a node to own, by its id."""
     about_missing: frozenset[str] = frozenset()
 
     def view(self) -> ClusterView:
@@ -203,6 +206,10 @@ def scenario(path: Path) -> Scenario:
         if arrow == "-":
             cluster[other].known[cluster[one].node_id] = Known(cluster[one].address, connected=True)
     gossip(cluster)
+    for node in cluster.nodes:
+        for node_id, slots in result.named.items():
+            if node_id in node.known:
+                node.known[node_id].slots |= slots
     for ordinal in _ordinals(fields.pop("serving", []), len(pods)):
         cluster[ordinal].serving = True
     if fields.pop("links", None) == ["down"]:
@@ -266,9 +273,12 @@ def _describe(result: Scenario, ordinal: int, words: list[str]) -> None:
     if found := re.fullmatch(r"([0-9]+)([<>])([0-9]+)", more.pop("open", "")):
         marks = node.migrating if found[2] == ">" else node.importing
         marks[int(found[1])] = result.cluster[int(found[3])].node_id
-    for held in more.pop("held", "").split(",") if "held" in more else ():
-        slot, _, keys = held.partition(":")
-        node.in_slot[int(slot)] = int(keys)
+    for name, counts in (("held", node.in_slot), ("stale", node.stale)):
+        for held in more.pop(name, "").split(",") if name in more else ():
+            slot, _, keys = held.partition(":")
+            counts[int(slot)] = int(keys)
+    if named := more.pop("named", ""):
+        result.named[node.node_id] = slots_of(named)
     assert not more, f"{result.name}: {more}"
 
 
@@ -320,7 +330,7 @@ def half_formed(draw: st.DrawFn) -> tuple[FakeCluster, Desired]:
 
 _DAMAGES = (
     *("keys", "timeout", "link", "stranger", "epoch", "part", "state", "follow", "reported master", "reported slots"),
-    *("open slot", "unowned", "lost", "links", "quickened"),
+    *("open slot", "unowned", "lost", "links", "quickened", "left over"),
 )
 
 
@@ -356,6 +366,14 @@ def _damage(cluster: FakeCluster, chance: random.Random) -> None:
             for node in chance.sample([one, other], chance.randint(0, 2)):
                 node.in_slot[slot] = chance.randint(1, 9)
                 node.keys += node.in_slot[slot]
+        case "left over":
+            if one.slots and not other.master:
+                slot = chance.choice([slot for slot, _ in one.slots.ranges])
+                other.dead[slot], other.stale[slot] = chance.randint(1, 3), chance.randint(1, 3)
+                one.in_slot[slot], other.in_slot[slot] = other.stale[slot], other.dead[slot] + other.stale[slot]
+                one.keys, other.keys = one.keys + one.in_slot[slot], other.keys + other.in_slot[slot]
+                if chance.random() < 0.5:
+                    other.importing[slot] = one.node_id
         case "unowned":
             one.slots -= SlotSet.of((0, 99), (9000, 9001))
             one.in_slot[50] = chance.randint(0, 3)

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from bootstrap.model import left_over
 from bootstrap.model.node import Address, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
@@ -90,6 +91,10 @@ class FakeNode:
     config: dict[str, str] = field(default_factory=lambda: {NO_FAILOVER: "no"})
     in_slot: dict[int, int] = field(default_factory=dict)
     """Keys in slots of interest; they are counted in `keys` as well."""
+    dead: dict[int, int] = field(default_factory=dict)
+    """Of these the ones that no client could see here and that the owner of the slot does not have: deleted since."""
+    stale: dict[int, int] = field(default_factory=dict)
+    """Of these the ones that no client could see here and that the owner of the slot has as well."""
     migrating: dict[int, NodeId] = field(default_factory=dict)
     importing: dict[int, NodeId] = field(default_factory=dict)
     libraries: set[str] = field(default_factory=set)
@@ -157,8 +162,13 @@ class FakeCluster:
         dead = [node for node in self.nodes if not node.alive]
         view = ClusterView(nodes=tuple(self._facts(node) for node in alive))
         slots = view.slots_to_count()
+        counted = tuple(
+            replace(n, keys_in=self._keys_in(n, slots), left_over=self._keys_in(n, n.slots.complement()))
+            for n in view.nodes
+        )
         return ClusterView(
-            nodes=tuple(replace(n, keys_in=self._keys_in(n, slots)) for n in view.nodes),
+            nodes=counted,
+            apart=self._apart(replace(view, nodes=counted)),
             unreachable=tuple(
                 UnreachablePeer(
                     pod=n.pod, ordinal=n.ordinal, why=UnreachableReason.CONNECTION_REFUSED, address=n.address
@@ -172,6 +182,10 @@ class FakeCluster:
     def _keys_in(self, node: Node, slots: SlotSet) -> dict[int, int]:
         return {slot: keys for slot, keys in self[node.ordinal].in_slot.items() if keys and slot in slots}
 
+    def _apart(self, view: ClusterView) -> SlotSet:
+        pairs = left_over.half_open(view).items()
+        return SlotSet.of(*((slot, slot) for slot, (_, other) in pairs if not self[other.ordinal].stale.get(slot)))
+
     def refresh(self) -> ClusterView:
         """Like the real one, it counts the keys of open slots alone."""
         view = self.look()
@@ -179,7 +193,8 @@ class FakeCluster:
         return replace(
             view,
             nodes=tuple(
-                replace(n, keys_in={s: keys for s, keys in n.keys_in.items() if s in open_slots}) for n in view.nodes
+                replace(n, left_over=None, keys_in={s: keys for s, keys in n.keys_in.items() if s in open_slots})
+                for n in view.nodes
             ),
         )
 
@@ -264,14 +279,18 @@ class FakeCluster:
 
     def _manual_failover(self, candidate: FakeNode) -> str:
         master = next((node for node in self.nodes if node.node_id == candidate.master and node.alive), None)
-        if master is None or not candidate.link_up:
+        if master is None or not candidate.link_up or master.node_id not in candidate.known:
             return "ERR Master is down or failed, please use CLUSTER FAILOVER FORCE"
         self._promote(candidate)
-        candidate.keys, candidate.in_slot = master.keys, dict(master.in_slot)
+        self._copy(master, candidate)
         for node in (master, *(each for each in self.nodes if each.master == master.node_id)):
             node.follow(candidate.node_id)
         master.slots = SlotSet()
         return ""
+
+    def _copy(self, master: FakeNode, replica: FakeNode) -> None:
+        replica.keys, replica.in_slot = master.keys, dict(master.in_slot)
+        replica.dead, replica.stale = dict(master.dead), dict(master.stale)
 
     def _wipe(self, node: FakeNode, *, flush: bool) -> str:
         if node.keys and node.master is None and not flush:
@@ -297,7 +316,7 @@ class FakeCluster:
                     known.slots = known.slots | write.slots if known_id == write.owner else known.slots - write.slots
             case MoveKeys():
                 source, target = by_id[write.source], by_id[write.target]
-                if write.slot not in target.slots and target.importing.get(write.slot) != source.node_id:
+                if write.slot not in target.slots and write.slot not in target.importing:
                     return "ERR Target instance replied with error: MOVED"
                 if not target.serving:
                     return "ERR Target instance replied with error: CLUSTERDOWN"
@@ -312,7 +331,8 @@ class FakeCluster:
                 node.epoch = 1 + max(each.epoch for each in self.nodes)
             case CloseSlot():
                 node = by_id[write.node]
-                node.importing.pop(write.slot, None)
+                if not (write.reopen_from and node.in_slot.get(write.slot)):
+                    node.importing.pop(write.slot, None)
                 node.migrating.pop(write.slot, None)
         return ""
 
@@ -458,8 +478,9 @@ class FakeCluster:
             node.link_up = node.copy_ticks == 0
         if node.link_up:
             node.lost_ticks, node.restarted = 0, False
-        if node.link_up and (copied := next((each for each in self.nodes if each.node_id == node.master), None)):
-            node.keys, node.in_slot = copied.keys, dict(copied.in_slot)
+        copied = next((each for each in self.nodes if each.node_id == node.master), None)
+        if copied is not None and node.link_up and master is not None:
+            self._copy(copied, node)
         covered = SlotSet.union_of([node.slots, *(known.slots for known in node.known.values())]) == ALL_SLOTS
         owners = [known for known in node.known.values() if known.slots]
         size = len(owners) + bool(node.slots)
@@ -564,6 +585,8 @@ class FakeTransfer:
         if move.source not in by_id or move.target not in by_id:
             return self._give_up(move, "no answer in time")
         source, target = by_id[move.source], by_id[move.target]
+        if any(target.in_slot.get(slot) for slot in left):
+            return self._give_up(move, "the target already holds keys")
         held = [slot for slot in left if source.in_slot.get(slot)][: self.SLOTS_AT_ONCE]
         for slot in held:
             if why := self._move_one(slot, source, target):

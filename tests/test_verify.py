@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address, Role
+from bootstrap.model.node import Address, Role, SlotMigration
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
@@ -105,6 +105,10 @@ BROKEN: dict[str, tuple[Callable[[ClusterView], ClusterView], list[str]]] = {
     "a member is not a listed pod": (with_stranger, ["unlisted-member"]),
     "a slot is migrating": (lambda v: with_line(v, 0, 0, migrating=((1, "f" * 40),)), ["open-slots"]),
     "a slot is importing": (lambda v: with_line(v, 0, 0, importing=((9000, "f" * 40),)), ["open-slots"]),
+    "a master holds keys of another one's slot": (
+        lambda v: with_node(v, 0, keys=1, left_over={9000: 1}),
+        ["keys-left-over"],
+    ),
     "a timeout drifted": (lambda v: with_node(v, 2, timeout_ms=15000), ["timeout-drift"]),
 }
 
@@ -135,6 +139,32 @@ def test_a_pod_that_does_not_answer_is_named_as_the_cause() -> None:
     assert all(reason.message.endswith("redis-app-4, which does not answer") for reason in reasons[1:])
     (count,) = [reason.message for reason in reasons if reason.code == "number-of-replicas"]
     assert count.startswith("redis-app-1 has 0 replicas, declared: 1: ")
+
+
+def test_keys_of_slots_that_are_on_their_way_are_not_left_over() -> None:
+    """The slot is open, or servers migrate it, or a replica has what its master has: they may be where they belong."""
+    view = with_node(formed(shape()).look(), 0, keys=1, left_over={9000: 1})
+    assert codes(with_line(view, 0, 0, importing=((9000, view.nodes[1].node_id),)), shape()) == ["open-slots"]
+    migration = SlotMigration(
+        task_id="1",
+        slots=SlotSet.of((8999, 9001)),
+        source=view.nodes[1].node_id,
+        target=view.nodes[0].node_id,
+        importing=True,
+        state="started",
+        retries=True,
+    )
+    assert codes(with_node(view, 0, migrations=(migration,)), shape()) == []
+    assert codes(with_node(formed(shape()).look(), 3, keys=1, left_over={9000: 1}), shape()) == []
+
+
+def test_the_slots_of_left_over_keys_are_ranges_and_not_too_many() -> None:
+    """A person reads which pods, how many keys, and the first of many ranges."""
+    view = with_node(formed(shape()).look(), 0, left_over=dict.fromkeys(range(6000, 6400, 2), 3))
+    (reason,) = violations(view, shape())
+    assert reason.message.startswith("redis-app-0 holds 600 keys of the slots 6000 6002 6004 ")
+    assert "… (200 slots), owned by redis-app-1: no client can see them there" in reason.message
+    assert len(reason.message) < 350
 
 
 def test_replicas_and_masters_are_counted() -> None:

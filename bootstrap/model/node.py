@@ -197,6 +197,10 @@ class Node:
     """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
     keys_in: Mapping[int, int] = field(default_factory=dict)
     """Keys in all of its databases by slot, for the slots in `ClusterView.slots_to_count`; other slots are missing."""
+    left_over: Mapping[int, int] | None = None
+    """On a master: keys in all of its databases of slots that it does not own, by slot. None where they were not
+    counted: only a full look, in which every peer answers, counts them.
+    """
     memory: Memory = field(default_factory=Memory)
     migrations: tuple[SlotMigration, ...] = ()
     """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
@@ -254,6 +258,16 @@ class Node:
         """
         no_failover = self.config.get(self.no_failover_name) == "yes"
         return no_failover and self.timeout_ms in (SHORT_TIMEOUT_MS, SHORT_TIMEOUT_MS_MANY)
+
+    def imports(self, slot: int) -> NodeId | None:
+        """The node from which it imports a slot; None where it does not."""
+        return next((other for number, other in self.myself.importing if number == slot), None)
+
+    def migrates(self, slot: int, to: Node) -> bool:
+        """True where a slot is open on both sides: it migrates it to that node, which imports it. Clients then find
+        the keys of both sides.
+        """
+        return (slot, to.node_id) in self.myself.migrating and to.imports(slot) is not None
 
     @cached_property
     def open_slots(self) -> SlotSet:

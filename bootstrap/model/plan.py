@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bootstrap.errors import Reason
-from bootstrap.model.steps import Step, Write
+from bootstrap.model.left_over import known
+from bootstrap.model.steps import AddSlots, MoveSlots, SetSlotState, Step, Write
+from bootstrap.model.view import ClusterView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,14 @@ class Plan:
 
     def __bool__(self) -> bool:
         return bool(self.phases)
+
+    def premature(self, view: ClusterView) -> bool:
+        """True where it ends a run, or gives slots to a master or begins to, and the view does not show which keys are
+        left over: these contradict some moves.
+        """
+        next_steps = self.phases[0].steps if self.phases else ()
+        giving = any(isinstance(step, AddSlots | MoveSlots | SetSlotState) for step in next_steps)
+        return (giving or not self.phases) and not known(view)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,6 +143,8 @@ class CloseSlot:
 
     node: NodeId
     slot: int
+    reopen_from: NodeId | None = None
+    """Where the node imports the slot: from which node. It does so again if a client has written a key meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

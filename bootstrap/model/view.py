@@ -29,6 +29,8 @@ class ClusterView:
     """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
+    apart: SlotSet = field(default_factory=SlotSet)
+    """Slots of `left_over.half_open` of whose keys none was found on both masters."""
     demoted: frozenset[NodeId] = frozenset()
     """Replicas that owned slots earlier in this run and have had no link since: their copy may be older than their
     master's."""

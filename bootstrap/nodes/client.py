@@ -16,12 +16,13 @@ from redis.connection import Connection
 from bootstrap.clock import Clock, Deadline, SystemClock
 from bootstrap.model.node import Address, Node
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import CancelMigration, Leave, MoveKeys, MoveSlots, Provision, Rejected, Write
+from bootstrap.model.steps import CancelMigration, CloseSlot, Leave, MoveKeys, MoveSlots, Provision, Rejected, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.commands import commands_for
 from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
+from bootstrap.nodes.counting import close_slot, count_keys, count_left_over, names_in
 from bootstrap.nodes.failures import Failure, error_text
-from bootstrap.nodes.look import count_keys, look_at, provisions_of, timeout_of
+from bootstrap.nodes.look import look_at, provisions_of, timeout_of
 from bootstrap.nodes.membership import leave, provision_node
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, detect_mode
 from bootstrap.nodes.pipeline import Pipeline
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 MOVE_MESSAGE_MAX = 400
 """Characters of a message about slots that could not be moved: it names keys and what to do."""
-_SEVERAL_EXCHANGES = (MoveKeys, Provision, Leave, CancelMigration)
+_SEVERAL_EXCHANGES = (MoveKeys, CloseSlot, Provision, Leave, CancelMigration)
 """Writes whose later commands depend on the replies to earlier ones."""
 
 
@@ -72,6 +73,18 @@ class Nodes:
         """How many keys each node holds of each slot, in the databases named for it; slots without keys are omitted."""
         return self._pool.run_each(
             {address: partial(count_keys, databases=numbers, slots=slots) for address, numbers in databases.items()}
+        )
+
+    def count_left_over(self, own: Mapping[Address, SlotSet]) -> Mapping[Address, Mapping[int, int] | Failure]:
+        """How many keys each node holds of slots other than its own, by slot; slots without keys are omitted."""
+        return self._pool.run_each({address: partial(count_left_over, own=slots) for address, slots in own.items()})
+
+    def names(
+        self, databases: Mapping[Address, Sequence[int]], slots: Mapping[Address, Sequence[int]]
+    ) -> Mapping[Address, Mapping[int, frozenset[tuple[int, str]] | None] | Failure]:
+        """The keys that each node holds of each of its slots, by database and name; None where they are too many."""
+        return self._pool.run_each(
+            {place: partial(names_in, databases=databases[place], slots=each) for place, each in slots.items()}
         )
 
     def provisions(
@@ -121,6 +134,8 @@ class Nodes:
         match write:
             case Leave():
                 return leave(partial(ask_all, connection), clock=self._clock)
+            case CloseSlot():
+                return close_slot(connection, write)
             case CancelMigration():
                 return cancel(ask_node, detect_mode(ask_node), write.task_id)
             case Provision():

@@ -50,6 +50,8 @@ LOOK: tuple[Command, ...] = (
     ("CONFIG", "GET", "cluster-*"),
 )
 """One look at a node."""
+COUNT_KEYS: Command = ("CLUSTER", "COUNTKEYSINSLOT")
+"""The number of the slot follows."""
 KNOWN_MIGRATION_COMMANDS: Command = ("COMMAND", "INFO", "cluster|migration", "cluster|migrateslots")
 """Which way of moving slots a server has: Redis's command, Valkey's, or neither."""
 PROBE_COMMANDS: Command = ("COMMAND", "INFO", "SET", "GET", "DEL")
@@ -95,7 +97,7 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case TakeSlot():
             return (assign(write.slot, write.node),)
         case CloseSlot():
-            return (("CLUSTER", "SETSLOT", write.slot, "STABLE"),)
+            return (stable(write.slot),)
         case Wipe():
             return (("MULTI",), FLUSH, RESET, ("EXEC",), SAVE) if write.flush else (RESET, FLUSH, SAVE)
         case MoveKeys() | MoveSlots() | Provision() | Leave() | CancelMigration():
@@ -127,6 +129,11 @@ def migrating(slot: int, target: NodeId) -> Command:
     return ("CLUSTER", "SETSLOT", slot, "MIGRATING", target)
 
 
+def stable(slot: int) -> Command:
+    """Removes a slot's migrating or importing state."""
+    return ("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
 def assign(slot: int, owner: NodeId) -> Command:
     """Sets the slot's owner in the recipient's view. A recipient that imports the slot and becomes its owner also takes
     a new config epoch, with which the others follow.
@@ -141,7 +148,7 @@ def select(database: int) -> Command:
 
 def count_keys(slot: int) -> Command:
     """Counts a slot's keys in the selected database."""
-    return ("CLUSTER", "COUNTKEYSINSLOT", slot)
+    return (*COUNT_KEYS, slot)
 
 
 def get_keys(slot: int, count: int) -> Command:

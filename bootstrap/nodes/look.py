@@ -4,7 +4,7 @@ second, so the slower questions (keys per slot, functions, users) are functions 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,10 +23,9 @@ from bootstrap.model.node import (
     Replication,
     SlotMigration,
 )
-from bootstrap.model.slots import SlotSet
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import commands
-from bootstrap.nodes.connection import Ask, ask, ask_all, first_error
+from bootstrap.nodes.connection import Ask, ask, ask_all
 from bootstrap.nodes.failures import NotANode
 from bootstrap.nodes.membership import libraries, users
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
@@ -125,19 +124,3 @@ def provisions_of(connection: Connection, *, ask_users: bool) -> tuple[frozenset
     """The names of the function libraries and of the ACL users; None for those not reported or not asked for."""
     ask_node = partial(ask, connection)
     return libraries(ask_node), users(ask_node) if ask_users else None
-
-
-def count_keys(connection: Connection, *, databases: Sequence[int], slots: SlotSet) -> Mapping[int, int]:
-    """Keys by slot, added up over the databases; slots without keys are left out. Raises the server's error reply."""
-    found: dict[int, int] = {}
-    for database in databases:
-        before = [commands.select(database)] if database else []
-        after = [commands.select(0)] if database else []
-        counting = [commands.count_keys(slot) for slot in slots]
-        replies = ask_all(connection, (*before, *counting, *after))
-        if error := first_error(replies):
-            raise error
-        for slot, keys in zip(slots, replies[len(before) :], strict=False):
-            if keys:
-                found[slot] = found.get(slot, 0) + int(keys)
-    return found

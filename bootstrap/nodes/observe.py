@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bootstrap.model import left_over
 from bootstrap.model.node import Address, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
@@ -44,6 +45,8 @@ class Observer:
         view = self._ask_all()
         self._silent = view.unreachable
         view = self._with_keys(view, view.slots_to_count())
+        view = self._with_names(view)
+        view = self._with_left_over(view)
         view = self._with_provisions(view)
         # While pods are missing, introductions come first, and do not wait for addresses where nothing answers.
         if view.unlisted() and not (view.unreachable and any(view.unlinked())):
@@ -57,7 +60,7 @@ class Observer:
         Those that did not answer then are not asked: a hung server would hold up each of these queries.
         """
         view = self._ask_all()
-        return self._with_keys(view, view.open_slots())
+        return self._with_names(self._with_keys(view, view.open_slots()))
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         """Why a client cannot connect through each of the addresses; "" where a node answers."""
@@ -112,14 +115,50 @@ class Observer:
         if not slots or not asked:
             return view
         counts = self._nodes.count(asked, slots)
-        nodes, unreachable = [], list(view.unreachable)
+        view = _without_failed(view, counts)
+        nodes = []
         for node in view.nodes:
             found = counts.get(node.address, {})
-            if isinstance(found, Failure):
-                unreachable.append(_unreachable(node.pod, node.ordinal, found, node.address))
-            else:
-                nodes.append(replace(node, keys_in=found) if found else node)
-        return replace(view, nodes=tuple(nodes), unreachable=tuple(unreachable))
+            nodes.append(replace(node, keys_in={} if isinstance(found, Failure) else found))
+        return replace(view, nodes=tuple(nodes))
+
+    def _with_left_over(self, view: ClusterView) -> ClusterView:
+        """The view with the keys that each master holds of slots other than its own. They are not counted while a
+        peer is missing: then nothing is decided, and such a look is repeated several times a second.
+        """
+        if view.unreachable:
+            return view
+        counts = self._nodes.count_left_over(
+            {node.address: node.slots for node in view.nodes if node.role is Role.MASTER and node.keys}
+        )
+        view = _without_failed(view, counts)
+        nodes = []
+        for node in view.nodes:
+            found = counts.get(node.address, {})
+            nodes.append(replace(node, left_over={} if isinstance(found, Failure) else found))
+        return replace(view, nodes=tuple(nodes))
+
+    def _with_names(self, view: ClusterView) -> ClusterView:
+        """The view with the slots of `half_open` whose two masters hold no key in common; they are left out where a
+        master did not tell its keys.
+        """
+        half_open = left_over.half_open(view)
+        asked: dict[Address, list[int]] = {}
+        for slot, pair in half_open.items():
+            for node in pair:
+                asked.setdefault(node.address, []).append(slot)
+        if not asked:
+            return view
+        answers = self._nodes.names({node.address: node.databases for node in view.nodes}, asked)
+        apart = []
+        for slot, (owner, other) in half_open.items():
+            one, two = answers[owner.address], answers[other.address]
+            if isinstance(one, Failure) or isinstance(two, Failure):
+                continue
+            here, there = one[slot], two[slot]
+            if here is not None and there is not None and here.isdisjoint(there):
+                apart.append((slot, slot))
+        return replace(view, apart=SlotSet.of(*apart))
 
     def _with_provisions(self, view: ClusterView) -> ClusterView:
         """The view with each node's function libraries and ACL users, where a blank node stands beside owners of slots.
@@ -206,6 +245,14 @@ def _silent(peer: Peer, by_address: Mapping[Address, Node | Failure]) -> Unreach
         return _unreachable(peer.pod, peer.ordinal, Failure(UnreachableReason.NO_RECORD))
     address, failure = min(failures, key=lambda pair: (pair[1].why in _NETWORK, pair[0]))
     return _unreachable(peer.pod, peer.ordinal, failure, address)
+
+
+def _without_failed(view: ClusterView, answers: Mapping[Address, object]) -> ClusterView:
+    """The view with each node that did not answer a further question as unreachable."""
+    failed = {node.node_id: f for node in view.nodes if isinstance(f := answers.get(node.address), Failure)}
+    silent = (_unreachable(n.pod, n.ordinal, failed[n.node_id], n.address) for n in view.nodes if n.node_id in failed)
+    nodes = tuple(node for node in view.nodes if node.node_id not in failed)
+    return replace(view, nodes=nodes, unreachable=(*view.unreachable, *silent)) if failed else view
 
 
 def _unreachable(pod: str, ordinal: int, failure: Failure, address: Address | None = None) -> UnreachablePeer:

@@ -121,7 +121,7 @@ class Assessment:
     @cached_property
     def uncovered_slots_by_holder(self) -> Mapping[NodeId, SlotSet]:
         """Slots without an owner of which exactly one master holds keys, by that master."""
-        return open_slots.uncovered_by_holder(self.uncovered_slots_with_keys)
+        return open_slots.uncovered_by_holder(self.uncovered_slots_with_keys, self.view)
 
     # Shape
 

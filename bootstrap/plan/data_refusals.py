@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model.node import NodeId, Role
+from bootstrap.model.node import Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
@@ -35,21 +35,6 @@ def two_clusters(found: Assessment) -> Iterator[Reason]:
             f"keys of this cluster, for each of its pods: kubectl delete pvc data-{pod} --wait=false, kubectl delete "
             f"pod {pod}; then {RUN_AGAIN}",
             node=pod,
-        )
-
-
-def keys_on_several_nodes(found: Assessment) -> Iterator[Reason]:
-    """Keys of one slot on more nodes than its owner and one other: it is not known which of two values is newer."""
-    torn = {move.slot: (move.owner, *move.key_holders) for move in found.open_slots if len(move.key_holders) > 1}
-    torn |= {slot: holders for slot, holders in found.uncovered_slots_with_keys.items() if len(holders) > 1}
-    for slot, holders in sorted(torn.items()):
-        where = ", ".join(f"{node.pod} ({several(node.keys_in.get(slot, 0), 'key')})" for node in holders)
-        yield Reason(
-            code="keys-on-several",
-            message=f"slot {slot} has keys on several nodes: {where}",
-            remedy=f"list them on each of these pods: kubectl exec {holders[0].pod} -- redis-cli CLUSTER GETKEYSINSLOT "
-            f"{slot} 10; delete the copies that are not needed, then {RUN_AGAIN}",
-            node=holders[0].pod,
         )
 
 
@@ -113,38 +98,6 @@ def _moved_to(lost: LostMember, found: Assessment) -> Iterator[Reason]:
         more = " and so on for each of them" if len(moving) > 3 else ""
         remedy = f"{client} CLUSTER FAILOVER TAKEOVER, then {commands}{more}; then {RUN_AGAIN}"
     yield Reason(code="moved-to-the-lost", message=message, remedy=remedy, node=holders[0].pod if holders else None)
-
-
-def keys_outside_or_moving(found: Assessment) -> Iterator[Reason]:
-    """Keys on masters without slots, other than keys of slots that these masters are about to own."""
-    held, incoming = found.uncovered_slots_by_holder, found.incoming_slots
-    about_to_own = {
-        node: held.get(node, SlotSet()) | incoming.get(node, SlotSet()) for node in held.keys() | incoming.keys()
-    }
-    return keys_outside(found, about_to_own)
-
-
-def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> Iterator[Reason]:
-    """Keys on masters without slots, other than keys of the slots in `about_to_own`."""
-    for node in found.view.nodes:
-        explained = sum(node.keys_in.get(slot, 0) for slot in about_to_own.get(node.node_id, ()))
-        if node.keys > explained and node.role is Role.MASTER and not node.slots:
-            client = f"kubectl exec {node.pod} -- redis-cli"
-            remedy = f"save the keys that are needed: {client} --scan lists them; only when nobody needs the others: "
-            remedy += f"{client} FLUSHALL; then {RUN_AGAIN}"
-            if node.open_slots:
-                remedy = (
-                    "do not empty it: it imports slots, and may hold the only copy of their keys; finish that move: "
-                    f"{client} --cluster fix {node.address}; or declare as many shards as there are masters with this "
-                    "one: kubectl edit configmap redis-bootstrap-settings"
-                )
-            yield Reason(
-                code="keys-outside",
-                message=f"{node.pod} owns no slot and holds {several(node.keys, 'key')}: as a member it would hide or "
-                "lose them",
-                remedy=remedy,
-                node=node.pod,
-            )
 
 
 def no_copy_left(found: Assessment) -> Iterator[Reason]:

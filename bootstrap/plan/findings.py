@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bootstrap.model import left_over
 from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -47,6 +48,8 @@ def findings(found: Assessment) -> Iterator[Finding]:
     if open_slots := view.open_slots():
         pods = ", ".join(node.pod for node in view.nodes if node.open_slots)
         yield Finding(code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots}) on {pods}")
+    for each in left_over.find(view):
+        yield Finding(code="keys-left-over", message=str(each), node=each.holder.pod)
     yield from _size(found)
     yield from _placement(found)
     yield from _drift(found)

@@ -59,13 +59,14 @@ from bootstrap.plan.assign import assign
 from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
-from bootstrap.plan.finish_moves import finish_moves, set_owners
+from bootstrap.plan.finish_moves import finish_moves, open_again, set_owners
 from bootstrap.plan.membership import announce, meet, prepare, provision, quicken
 from bootstrap.plan.placement import swap
 from bootstrap.plan.quickening import left_quickened
 from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.plan.resize import foreseen, resize
 from bootstrap.plan.settled import settled
+from bootstrap.plan.stray_keys import keys_left_over, keys_on_several_nodes
 
 _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejoin delay", steps=(AwaitServing(),))
 """Comes before the settings are restored, where `quicken` has changed them."""
@@ -78,20 +79,23 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     found = Assessment(view, desired)
     if found.view.unreachable:
         return _plan_without_missing(found)
+    unclear = tuple(keys_on_several_nodes(found))
     if reasons := tuple(reasons_to_refuse(found)):
-        return Refusal(reasons=reasons)
+        return Refusal(reasons=(*reasons, *unclear))
     preparing, quickening = tuple(prepare(found)), tuple(quicken(found))
     linking = _not_empty(_link(found, preparing, quickening))
     phases = _not_empty(_repair(found))
     if (linking or phases) and not found.view.forming:
         phases += _not_empty(foreseen(found))
-    elif not (linking or phases):
+    elif not (linking or phases or unclear):
         if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
         phases = (
             _not_empty(resize(found)) or _not_empty(_spread_masters(found)) or _not_empty([_replace_replicas(found)])
         )
     settings = _not_empty([_settings(found, (*preparing, *quickening))])
+    if not (linking or phases or settings) and (reasons := (*unclear, *keys_left_over(found))):
+        return Refusal(reasons=reasons)  # no repair touches these keys, so none waits for a person
     if found.quickening:
         ordered = [*linking, _SERVE, *settings, *phases]
     elif found.view.forming:
@@ -141,6 +145,7 @@ def _repair(found: Assessment) -> Iterator[Phase]:
         why="a node that imports a slot ignores gossip about its owner",
         steps=tuple(set_owners(found)),
     )
+    yield from open_again(found)
     yield Phase(name="agree", why="changes in flight arrive before new ones are made", steps=tuple(_agree(found)))
     yield Phase(
         name="elect", why="the replica of a forgotten master can no longer be elected", steps=tuple(elect(found))

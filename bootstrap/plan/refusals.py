@@ -1,4 +1,5 @@
-"""When not to act: rules about pods, membership and size. `data_refusals` has those about keys and slots.
+"""When not to act: rules about pods, membership and size. Those about keys and slots are in `data_refusals` and
+`stray_keys`.
 
 Each rule names what it found, on which node, and what a person can do. All rules are applied, so that a person sees
 every reason at the same time. A state that cannot be distinguished from a dangerous one is refused; a new repair
@@ -13,14 +14,12 @@ from itertools import chain
 from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import NodeId, mebibytes
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.data_refusals import (
-    keys_on_several_nodes,
+from bootstrap.plan.data_refusals import moved_to_lost_master, no_copy_left, slots_lost, two_clusters
+from bootstrap.plan.stray_keys import (
+    keys_left_over_on_the_way,
     keys_outside,
     keys_outside_or_moving,
-    moved_to_lost_master,
-    no_copy_left,
-    slots_lost,
-    two_clusters,
+    keys_without_owner,
 )
 
 
@@ -30,7 +29,7 @@ def reasons_to_refuse(found: Assessment) -> Iterator[Reason]:
         _wrong_number_of_pods(found),
         two_clusters(found),
         _members_elsewhere(found),
-        keys_on_several_nodes(found),
+        keys_without_owner(found),
         slots_lost(found),
         moved_to_lost_master(found),
         keys_outside_or_moving(found),
@@ -48,9 +47,14 @@ def reasons_not_to_wipe(found: Assessment) -> Iterator[Reason]:
 
 
 def reasons_not_to_move(found: Assessment) -> Iterator[Reason]:
-    """Slots that would not fit: a server without memory rejects keys, or evicts some. Checked only when slots are to
-    move next, so that no repair waits for memory.
+    """Reasons that are checked only when slots are to move next, so that no repair waits for them: keys that a target
+    already holds of these slots, and slots that would not fit.
     """
+    return chain(keys_left_over_on_the_way(found), _no_room(found))
+
+
+def _no_room(found: Assessment) -> Iterator[Reason]:
+    """A server without memory rejects keys, or evicts some."""
     incoming: dict[NodeId, int] = {}
     for move in found.slot_moves:
         incoming[move.target] = incoming.get(move.target, 0) + found.view.bytes_of(move.source, move.slots)

@@ -167,22 +167,23 @@ class Reconciler:
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
 
-        A reason to refuse has to last for some seconds: gossip, and queries to nodes at different moments, may show for
-        a while a state that never existed.
+        A reason to refuse has to last for some seconds: looks at many nodes may show a state that never existed.
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         backoff = Backoff(self.clock, self.log)
-        # Only a look finds out whether an unlisted member is alive elsewhere, and who holds keys of unowned slots.
-        if view is not None and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots()):
-            view = None
+        # Only a look finds out whether an unlisted member is alive elsewhere, and counts keys beside their owners.
+        incomplete = view and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots())
+        view = refreshed = None if incomplete else view
         while True:
             view = view or self.wait_for_peers(all_of_them=planner is not plan)
             decision = planner(view, self._attainable())
-            if isinstance(decision, Plan) or limit.passed:
+            if view is refreshed and isinstance(decision, Plan) and decision.premature(view):
+                view = None
+            elif isinstance(decision, Plan) or limit.passed:
                 return view, decision
-            view = None
-            why = partial(in_words, decision.reasons)
-            backoff.wait("looking_again", why, partial(Refused.because, decision.reasons), deadline=self.deadline)
+            else:
+                view, why = None, partial(in_words, decision.reasons)
+                backoff.wait("looking_again", why, partial(Refused.because, decision.reasons), deadline=self.deadline)
 
     def _completed(self, view: ClusterView) -> ClusterView:
         """The view with what more than one query shows: stuck links, overdue pods, places, spare pods."""

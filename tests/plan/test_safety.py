@@ -19,6 +19,7 @@ from bootstrap.model.steps import (
     Forget,
     Meet,
     MoveKeys,
+    MoveSlots,
     Reattach,
     Replicate,
     SetConfig,
@@ -84,6 +85,41 @@ def test_failover_stays_off_in_no_state_that_needs_it(state: tuple[FakeCluster, 
     left = any(node.quickened for node in view.nodes) and desired.timeout_ms
     if isinstance(decision, Plan) and needed and left and not view.forming:
         assert decision.phases[0].name == "settings"
+
+
+@given(half_formed())
+@settings(deadline=None, max_examples=300)
+def test_no_plan_shows_a_key_that_no_client_could_see(state: tuple[FakeCluster, Desired]) -> None:
+    """A node with left-over keys of a slot neither gets the slot nor has it opened."""
+    cluster, desired = state
+    view = cluster.look()
+    dead = {
+        (node.node_id, slot)
+        for node, seen in zip(cluster.nodes, view.nodes, strict=True)
+        for slot in node.dead
+        if not any(owner.migrates(slot, seen) for owner in view.nodes) and slot not in node.slots
+    }
+    shown = {
+        (target, slot)
+        for step in steps_of(plan(view, desired))
+        for target, slots in receiving(step)
+        for slot in slots
+        if slot in view.claimed()
+    }
+    assert shown & dead == set()
+
+
+def receiving(step: Step) -> Iterator[tuple[NodeId, SlotSet]]:
+    """A node whose keys of some slots clients find because of a step."""
+    match step:
+        case AddSlots():
+            yield step.node, step.slots
+        case MoveSlots():
+            yield step.target, step.slots
+        case TakeSlot():
+            yield step.node, SlotSet.of((step.slot, step.slot))
+        case SetSlotState():
+            yield step.node if step.importing else step.other, SlotSet.of((step.slot, step.slot))
 
 
 def in_service(view: ClusterView) -> bool:

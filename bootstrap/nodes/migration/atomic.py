@@ -4,6 +4,7 @@ does a whole `MoveSlots` as a series of them. How the two servers differ stands 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots
 from bootstrap.nodes import commands
 from bootstrap.nodes.connection import Ask
+from bootstrap.nodes.migration.keys import already_there
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, reported_migrations
 from bootstrap.nodes.wire.migrations import one_line
 from bootstrap.nodes.wire.values import as_text
@@ -40,6 +42,8 @@ class AtomicMigration:
     bytes_total: int
     ask_source: Ask
     ask_target: Ask
+    held_by_target: Callable[[SlotSet], Mapping[int, int]]
+    """Keys that the target holds of some slots, by slot. Raises what a lost connection raises."""
     clock: Clock
     slots_done: int = 0
     done: bool = False
@@ -59,9 +63,19 @@ class AtomicMigration:
 
     def advance(self, deadline: Deadline) -> None:  # noqa: ARG002 - a poll waits for nothing but replies
         """Starts the next migration, or polls the current one."""
+        try:
+            self._advance()
+        except Exception as error:  # noqa: BLE001 - a lost connection raises any of many errors
+            self.error = f"no answer: {error}"
+        self.done = bool(self.error) or not self.left
+
+    def _advance(self) -> None:
         if self._task is None:
             pieces = max(1, -(-self.bytes_total // TASK_BYTES))
             self._piece = self.left.lowest(-(-len(self.step.slots) // pieces))
+            if found := self.held_by_target(self._piece):
+                self.error = already_there(found)
+                return
             self._task = MigrationTask(
                 mode=self.mode,
                 source_id=self.step.source,
@@ -71,16 +85,12 @@ class AtomicMigration:
                 ask_target=self.ask_target,
                 clock=self.clock,
             )
-        try:
-            self._task.poll()
-        except Exception as error:  # noqa: BLE001 - a lost connection raises any of many errors
-            self.error = f"no answer: {error}"
-        self.error = self.error or self._task.error
+        self._task.poll()
+        self.error = self._task.error
         if self._task.done:
             self.left -= self._piece
             self.slots_done += len(self._piece)
             self._task = None
-        self.done = bool(self.error) or not self.left
 
     def close(self, deadline: Deadline) -> None:  # noqa: ARG002 - it is one command
         """Cancels the current migration: its slots stay with their source."""

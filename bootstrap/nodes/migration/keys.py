@@ -4,13 +4,15 @@ whose move was left half-way. Why the order of the commands is safe stands in `t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from bootstrap.clock import Deadline
+from bootstrap.model.left_over import in_words
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveKeys, MoveSlots
 from bootstrap.nodes import commands
+from bootstrap.nodes.counting import held
 from bootstrap.nodes.migration.route import FAST_S, SLOW_S, Batch, CommandRejected, MigrateRoute, accepted
 from bootstrap.nodes.pipeline import Pipeline
 
@@ -83,6 +85,7 @@ class KeyMigration:
             self.advance(deadline.sooner(0.001))
 
     def _all(self) -> Iterator[None]:
+        self._check_target(self.step.slots)
         clock = self.route.clock
         left, width = self.step.slots, SLOTS_MIN * 2
         while left:
@@ -101,11 +104,17 @@ class KeyMigration:
 
     def _window(self, window: SlotSet) -> Iterator[None]:
         slots = list(window)
+        self._check_target(window)
         self._open = [*self._with_big_keys, *slots]
         accepted(self.target([commands.importing(slot, self.step.source) for slot in slots]))
         self._mark_migrating(slots)
         yield from self._drain(slots, spare_big_keys=True)
         self._assign([slot for slot in slots if slot not in self._with_big_keys])
+
+    def _check_target(self, slots: SlotSet) -> None:
+        """Of all slots before the first one moves, and of each again before it is opened."""
+        if found := held(self.target, slots):
+            raise CommandRejected(already_there(found))
 
     def _drain(self, slots: list[int], *, spare_big_keys: bool) -> Iterator[None]:
         """Moves keys until none of these slots has any, in any database; slots with big keys are left for the end."""
@@ -161,6 +170,14 @@ class KeyMigration:
 
     def _mark_migrating(self, slots: list[int]) -> None:
         accepted(self.route.source([commands.migrating(slot, self.step.target) for slot in slots]))
+
+
+def already_there(found: Mapping[int, int]) -> str:
+    """Why slots do not move to a node that already holds keys of them: with the slots it would show these to clients,
+    which have never seen them there.
+    """
+    slots = SlotSet.of(*((slot, slot) for slot in found))
+    return f"the target already holds {sum(found.values())} keys of {in_words(slots)}, left over from another move"
 
 
 def _is_big(batch: Batch) -> bool:

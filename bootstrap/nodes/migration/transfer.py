@@ -14,6 +14,8 @@ restart of a node. Two differences matter:
 it. From then on the source redirects clients that name a key which it does not hold to the target, so no new key
 appears at the source. When the source holds no key of the slot, the slot is assigned to the target: at the target
 first, then at the source. A run that is killed in between leaves an open slot, which the next plan finishes.
+
+By either way nothing moves to a target that already holds keys of the slot: with the slot they would become visible.
 A server serves no client during a MIGRATE, so the amount in one is bounded by bytes and by the time the last one took;
 a key that would block its master for longer than cluster-node-timeout stays in place and is named.
 
@@ -25,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -34,9 +36,11 @@ from redis.connection import Connection
 
 from bootstrap.clock import Clock, Deadline
 from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Address, Node, NodeId
+from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import ask
+from bootstrap.nodes.counting import held
 from bootstrap.nodes.migration.atomic import AtomicMigration
 from bootstrap.nodes.migration.keys import KeyMigration
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode
@@ -219,6 +223,7 @@ class SlotTransfer:
             bytes_total=self._view.bytes_of(move.source, move.slots),
             ask_source=partial(ask, self._connection(source)),
             ask_target=partial(ask, self._connection(target)),
+            held_by_target=partial(self._held, target),
             clock=self._clock,
         )
         return migration, occupied[mode]
@@ -233,6 +238,10 @@ class SlotTransfer:
             blocked_max_ms=source.timeout_ms or DEFAULT_TIMEOUT_MS,
         )
         return KeyMigration(step=move, route=route, target=self._pipeline(target))
+
+    def _held(self, node: Node, slots: SlotSet) -> Mapping[int, int]:
+        with closing(Pipeline(self._connection(node))) as pipeline:
+            return held(pipeline, slots)
 
     def _mode_of(self, node: Node) -> MigrationMode:
         if node.node_id not in self._modes:
