@@ -90,6 +90,7 @@ SEQUENCES: Mapping[type[Write], tuple[Command, ...]] = {
         ("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", 93, 93, "NODE", "a"),
         ("CLUSTER", "GETSLOTMIGRATIONS"),
     ),
+    CloseSlot: (("CLUSTER", "SETSLOT", 93, "STABLE"), *MOVE_COMMANDS[:3], ("INFO", "keyspace")),
     CancelMigration: (("CLUSTER", "MIGRATION", "CANCEL", "ID", "1"), ("CLUSTER", "CANCELSLOTMIGRATIONS")),
     Provision: (("FUNCTION", "LIST"), ("FUNCTION", "LOAD", "REPLACE", "x")),
     Leave: (("CLUSTER", "RESET", "HARD"), ("INFO", "persistence"), ("SAVE",), ("BGSAVE",), ("BGREWRITEAOF",)),

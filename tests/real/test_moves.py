@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -13,6 +14,9 @@ from redis.crc import key_slot
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model.node import Role
 from bootstrap.model.slots import SlotSet
+from bootstrap.model.steps import CloseSlot
+from bootstrap.nodes.client import Nodes
+from bootstrap.nodes.connection import Credentials
 from tests.available_servers import SERVERS
 from tests.real.clusters import assert_healed, client, formed, written
 from tests.real.testbed import StartTestbed, Testbed
@@ -92,13 +96,48 @@ def test_the_owner_of_a_half_moved_slot_fails_over(
     assert_healed(six, six.run("apply"), {**keys, **values})
 
 
-def test_a_move_that_is_open_only_on_the_target_is_finished(program: Program, start_testbed: StartTestbed) -> None:
-    """The slot is no longer open on its owner, so clients cannot find the keys that have moved."""
+def test_a_move_that_is_open_only_on_the_target_is_finished_once_a_person_says_so(
+    program: Program, start_testbed: StartTestbed
+) -> None:
+    """Clients cannot find the keys that have moved, and the same state is left by keys that nobody could see. So a run
+    refuses, until the slot is open on its owner again: the command is in the remedy.
+    """
     six, keys = formed(program, start_testbed)
     values = half_move(six, moved=15)
     with servers(six) as endpoints:
         endpoints[0].execute_command("CLUSTER SETSLOT", SLOT, "STABLE")
+        refused = six.run("apply")
+        assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
+        (reason,) = refused.outcome["reasons"]
+        assert reason["code"] == "keys-on-several"
+        command = ("CLUSTER SETSLOT", SLOT, "MIGRATING", ids(endpoints)[1])
+        typed = f"kubectl exec redis-app-0 -- redis-cli CLUSTER SETSLOT $slot MIGRATING {command[-1]}"
+        assert f"for slot in {SLOT}; do" in reason["remedy"]
+        assert typed in reason["remedy"]
+        endpoints[0].execute_command(*command)
     assert_healed(six, six.run("apply"), {**keys, **values})
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["manual failover", "crashed"])
+@pytest.mark.parametrize("moved", [15, KEYS], ids=["some moved", "all moved"])
+def test_the_target_of_a_half_moved_slot_fails_over(
+    program: Program, start_testbed: StartTestbed, moved: int, crash: bool
+) -> None:
+    """Its replica has the keys that had arrived. On older servers it knows of no move."""
+    six, keys = formed(program, start_testbed)
+    values = half_move(six, moved=moved)
+    wait_until(lambda: all(written(server.address) for server in six.cluster.servers))
+    if crash:
+        six.cluster.servers[1].kill()
+    else:
+        with servers(six) as endpoints:
+            endpoints[4].execute_command("CLUSTER FAILOVER")
+    wait_until(lambda: six.view(six.cluster.servers[4]).nodes[0].role is Role.MASTER)
+    if crash:
+        six.cluster.servers[1].start()
+    wait_until(lambda: six.view(six.cluster.servers[1]).nodes[0].role is Role.REPLICA)
+    assert_healed(six, six.run("apply"), {**keys, **values})
+    assert SLOT in six.view().nodes[4].slots
 
 
 def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, start_testbed: StartTestbed) -> None:
@@ -111,6 +150,28 @@ def test_a_key_on_both_sides_keeps_the_value_that_clients_see(program: Program, 
         endpoints[0].execute_command("MIGRATE", there.host, there.port, name, 0, 1000, "COPY")
         endpoints[0].set(name, "newer")
     assert_healed(six, six.run("apply"), {**keys, **values, name: "newer"})
+
+
+def test_a_slot_that_received_a_key_is_opened_again(program: Program, start_testbed: StartTestbed) -> None:
+    """A client is redirected to the importing node after the keys were counted and before the slot is closed there: as
+    long as the slot is open on both sides, the next run finds the key and finishes the move.
+    """
+    six, keys = formed(program, start_testbed)
+    values = half_move(six, moved=0)
+    view = six.view()
+    late = keys_of(SLOT, KEYS + 1)[-1]
+    with client(six) as writer:
+        writer.set(late, "late")
+    closing = CloseSlot(node=view.nodes[1].node_id, slot=SLOT, reopen_from=view.nodes[0].node_id)
+    nodes = Nodes(Credentials())
+    try:
+        assert nodes.send({view.nodes[1].address: [closing]}) == []
+        assert SLOT in six.view().nodes[1].open_slots
+        assert nodes.send({view.nodes[2].address: [replace(closing, node=view.nodes[2].node_id)]}) == []
+        assert SLOT not in six.view().nodes[2].open_slots
+    finally:
+        nodes.close()
+    assert_healed(six, six.run("apply"), {**keys, **values, late: "late"})
 
 
 @pytest.mark.skipif("valkey-9.1" not in SERVERS, reason="only Valkey 9 has several databases in a cluster")
