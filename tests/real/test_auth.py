@@ -151,7 +151,7 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: Star
     eight.cluster.nameserver.publish(replace(zone, pods=zone.pods[:6]))
     assert eight.run("apply", **secret.variables).exit_code == 0
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in eight.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as writer:
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"], protocol=2) as writer:
         for number in range(200):
             writer.set(f"key:{number}", number)
     eight.cluster.nameserver.publish(zone)
@@ -159,7 +159,7 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: Star
         result = replace(eight, shards=shards).run("apply", **secret.variables)
         assert (result.exit_code, result.outcome["outcome"]) == (0, "scaled"), result.text
         assert not [line for line in result.lines if line["event"] == "step_rejected"]
-    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as reader:
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"], protocol=2) as reader:
         assert [reader.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
     assert denied(eight) == []
 
@@ -250,7 +250,7 @@ def test_an_error_that_quotes_the_command_shows_no_password(
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert four.run("apply", **secret).exit_code == 0
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=endpoints, password="opensesame") as writer:
+    with RedisCluster(startup_nodes=endpoints, password="opensesame", protocol=2) as writer:
         for number in range(50):
             writer.set(f"key:{number}", number)
     four.cluster.nameserver.publish(zone)

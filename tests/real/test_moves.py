@@ -26,7 +26,8 @@ KEYS = 40
 def servers(testbed: Testbed, *, database: int = 0) -> Iterator[list[Redis]]:
     """A plain connection to each server."""
     endpoints = [
-        Redis(s.address.host, s.address.port, db=database, decode_responses=True) for s in testbed.cluster.servers
+        Redis(s.address.host, s.address.port, db=database, decode_responses=True, protocol=2)
+        for s in testbed.cluster.servers
     ]
     yield endpoints
     for endpoint in endpoints:

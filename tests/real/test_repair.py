@@ -101,7 +101,7 @@ def test_a_member_elsewhere_that_cannot_be_identified_counts_as_alive(
     with client(three) as introducer:
         introducer.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
         wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
-    with Redis(stranger.host, stranger.port) as locked:
+    with Redis(stranger.host, stranger.port, protocol=2) as locked:
         locked.config_set("requirepass", "secret")
     result = three.run("apply")
     assert (result.exit_code, [r["code"] for r in result.outcome["reasons"]]) == (3, ["member-elsewhere"]), result.text
