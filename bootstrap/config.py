@@ -132,6 +132,9 @@ class Settings:
     accept_loss: str = _setting(
         "", cluster_fingerprint, "give up slots without any copy, in the cluster with this fingerprint", shown="none"
     )
+    accept_takeover: str = _setting(
+        "", cluster_fingerprint, "replace missing masters that have this fingerprint: they do not run", shown="none"
+    )
     kubernetes: str = _setting(
         "auto",
         one_of("auto", "on", "off"),
@@ -143,8 +146,8 @@ class Settings:
     read_nodes: bool = _setting(
         default=False,
         read=on_or_off,
-        help_text="on or off: read the zones of pods without a zone label from their Kubernetes nodes; needs the right "
-        "to get nodes",
+        help_text="on or off: read zones that pods lack, and whether machines are Ready, from the Kubernetes nodes; "
+        "needs the right to get nodes",
         shown="off",
     )
     role_labels: bool = _setting(
@@ -191,6 +194,7 @@ class Settings:
             threshold_percent=self.threshold_percent,
             weights=dict(self.weights),
             accept_loss=self.accept_loss,
+            accept_takeover=self.accept_takeover,
         )
 
     @classmethod

@@ -100,7 +100,7 @@ def apply_step(step: Step, cluster: FakeCluster) -> None:
         case Meet():
             introduce([by_id[step.introducer], by_id[step.newcomer]])
         case AwaitMesh():
-            introduce(cluster.nodes)
+            introduce(node for node in cluster.nodes if node.alive)
         case Announce():
             pass  # the perfect gossip below announces everything
         case AwaitAgreement():
@@ -166,7 +166,8 @@ class Scenario:
     know each other (`known: all`, `known: 0 1 2 | 3 4 5`, `known: 0-1 2>3`, where `>` is one way). Optional are
     `serving: all`, `links: down`, `places: a/n1 b/n2 /n3` (zone and node of each pod), `rollout: words`, and
     `stranger: 10.0.0.99 slots=0-99 [noaddr] [elsewhere]` (a member that is not a listed pod, and answers elsewhere);
-    `3: replica of lost offset=7 down=60` follows the stranger.
+    `3: replica of lost offset=7 down=60` follows the stranger. `missing: 1 4 overdue stopped` are pods that do not
+    answer, for which the run has waited, and in which Kubernetes reports no server to run.
     """
 
     name: str
@@ -174,10 +175,14 @@ class Scenario:
     desired: Desired = field(default_factory=shape)
     cluster: FakeCluster = field(default_factory=lambda: FakeCluster(0))
     alive_elsewhere: frozenset[str] = frozenset()
+    about_missing: frozenset[str] = frozenset()
 
     def view(self) -> ClusterView:
         stuck = frozenset(node.node_id for node in self.cluster.nodes if node.hangs)
-        return replace(self.cluster.look(), alive_elsewhere=self.alive_elsewhere, stuck=stuck)
+        view = replace(self.cluster.look(), alive_elsewhere=self.alive_elsewhere, stuck=stuck)
+        overdue, stopped = "overdue" in self.about_missing, "stopped" in self.about_missing
+        peers = tuple(replace(peer, overdue=overdue, not_running=stopped) for peer in view.unreachable)
+        return replace(view, unreachable=peers)
 
 
 def scenario(path: Path) -> Scenario:
@@ -208,10 +213,22 @@ def scenario(path: Path) -> Scenario:
         for node in cluster.nodes:
             if node.known:
                 node.known[STRANGER] = Known(Address(stranger[0], 6379), slots=slots, flags=flags)
+    _lose_contact(result, fields.pop("missing", []))
     cluster.places = dict(zip((node.pod for node in cluster.nodes), map(place, fields.pop("places", [])), strict=False))
     cluster.rollout = " ".join(fields.pop("rollout", []))
     assert not fields, f"{path.name}: {fields}"
     return result
+
+
+def _lose_contact(result: Scenario, words: list[str]) -> None:
+    """The pods do not answer, and no other node has a link to one of them."""
+    result.about_missing = frozenset({"overdue", "stopped"} & set(words))
+    missing = [result.cluster[int(word)] for word in words if word not in result.about_missing]
+    for node in missing:
+        node.alive = False
+        for other in result.cluster.nodes:
+            if node.node_id in other.known:
+                other.known[node.node_id].connected = False
 
 
 def place(text: str) -> Place:
@@ -381,3 +398,4 @@ def rewrite(folder: Path) -> None:
 
 if __name__ == "__main__":
     rewrite(Path(__file__).parent / "plan" / "scenarios")
+    rewrite(Path(__file__).parent / "plan" / "missing")

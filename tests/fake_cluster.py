@@ -77,6 +77,8 @@ class FakeNode:
     copy_ticks: int = 0
     lost_ticks: int = 0
     """For how long its master has been lost."""
+    restarted: bool = False
+    """It has had no link since it was started: it does not know how old its copy is, and starts no election."""
     minority_at: float = 0.0
     alive: bool = True
     known: dict[NodeId, Known] = field(default_factory=dict)
@@ -352,7 +354,7 @@ class FakeCluster:
 
     def _promote(self, node: FakeNode) -> None:
         old = node.known[node.master or ""]
-        node.master, node.link_up = None, True
+        node.master, node.link_up, node.restarted = None, True, False
         node.slots |= old.slots
         node.epoch = 1 + max([each.epoch for each in self.nodes])
         old.slots = SlotSet()
@@ -409,14 +411,23 @@ class FakeCluster:
         claimed = sender.slots - imported
         for known_id, known in receiver.known.items():
             if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
+                if known_id == receiver.master and known.slots and known.slots == claimed:
+                    receiver.master, receiver.link_up, receiver.copy_ticks = sender.node_id, False, 2
                 known.slots -= claimed
         if receiver.epoch < sender.epoch and not sender.master:
-            self._lose(receiver, receiver.slots & sender.slots)
+            self._lose_to(sender, receiver)
         for node_id in self.random.sample(sorted(sender.known), min(2, len(sender.known))):
             if receiver.banned.get(node_id, -60.0) + 60.0 > self.time:
                 continue
             if node_id != receiver.node_id and node_id not in receiver.known:
                 receiver.handshakes.setdefault(sender.known[node_id].address, self.time)
+
+    def _lose_to(self, sender: FakeNode, receiver: FakeNode) -> None:
+        """A master whose slots another node has taken over follows that node, where these are all that it owns."""
+        lost = receiver.slots & sender.slots
+        self._lose(receiver, lost)
+        if lost and not receiver.slots and lost == sender.slots:
+            receiver.master, receiver.link_up, receiver.copy_ticks = sender.node_id, False, 2
 
     def _lose(self, node: FakeNode, slots: SlotSet) -> None:
         """A node that learns of a newer owner gives its slots up, and deletes the keys that it still has of them."""
@@ -436,11 +447,14 @@ class FakeCluster:
         if master is not None and node.master not in alive:
             node.link_up, node.lost_ticks = False, node.lost_ticks + 1
             overdue = node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1
-            if master.slots and overdue and node.config.get(NO_FAILOVER) != "yes" and self._votes(node):
+            fails_over = node.config.get(NO_FAILOVER) != "yes" and not node.restarted
+            if master.slots and overdue and fails_over and self._votes(node):
                 self._promote(node)
         if node.copy_ticks:
             node.copy_ticks -= 1
             node.link_up = node.copy_ticks == 0
+        if node.link_up:
+            node.lost_ticks, node.restarted = 0, False
         if node.link_up and (copied := next((each for each in self.nodes if each.node_id == node.master), None)):
             node.keys, node.in_slot = copied.keys, dict(copied.in_slot)
         covered = SlotSet.union_of([node.slots, *(known.slots for known in node.known.values())]) == ALL_SLOTS
@@ -485,7 +499,7 @@ class FakeCluster:
                 link_up=node.link_up,
                 syncing=not node.link_up and node.copy_ticks > 0,
                 master=master.address if master else None,
-                down_s=round(node.lost_ticks * TICK_S),
+                down_s=0 if node.restarted else round(node.lost_ticks * TICK_S),
                 offset=node.offset,
                 online_replicas=tuple(sorted(other.address for other in followers)),
             ),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bootstrap.errors import ApiError, NotFound
+from bootstrap.errors import ApiError, Forbidden, NotFound
 from bootstrap.kube.client import NODES, PODS, KubeClient, Object
 from bootstrap.model.node import Place
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
@@ -38,6 +39,10 @@ class Pod:
     """The values of `redis-role` and `redis-shard`; None for no label."""
     owner_uid: str
     """The uid of its StatefulSet; "" for an orphan."""
+    stopped: bool
+    """The kubelet has reported that none of its containers runs."""
+    claims: tuple[str, ...]
+    """The names of its PersistentVolumeClaims."""
     revision: str
     """The revision of its StatefulSet from which it was made; "" where it has no such label."""
     terminating: bool
@@ -74,11 +79,41 @@ class Pods:
         """The view with Kubernetes's explanation added to each unreachable peer, or the ApiError in place of it."""
         try:
             pods = self.look()
+            unready = self._unready({pods[peer.pod].place.node for peer in view.unreachable if peer.pod in pods})
         except ApiError as error:
             explained = [_with(peer, str(error)) for peer in view.unreachable]
         else:
-            explained = [_with(peer, _explanation(peer, pods.get(peer.pod))) for peer in view.unreachable]
+            explained = [self._explained(peer, pods.get(peer.pod), unready) for peer in view.unreachable]
         return replace(view, unreachable=tuple(explained))
+
+    def _explained(self, peer: UnreachablePeer, pod: Pod | None, unready: Mapping[str, str]) -> UnreachablePeer:
+        """The peer with Kubernetes's explanation, and whether Kubernetes reports that no server runs in its pod.
+
+        Proof of that is: no such pod; a pod bound to no node; a pod none of whose containers runs, on a Ready node. The
+        kubelet of a node that is not Ready, or whose state is not known, may have started the container since.
+        """
+        peer = _with(peer, _explanation(peer, pod))
+        if not self._name.fullmatch(peer.pod) or not peer.why.silent:
+            return peer
+        if pod is None or not pod.place.node:
+            return replace(peer, not_running=True)
+        if why := unready.get(pod.place.node):
+            return replace(_with(peer, why), machine=pod.place.node, claims=pod.claims)
+        return replace(peer, not_running=pod.stopped and pod.place.node in unready)
+
+    def _unready(self, nodes: AbstractSet[str]) -> Mapping[str, str]:
+        """Why each of these nodes is not Ready, in its own words; "" for a Ready one. A node is missing where its state
+        is not known: without `read_nodes`, or without the right to get nodes.
+        """
+        found: dict[str, str] = {}
+        for node in sorted(nodes - {""}) if self._read_nodes else ():
+            try:
+                found[node] = _not_ready(node, self._kube.get(NODES, node))
+            except NotFound:
+                found[node] = f"Kubernetes has no node {node} any more"
+            except Forbidden:
+                break
+        return found
 
     def _zone(self, node: str) -> str:
         with suppress(NotFound):  # a pod may outlive its node by some minutes
@@ -116,9 +151,20 @@ def _pod(item: Object, owner_uid: str) -> Pod:
         error="; ".join(_errors(item)),
         labels=(labels.get(ROLE_LABEL), labels.get(SHARD_LABEL)),
         owner_uid=owner_uid,
+        stopped=_stopped(status),
+        claims=tuple(_claims(item)),
         revision=labels.get(REVISION_LABEL) or "",
         terminating=bool(metadata.get("deletionTimestamp")),
     )
+
+
+def _not_ready(name: str, node: Object) -> str:
+    """Why a node is not Ready; "" where it is."""
+    conditions = (node.get("status") or {}).get("conditions") or ()
+    ready: Mapping[str, Any] = next((condition for condition in conditions if condition["type"] == "Ready"), {})
+    if ready.get("status") == "True":
+        return ""
+    return f"node {name} is not Ready ({_words(ready) or 'it has reported no state'})"
 
 
 def _explanation(peer: UnreachablePeer, pod: Pod | None) -> str:
@@ -178,6 +224,19 @@ def _stuck(containers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield f"container {each['name']} ended with {_exit(ended)}"
         elif last and not each.get("ready"):
             yield f"{last} and was restarted {each.get('restartCount', 0)} times"
+
+
+def _stopped(status: Mapping[str, Any]) -> bool:
+    """True where every container is reported, as waiting or terminated."""
+    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    running = any((each.get("state") or {}).keys().isdisjoint({"waiting", "terminated"}) for each in containers)
+    return bool(status.get("containerStatuses")) and not running
+
+
+def _claims(item: Object) -> Iterator[str]:
+    for volume in item["spec"].get("volumes") or ():
+        if claim := volume.get("persistentVolumeClaim"):
+            yield claim["claimName"]
 
 
 def _exit_code(container: Mapping[str, Any]) -> int | None:

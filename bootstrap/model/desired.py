@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bootstrap.model.node import NodeId
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
@@ -41,6 +43,11 @@ class Desired:
     """A person has accepted that shards which have replicas lose them all; see `accept_loss`."""
     accept_loss: str = ""
     """The fingerprint of the cluster whose lost slots may be assigned again, empty. Valid for that state alone."""
+
+    accept_takeover: str = ""
+    """A person has confirmed that the missing masters which this fingerprint names do not run; see `may_take_over`."""
+    may_take_over: frozenset[NodeId] = frozenset()
+    """The masters that such a fingerprint has named in this run."""
 
     @property
     def nodes(self) -> int:

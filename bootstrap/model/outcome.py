@@ -71,6 +71,8 @@ class Outcome:
     shards: int
     nodes: int
     slots_covered: int
+    serving: bool
+    """Clients are served: every slot has an owner, and each node that answers reports cluster_state:ok."""
     steps: int
     took_s: float
     placement: Verdict = field(default_factory=lambda: Verdict(verdict="unknown"))

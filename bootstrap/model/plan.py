@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bootstrap.errors import Reason
-from bootstrap.model.steps import Step
+from bootstrap.model.steps import Step, Write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +18,25 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBack:
+    """Writes of one phase that wait, because pods that do not answer could show that they are wrong."""
+
+    phase: str
+    steps: tuple[Write, ...]
+    pods: tuple[str, ...]
+    """The pods that have to answer first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What was found, and the phases that repair it, in order. A plan without phases means a healthy cluster."""
+    """What was found, and the phases that repair it, in order. Where every pod answers, a plan without phases means a
+    healthy cluster.
+    """
 
     findings: tuple[Finding, ...] = ()
     phases: tuple[Phase, ...] = ()
+    held_back: tuple[HeldBack, ...] = ()
+    """Only while pods do not answer."""
 
     def __bool__(self) -> bool:
         return bool(self.phases)

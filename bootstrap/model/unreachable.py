@@ -41,6 +41,11 @@ class UnreachableReason(StrEnum):
         """True where waiting alone cannot help: a setting has to change."""
         return self in _CHANGE
 
+    @property
+    def silent(self) -> bool:
+        """True where no server answered anything; else something runs there, and may be the member."""
+        return self in _SILENT
+
 
 DNS_REMEDY = (
     "kubectl get pods -n kube-system -l k8s-app=kube-dns shows whether the cluster's DNS runs; BOOTSTRAP_NAMESERVER "
@@ -79,6 +84,15 @@ _CHANGE = {
     UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE with the "
     "server's certificates, and check that the port is its TLS port: kubectl logs {pod}",
 }
+_SILENT = frozenset(
+    {
+        UnreachableReason.NO_RECORD,
+        UnreachableReason.DNS_SILENT,
+        UnreachableReason.CONNECTION_REFUSED,
+        UnreachableReason.TIMEOUT,
+        UnreachableReason.UNREACHABLE,
+    }
+)
 
 _UNPROTECTED = (
     "the server has no password: unset BOOTSTRAP_PASSWORD_FILE, or give the servers the component k8s/components/auth; "
@@ -100,6 +114,14 @@ class UnreachablePeer:
     """The server's, Kubernetes's or the operating system's own message, without secrets."""
     empty_service: tuple[str, str] | None = None
     """The name and the namespace of the Service if it lists no pod at all."""
+    overdue: bool = False
+    """This run has waited for it for some seconds, so it is probably not just starting."""
+    not_running: bool = False
+    """Kubernetes has reported that no server runs in this pod. False where nothing is known: silence proves nothing."""
+    machine: str = ""
+    """The Kubernetes node that it is bound to, where that node is known not to be Ready."""
+    claims: tuple[str, ...] = ()
+    """The names of its PersistentVolumeClaims, where it is bound to such a node."""
 
     def __str__(self) -> str:
         where = f" at {self.address}" if self.address else ""

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import combinations, groupby
 
 from bootstrap.model.node import Node, NodeId, Place, Role
-from bootstrap.model.slots import SlotSet
+from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer
 
 _SUSPECTED = frozenset({"fail", "fail?"})
@@ -29,6 +29,9 @@ class ClusterView:
     """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
+    demoted: frozenset[NodeId] = frozenset()
+    """Replicas that owned slots earlier in this run and have had no link since: their copy may be older than their
+    master's."""
     spares: tuple[Node, ...] = ()
     """Blank pods beyond the declared shape, beside a cluster that does not need them; see `within`."""
 
@@ -172,6 +175,11 @@ class ClusterView:
     def open_slots(self) -> SlotSet:
         """Slots that some node marks as migrating or importing."""
         return SlotSet.union_of(node.open_slots for node in self.nodes)
+
+    @property
+    def serves(self) -> bool:
+        """True where clients are served: every slot has an owner, and each node that answers reports itself ok."""
+        return self.claimed() == ALL_SLOTS and all(node.serving for node in self.nodes)
 
     def slots_to_count(self) -> SlotSet:
         """Slots whose keys have to be counted on each node: open ones and, while any node has keys, uncovered ones."""

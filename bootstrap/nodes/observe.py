@@ -35,21 +35,27 @@ class Observer:
         self._wanted = wanted
         self._listing = Listing()
         self._elsewhere: frozenset[NodeId] = frozenset()
+        self._silent: tuple[UnreachablePeer, ...] = ()
 
     def look(self) -> ClusterView:
         """Asks the DNS for the peers, then every peer for its state."""
         self._listing = discover(self._resolver, self._names, self._wanted)
-        self._elsewhere = frozenset()
+        self._elsewhere, self._silent = frozenset(), ()
         view = self._ask_all()
+        self._silent = view.unreachable
         view = self._with_keys(view, view.slots_to_count())
         view = self._with_provisions(view)
-        if view.unlisted() and not view.unreachable:
+        # While pods are missing, introductions come first, and do not wait for addresses where nothing answers.
+        if view.unlisted() and not (view.unreachable and any(view.unlinked())):
             self._elsewhere = self._alive_elsewhere(view)
             view = replace(view, alive_elsewhere=self._elsewhere)
         return view
 
     def refresh(self) -> ClusterView:
-        """Asks the peers of the last look again, without the DNS: for watching whether a step is settled."""
+        """Asks the peers of the last look again, without the DNS: for watching whether a step is settled.
+
+        Those that did not answer then are not asked: a hung server would hold up each of these queries.
+        """
         view = self._ask_all()
         return self._with_keys(view, view.open_slots())
 
@@ -71,14 +77,15 @@ class Observer:
         return self._nodes.move(moves, view)
 
     def _ask_all(self) -> ClusterView:
-        peers = self._listing.peers
+        silent = {peer.ordinal for peer in self._silent}
+        peers = [peer for peer in self._listing.peers if peer.ordinal not in silent]
         answers = self._nodes.look((peer.pod, peer.ordinal, address) for peer in peers for address in peer.addresses)
         chosen = choose({peer: {a: answers[peer.pod, a] for a in peer.addresses} for peer in peers})
         nodes = tuple(answer for answer in chosen.values() if isinstance(answer, Node))
         # Also beyond the wanted ordinals: a listed pod that does not answer may hold data that else counts as lost.
-        silent = tuple(answer for answer in chosen.values() if isinstance(answer, UnreachablePeer))
-        missing = tuple(self._missing({peer.ordinal for peer in peers}))
-        unreachable = tuple(sorted((*silent, *missing), key=lambda peer: peer.ordinal))
+        failed = tuple(answer for answer in chosen.values() if isinstance(answer, UnreachablePeer))
+        missing = tuple(self._missing({peer.ordinal for peer in peers} | silent))
+        unreachable = tuple(sorted((*self._silent, *failed, *missing), key=lambda peer: peer.ordinal))
         return ClusterView(nodes=nodes, unreachable=unreachable, alive_elsewhere=self._elsewhere)
 
     def _missing(self, listed: set[int]) -> Iterator[UnreachablePeer]:

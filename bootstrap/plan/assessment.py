@@ -41,6 +41,11 @@ class Assessment:
         return tuple(self.view.unlinked())
 
     @cached_property
+    def groups(self) -> tuple[tuple[Node, ...], ...]:
+        """The nodes grouped by which nodes know each other, in ordinal order."""
+        return clusters.groups(self.view)
+
+    @cached_property
     def conflicting_clusters(self) -> tuple[tuple[Node, ...], ...]:
         """Groups of nodes that cannot be joined without losing data; empty where there is no conflict."""
         return clusters.in_conflict(self.view)
@@ -53,9 +58,14 @@ class Assessment:
     # Lost members
 
     @cached_property
+    def absent_members(self) -> tuple[LostMember, ...]:
+        """Members that some node knows and no reachable pod has, in the order of their ids."""
+        return lost_members.absent(self.view)
+
+    @cached_property
     def lost_members(self) -> tuple[LostMember, ...]:
-        """Members that some node knows and no pod has any more, in the order of their ids."""
-        return lost_members.find(self.view)
+        """Absent members that no pod has any more. None while pods do not answer: any of them may have the id."""
+        return () if self.view.unreachable else self.absent_members
 
     @cached_property
     def replaced(self) -> frozenset[NodeId]:
@@ -69,15 +79,15 @@ class Assessment:
 
     @cached_property
     def unrecoverable_slots(self) -> SlotSet:
-        """Slots of lost members of which no copy is left."""
-        return lost_members.unrecoverable_slots(self.lost_members)
+        """Slots of absent members of which no copy is left on a node that answers."""
+        return lost_members.unrecoverable_slots(self.absent_members)
 
     # Owners of slots
 
     @cached_property
     def slots_after_failover(self) -> Mapping[NodeId, SlotSet]:
-        """What each node owns once every lost or stale master has been replaced."""
-        return lost_members.slots_after_failover(self.view, self.lost_members)
+        """What each node owns once every absent or stale master has been replaced."""
+        return lost_members.slots_after_failover(self.view, self.absent_members)
 
     @cached_property
     def slots_after_repair(self) -> Mapping[NodeId, SlotSet]:
@@ -130,6 +140,12 @@ class Assessment:
         """The Kubernetes node and zone of each node."""
         return placement.failure_domains(self.view)
 
+    @property
+    def _shards_to_place(self) -> int:
+        """The declared shards, without those whose master is on a missing pod and cannot be replaced from here."""
+        missing = sum(1 for each in self.absent_members if each.no_copy_left) if self.view.unreachable else 0
+        return max(0, self.desired.shards - missing)
+
     @cached_property
     def spreading(self) -> tuple[ManualFailover, ...]:
         """Failovers after which fewer machines or zones can stop the cluster; empty while they have to wait."""
@@ -151,6 +167,7 @@ class Assessment:
         return topology.layout(
             self.view,
             self.desired,
+            shards=self._shards_to_place,
             owned=self.slots_after_repair,
             owners=self.future_owners,
             unassignable=SlotSet() if self.loss_accepted else self.unrecoverable_slots,

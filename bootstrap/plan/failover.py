@@ -1,13 +1,14 @@
-"""Phases for lost members: a replica takes over from a lost master, then the other nodes forget the lost members."""
+"""Phases for lost members: a replica takes over from an absent master, then the other nodes forget the lost members."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Node
+from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Node, NodeId
 from bootstrap.model.steps import AwaitElection, Failover, Forget, Step
+from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.lost_members import LostMember
+from bootstrap.plan.lost_members import LostMember, takeover_fingerprint
 
 ELECTION_S = 10
 """Seconds. An election is overdue when the replica's link has been down for twice the node timeout, within which the
@@ -15,28 +16,46 @@ other masters notice the loss, and for this long on top."""
 
 
 def elect(found: Assessment) -> Iterator[Step]:
-    """A lost master's replicas start an election by themselves once the other masters agree that it failed. Where that
-    cannot happen, its best replica is promoted by command: a majority of masters is lost, the lost master has no known
-    address (it is never pinged, so it never fails), or the election is overdue.
+    """An absent master's replicas start an election by themselves once the other masters agree that it failed. Where
+    that cannot happen, its best replica is promoted by command: a majority of masters is absent, the absent master has
+    no known address (it is never pinged, so it never fails), or the election is overdue.
 
-    TAKEOVER is safe here: no pod has the lost id, and no server answers at its address.
+    TAKEOVER is safe for a lost master: no pod has its id, and no server answers at its address. While pods are missing,
+    `contradictors` decides.
     """
     owners = sum(1 for node in found.view.nodes if node.slots)
-    quorum = (owners + sum(1 for lost in found.lost_members if lost.slots)) // 2 + 1
-    for lost in found.lost_members:
-        if lost.candidate is None:
+    quorum = (owners + sum(1 for absent in found.absent_members if absent.slots)) // 2 + 1
+    for absent in found.absent_members:
+        if absent.candidate is None:
             continue
-        if owners >= quorum and _will_be_elected(lost, lost.candidate):
-            yield AwaitElection(lost=lost.node_id, slots=lost.slots)
+        if owners >= quorum and _will_be_elected(absent, absent.candidate, found.view):
+            yield AwaitElection(lost=absent.node_id, slots=absent.slots)
         else:
-            candidate, takeover = lost.candidate.node_id, owners < quorum
-            yield Failover(candidate=candidate, lost=lost.node_id, slots=lost.slots, takeover=takeover)
+            candidate, takeover = absent.candidate.node_id, owners < quorum
+            yield Failover(candidate=candidate, lost=absent.node_id, slots=absent.slots, takeover=takeover)
 
 
-def _will_be_elected(lost: LostMember, candidate: Node) -> bool:
-    never_pinged = all("noaddr" in node.others[lost.node_id].flags for node in lost.known_by)
-    timeout_s = (candidate.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
-    return not never_pinged and candidate.replication.down_s <= 2 * timeout_s + ELECTION_S
+def overdue(candidate: Node, view: ClusterView) -> bool:
+    """True where an election is overdue. A server that was started again and has had no link since then starts none: it
+    does not know how old its copy is. The run itself has watched such a link (`view.stuck`).
+    """
+    if candidate.replication.down_s:
+        timeout_s = (candidate.timeout_ms or DEFAULT_TIMEOUT_MS) / 1000
+        return candidate.replication.down_s > 2 * timeout_s + ELECTION_S
+    return candidate.node_id in view.stuck
+
+
+def confirmed_takeovers(found: Assessment) -> frozenset[NodeId]:
+    """The absent masters of which a person has confirmed, now or earlier in this run, that they do not run."""
+    confirmed, desired = found.desired.may_take_over, found.desired
+    if desired.accept_takeover and desired.accept_takeover == takeover_fingerprint(found.absent_members):
+        confirmed |= {absent.node_id for absent in found.absent_members if absent.slots}
+    return confirmed
+
+
+def _will_be_elected(absent: LostMember, candidate: Node, view: ClusterView) -> bool:
+    never_pinged = all("noaddr" in node.others[absent.node_id].flags for node in absent.known_by)
+    return not never_pinged and not overdue(candidate, view)
 
 
 def forget_unrecoverable(found: Assessment) -> Iterator[Step]:

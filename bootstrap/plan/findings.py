@@ -21,9 +21,11 @@ from bootstrap.plan.verdict import judge, without_repetition
 def findings(found: Assessment) -> Iterator[Finding]:
     """Everything that differs from the declared shape, the most basic first."""
     view = found.view
+    if view.unreachable:
+        yield Finding(code="pods-missing", message=f"without an answer: {view.describe_unreachable()}")
     if blank := [node.pod for node in view.nodes if node.blank]:
         yield Finding(code="blank-nodes", message=f"blank, not a member of any cluster: {', '.join(blank)}")
-    owned_by_lost = SlotSet.union_of(lost.slots for lost in found.lost_members)
+    owned_by_lost = SlotSet.union_of(lost.slots for lost in found.absent_members)
     if free := view.claimed().complement() - owned_by_lost:
         yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
     if pairs := len(found.unlinked):
@@ -33,8 +35,8 @@ def findings(found: Assessment) -> Iterator[Finding]:
         yield Finding(code="beliefs-differ", message=message)
     if doubled := sum(len(node.slots) for node in view.nodes) - len(view.claimed()):
         yield Finding(code="slots-claimed-twice", message=f"{several(doubled, 'slot')} claimed by more than one node")
-    for lost in found.lost_members:
-        yield _lost_member(lost, view)
+    for lost in found.absent_members:
+        yield from _absent_master(lost) if view.unreachable else [_lost_member(lost, view)]
     for shard in found.shards:
         for replica in shard.replicas:
             yield from _replica(view.by_id[replica], view.by_id[shard.master])
@@ -58,6 +60,14 @@ def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
     elif lost.slots:
         message += f"; it owned {lost.slots}, and no copy is left"
     return Finding(code="lost-member", message=message)
+
+
+def _absent_master(absent: LostMember) -> Iterator[Finding]:
+    """While pods are missing, a member without slots is not worth a finding: its pod is named already."""
+    if absent.slots:
+        message = f"the master of {absent.slots} is on a pod that does not answer, or has lost its disk"
+        copy = f"{absent.candidate.pod} has the best copy" if absent.candidate else "no pod that answers has a copy"
+        yield Finding(code="master-missing", message=f"{message}; {copy}")
 
 
 def _replica(replica: Node, master: Node) -> Iterator[Finding]:

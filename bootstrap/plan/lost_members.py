@@ -2,6 +2,8 @@
 
 Such an id never returns. A StatefulSet runs one pod per ordinal, every pod has answered, and none of them has the id.
 A member that answers outside the Service is not lost (`view.alive_elsewhere`): it is a reason to refuse.
+
+While pods do not answer, no member is lost: each of them may have any of the ids. Such members are absent.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from dataclasses import dataclass
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.view import ClusterView
+from bootstrap.model.view import ClusterView, fingerprint_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LostMember:
-    """One lost member, as the nodes that know it report it."""
+    """One lost or absent member, as the nodes that know it report it."""
 
     node_id: NodeId
     known_by: tuple[Node, ...]
@@ -37,10 +39,8 @@ class LostMember:
         return bool(self.slots) and not self.candidates
 
 
-def find(view: ClusterView) -> tuple[LostMember, ...]:
-    """Every lost member, in the order of ids. None while pods are unreachable: any of them may have the id."""
-    if view.unreachable:
-        return ()
+def absent(view: ClusterView) -> tuple[LostMember, ...]:
+    """Every member that some node knows and no reachable pod has, in the order of ids: lost, or on a missing pod."""
     claimed = view.claimed()
     found = []
     for node_id, known_by in view.unlisted().items():
@@ -73,7 +73,7 @@ def stale_masters(view: ClusterView) -> frozenset[NodeId]:
 
 
 def slots_after_failover(view: ClusterView, lost_members: tuple[LostMember, ...]) -> Mapping[NodeId, SlotSet]:
-    """What each node owns once every lost or stale master has been replaced, by node."""
+    """What each node owns once every lost, absent or stale master has been replaced, by node."""
     stale = stale_masters(view)
     owned = {node.node_id: SlotSet() if node.node_id in stale else node.slots for node in view.nodes}
     for lost in lost_members:
@@ -85,6 +85,11 @@ def slots_after_failover(view: ClusterView, lost_members: tuple[LostMember, ...]
 def loss_accepted(view: ClusterView, desired: Desired) -> bool:
     """True when a person has accepted the loss of slots for the cluster exactly as it is."""
     return bool(desired.accept_loss) and desired.accept_loss == view.fingerprint()
+
+
+def takeover_fingerprint(absent_members: tuple[LostMember, ...]) -> str:
+    """A short name for the masters that are missing now, and their slots; "" where none is."""
+    return fingerprint_of({each.node_id: each.slots for each in absent_members if each.slots})
 
 
 def unrecoverable_slots(lost_members: tuple[LostMember, ...]) -> SlotSet:

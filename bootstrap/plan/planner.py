@@ -29,6 +29,9 @@ While no node holds a key and none serves, *prepare* also lowers cluster-node-ti
 on it; *settings* then comes last and restores the declared value (docs/architecture.md, the rejoin delay). A run
 that is killed between the two leaves a wrong timeout, which the next run finds and corrects.
 
+While pods do not answer, the steps that one of them could contradict are held back (`contradictors`), and the others
+are done without waiting.
+
 The plan depends on nothing but its arguments: the same view gives the same plan.
 """
 
@@ -53,6 +56,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
+from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
 from bootstrap.plan.finish_moves import finish_moves, set_owners
@@ -68,8 +72,12 @@ _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejo
 
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
-    """The way from `view` to `desired`. Every peer has to be in the view: a run waits for its peers before it plans."""
+    """The way from `view` to `desired`. Where pods do not answer, the plan has only what none of them could contradict;
+    nothing is refused, because their answers may refute each reason.
+    """
     found = Assessment(view, desired)
+    if found.view.unreachable:
+        return _plan_without_missing(found)
     if reasons := tuple(reasons_to_refuse(found)):
         return Refusal(reasons=reasons)
     preparing, quickening = tuple(prepare(found)), tuple(quicken(found))
@@ -91,6 +99,14 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     else:
         ordered = [*settings, *linking, *phases]
     return Plan(findings=tuple(findings(found)), phases=tuple(ordered))
+
+
+def _plan_without_missing(found: Assessment) -> Plan:
+    """Repairs alone: a resize waits for every pod."""
+    preparing = tuple(prepare(found))
+    wanted = [_settings(found, preparing), *_link(found, preparing, ()), *_repair(found)]
+    phases, held_back = without_missing(wanted, found)
+    return Plan(findings=tuple(findings(found)), phases=phases, held_back=held_back)
 
 
 def _not_empty(phases: Iterable[Phase]) -> list[Phase]:

@@ -47,9 +47,11 @@ from bootstrap.model.view import ClusterView
 
 
 def settled(step: Step, view: ClusterView) -> bool:
-    """True when every node that has to know of the effect knows it. A node missing from the view knows nothing."""
+    """True when every node that has to know of the effect knows it. A node that a step names and that is missing from
+    the view knows nothing. A wait is about all nodes that answer: what has to be true of the others is not known.
+    """
     if isinstance(step, Wait):
-        return bool(view.nodes) and not view.unreachable and _wait_settled(step, view)
+        return bool(view.nodes) and _wait_settled(step, view)
     return _write_settled(step, view)
 
 

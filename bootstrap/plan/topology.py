@@ -31,6 +31,7 @@ def layout(
     view: ClusterView,
     desired: Desired,
     *,
+    shards: int,
     owned: Mapping[NodeId, SlotSet],
     owners: AbstractSet[NodeId],
     unassignable: SlotSet,
@@ -39,13 +40,14 @@ def layout(
     domains: FailureDomains,
 ) -> tuple[Shard, ...]:
     """The shards, sorted by the ordinal of their master. The keyword arguments are facts of an `Assessment`: `owned` is
-    its `slots_after_repair`, `owners` its `future_owners`; `unassignable` are slots that get no new owner.
+    its `slots_after_repair`, `owners` its `future_owners`; `unassignable` are slots that get no new owner, and `shards`
+    is the number of masters.
 
-    Where more masters than `desired.shards` own slots, all of them stay masters until their slots have been moved. A
+    Where more masters than `shards` own slots, all of them stay masters until their slots have been moved. A
     node that fits nowhere is left out; the planner decides what that means. A pod beyond the shape gets no new role: it
     keeps its role until nothing depends on it any more.
     """
-    masters = _masters(view, desired, owners, domains)
+    masters = _masters(view, desired, shards, owners, domains)
     slots = _slots(masters, owned, unassignable)
     replicas = _replicas(masters, view, desired, replaced=replaced, to_drain=to_drain, domains=domains)
     return tuple(
@@ -69,7 +71,7 @@ def surplus(view: ClusterView, desired: Desired, shards: tuple[Shard, ...]) -> t
 
 
 def _masters(
-    view: ClusterView, desired: Desired, owners: AbstractSet[NodeId], domains: FailureDomains
+    view: ClusterView, desired: Desired, shards: int, owners: AbstractSet[NodeId], domains: FailureDomains
 ) -> tuple[Node, ...]:
     """All future owners of slots; then masters that have replicas; then the best placed of the other masters, the
     lowest ordinals first.
@@ -83,10 +85,10 @@ def _masters(
     ]
     others.sort(key=lambda node: (node.node_id not in followed, node.ordinal))
     with_replicas = [node for node in others if node.node_id in followed]
-    kept = [*owning, *with_replicas[: max(0, desired.shards - len(owning))]]
+    kept = [*owning, *with_replicas[: max(0, shards - len(owning))]]
     kept_ids = {node.node_id for node in kept}
     free = [node for node in others if node.node_id not in kept_ids]
-    masters = choose_masters(free, kept, desired.shards, desired.replicas_per_shard, domains)
+    masters = choose_masters(free, kept, shards, desired.replicas_per_shard, domains)
     return tuple(sorted(masters, key=lambda node: node.ordinal))
 
 

@@ -21,9 +21,11 @@ class LinkWatch:
 
     clock: Clock
     _down_since: dict[NodeId, float] = field(default_factory=dict)
+    _owners: set[NodeId] = field(default_factory=set)
+    """Nodes that owned slots, and have not copied from a master since."""
 
     def watched(self, view: ClusterView) -> ClusterView:
-        """The view with the replicas that are stuck; every view of the run has to pass here."""
+        """The view with the replicas that are stuck or demoted; every view of the run has to pass here."""
         down = {
             node.node_id
             for node in view.nodes
@@ -32,7 +34,10 @@ class LinkWatch:
         now = self.clock.now()
         self._down_since = {node_id: self._down_since.get(node_id, now) for node_id in down}
         stuck = frozenset(node_id for node_id, since in self._down_since.items() if now - since >= STUCK_S)
-        return replace(view, stuck=stuck) if stuck else view
+        self._owners |= {node.node_id for node in view.nodes if node.slots}
+        self._owners -= {n.node_id for n in view.nodes if n.role is Role.REPLICA and n.replication.link_up}
+        demoted = frozenset(self._owners & down)
+        return replace(view, stuck=stuck, demoted=demoted) if stuck or demoted else view
 
     def sent(self, writes: Iterable[Write]) -> None:
         """Notes writes that were sent."""

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from bootstrap.errors import AGAIN, Reason
-from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Reattach, Replicate, Step
+from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.slots import SlotSet
+from bootstrap.model.steps import (
+    AwaitMesh,
+    AwaitReplication,
+    Failover,
+    Meet,
+    Reattach,
+    Rejected,
+    Replicate,
+    Step,
+    recipient,
+)
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
+from bootstrap.plan.lost_members import absent, takeover_fingerprint
 
 REASONS_SHOWN = 8
 """Reasons in one log line."""
@@ -23,9 +36,79 @@ def in_words(reasons: Sequence[Reason]) -> str:
     return "; ".join(_first([reason.message for reason in reasons], REASONS_SHOWN))
 
 
+def plan_summary(plan: Plan) -> Mapping[str, list[str]]:
+    """The fields of a log line: what was found, cut to the first eight, and the phases."""
+    found = _first([finding.message for finding in plan.findings], REASONS_SHOWN)
+    return {"found": found, "phases": [phase.name for phase in plan.phases]}
+
+
 def of_unreachable(peers: Iterable[UnreachablePeer]) -> list[Reason]:
     """One reason per peer, with the remedy for its kind of failure."""
     return [Reason(code=peer.why.code, message=str(peer), remedy=peer.remedy, node=peer.pod) for peer in peers]
+
+
+def of_machines(view: ClusterView) -> list[Reason]:
+    """One reason per machine that is not Ready and holds missing pods: how to let them start elsewhere, once it is
+    certain that nothing is lost with its disks.
+    """
+    return [_of_machine(machine, view) for machine in sorted({peer.machine for peer in view.unreachable} - {""})]
+
+
+def _of_machine(machine: str, view: ClusterView) -> Reason:
+    peers = [peer for peer in view.unreachable if peer.machine == machine]
+    pods = " ".join(peer.pod for peer in peers)
+    message = f"{', '.join(peer.pod for peer in peers)} wait for the machine {machine}, which is not Ready"
+    if not _whole_without_missing(view):
+        remedy = f"bring {machine} back, and delete no claim: its disks may have the only copy, or the newest one, of "
+        remedy += "some slots; docs/operations.md, A dead machine"
+    else:
+        claims = " ".join(claim for peer in peers for claim in peer.claims)
+        commands = [f"kubectl delete pvc {claims} --wait=false"] if claims else []
+        commands += [f"kubectl delete pod {pods} --force --grace-period=0"]
+        remedy = f"wait for {machine}; or, if it never returns: {'; '.join(commands)}. Pods that answer serve every "
+        remedy += "slot, so no key is lost; the deleted pods start blank elsewhere, and a run makes them replicas"
+    return Reason(code="machine-not-ready", message=message, remedy=remedy)
+
+
+def _whole_without_missing(view: ClusterView) -> bool:
+    """True where nothing depends on the missing pods: those that answer serve every slot, and none of them knows of a
+    slot that a missing pod owns.
+    """
+    owned_elsewhere = any(node.others[node_id].slots for node_id, nodes in view.unlisted().items() for node in nodes)
+    return view.serves and view.agreed and not owned_elsewhere
+
+
+def held_takeovers(decision: Plan | Refusal) -> list[Failover]:
+    """The failovers without votes that wait for proof."""
+    if isinstance(decision, Refusal):
+        return []
+    steps = (step for held in decision.held_back for step in held.steps)
+    return [step for step in steps if isinstance(step, Failover) and step.takeover]
+
+
+def of_takeovers(decision: Plan | Refusal, view: ClusterView) -> list[Reason]:
+    """The reason where a majority of the masters is missing, and nothing proves that they do not run."""
+    takeovers = held_takeovers(decision)
+    if not takeovers:
+        return []
+    slots = SlotSet.union_of(step.slots for step in takeovers)
+    unproven = ", ".join(peer.pod for peer in view.unreachable if not peer.not_running) or "no pod"
+    message = (
+        f"too few masters are left to elect one for the slots {slots}: "
+        f"{', '.join(view.name(step.candidate) for step in takeovers)} could take over without votes, which is safe "
+        f"only if the missing masters do not run; not known to be stopped: {unproven}"
+    )
+    remedy = (
+        "bring the pods back, or delete those that cannot run; or, if you are certain that no server of theirs runs: "
+        f"python -m bootstrap apply --accept-takeover {takeover_fingerprint(absent(view))}, or "
+        "BOOTSTRAP_ACCEPT_TAKEOVER in the settings"
+    )
+    return [Reason(code="takeover-unproven", message=message, remedy=remedy)]
+
+
+def of_rejected(rejected: Iterable[Rejected], view: ClusterView) -> tuple[Reason, ...]:
+    """One reason for each write that a server did not accept."""
+    return tuple(of_rejection(describe(no.write, view), view.name(recipient(no.write)), no.why) for no in rejected)
 
 
 def of_rejection(step: str, pod: str, why: str) -> Reason:

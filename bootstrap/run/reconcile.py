@@ -16,7 +16,7 @@ from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason, Refu
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
-from bootstrap.model.steps import Local, MoveSlots, Rejected, Step, Write, recipient
+from bootstrap.model.steps import Local, MoveSlots, Rejected, Step, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
@@ -24,9 +24,10 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
+from bootstrap.run.missing import MissingPods, with_confirmation
 from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
-from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejection, of_unreachable, of_unsettled
+from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejected, of_unsettled, plan_summary
 from bootstrap.run.slot_moves import SlotMoves
 from bootstrap.run.spreading import Spreading, resizes
 from bootstrap.run.temporary_settings import TemporarySettings, is_denied, none_allowed
@@ -78,11 +79,13 @@ class Reconciler:
     temporary: TemporarySettings = field(init=False)
     spreading: Spreading = field(default_factory=Spreading)
     links: LinkWatch = field(init=False)
+    missing: MissingPods = field(init=False)
     slot_moves: SlotMoves = field(init=False)
 
     def __post_init__(self) -> None:
         self.temporary = TemporarySettings(self.clock)
         self.links = LinkWatch(self.clock)
+        self.missing = MissingPods(self.clock, self.log, self.explain)
         self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
@@ -122,7 +125,7 @@ class Reconciler:
             if self.temporary.denied and self.temporary.pending and not isinstance(decision, Refusal) and not decision:
                 self._restore_settings()
                 continue
-            if self.first_view is None:
+            if self.first_view is None and not view.unreachable:
                 self._begin_with(view, decision)
             match decision:
                 case Refusal():
@@ -140,25 +143,26 @@ class Reconciler:
                 case Plan():
                     settled_view = self._do(decision.phases[0], view)
 
-    # Look and plan
-
     def look(self) -> ClusterView:
         """Looks at every node once; the result is `view`, too."""
         self.view = self._completed(self.world.look())
         return self.view
 
-    def wait_for_peers(self) -> ClusterView:
-        """Looks until every wanted peer answers, and logs every few seconds which ones do not and why.
-
-        Raises at the deadline: Misconfigured where a setting has to change before a peer can answer, else NotYet.
+    def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
+        """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
+        others. Raises at the deadline: Misconfigured where a setting has to change before one can answer, else NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
             self.clock.check()
-            view = self.look()
-            if not view.unreachable:
+            if not (view := self.look()).unreachable:
                 return view
-            backoff.wait("waiting_for_peers", self._describe_unreachable, self._peers_missing, deadline=self.deadline)
+            if not all_of_them and not self.deadline.passed:
+                self.desired = with_confirmation(view, self.desired)
+                self.view, found = self.missing.something_to_do(view, self._attainable())
+                if found:
+                    return self.view
+            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=self.deadline)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
@@ -168,13 +172,12 @@ class Reconciler:
         """
         limit = self.deadline.sooner(REFUSAL_LIMIT_S)
         backoff = Backoff(self.clock, self.log)
-        # Only a look finds out whether a member that no pod carries is alive elsewhere, and which nodes hold the keys
-        # of slots without an owner; a refresh counts the keys of open slots alone.
-        if view is not None and (view.unlisted() or view.slots_to_count() - view.open_slots()):
+        # Only a look finds out whether an unlisted member is alive elsewhere, and who holds keys of unowned slots.
+        if view is not None and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots()):
             view = None
         while True:
-            view = view or self.wait_for_peers()
-            decision = planner(view, self.spreading.attainable(self.temporary.attainable(self.desired)))
+            view = view or self.wait_for_peers(all_of_them=planner is not plan)
+            decision = planner(view, self._attainable())
             if isinstance(decision, Plan) or limit.passed:
                 return view, decision
             view = None
@@ -182,9 +185,12 @@ class Reconciler:
             backoff.wait("looking_again", why, partial(Refused.because, decision.reasons), deadline=self.deadline)
 
     def _completed(self, view: ClusterView) -> ClusterView:
-        """The view with what more than one query shows: stuck links, places, spare pods."""
-        view = self.temporary.watched(self.links.watched(view), self.desired)
+        """The view with what more than one query shows: stuck links, overdue pods, places, spare pods."""
+        view = self.temporary.watched(self.missing.watched(self.links.watched(view)), self.desired)
         return self.with_places(view).within(self.desired.nodes)
+
+    def _attainable(self) -> Desired:
+        return self.spreading.attainable(self.temporary.attainable(self.desired))
 
     def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
@@ -193,21 +199,15 @@ class Reconciler:
         self.desired = replace(self.desired, without_copies=loss_accepted(view, self.desired))
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
-            found = [finding.message for finding in decision.findings]
-            more = [f"and {len(found) - REASONS_SHOWN} more"] if len(found) > REASONS_SHOWN else []
-            phases = [phase.name for phase in decision.phases]
-            self.log.info("planned", found=found[:REASONS_SHOWN] + more, phases=phases)
+            self.log.info("planned", **plan_summary(decision))
 
-    def _describe_unreachable(self) -> str:
-        """Describes the view that `_peers_missing` has explained."""
-        return self.view.describe_unreachable()
+    def _describe_missing(self) -> str:
+        return self.view.describe_unreachable()  # the view that `peers_missing` has explained
 
-    def _peers_missing(self) -> BootstrapError:
+    def peers_missing(self) -> BootstrapError:
+        """Why the run ends without the peers that do not answer, with Kubernetes's own words."""
         self.view = self.explain(self.view)
-        permanent = any(peer.why.permanent for peer in self.view.unreachable)
-        return (Misconfigured if permanent else NotYet).because(of_unreachable(self.view.unreachable))
-
-    # Write and watch
+        return self.missing.as_error(self.view, self.desired)
 
     def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
         """Does one phase. Returns the view in which it has settled, or None where only a new look can tell."""
@@ -222,16 +222,18 @@ class Reconciler:
         if writes:
             self._write(writes, view)
         limit = self.spreading.limit_s(SETTLE_LIMIT_S + SETTLE_LIMIT_S_PER_NODE * len(view.nodes))
-        unsettled = self._watch(phase.steps, self.deadline.sooner(limit))
+        unsettled = self._watch(phase.steps, self.deadline.sooner(limit), view)
         took_s = round(self.clock.now() - started_at, 2)
         self.spreading.end(unsettled)
         if not unsettled:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
         if self.deadline.passed:
+            if self.view.unreachable:
+                raise self.peers_missing()
             raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        first = describe(unsettled[0], self.view)
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=first)
+        step = describe(unsettled[0], self.view)
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=step)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:
@@ -270,24 +272,22 @@ class Reconciler:
             raise Misconfigured.because(self.rejected[:REASONS_SHOWN])
 
     def _note_rejected(self, rejected: Sequence[Rejected], view: ClusterView) -> None:
-        steps = [describe(no.write, view) for no in rejected]
-        self.rejected = tuple(
-            of_rejection(step, view.name(recipient(no.write)), no.why) for step, no in zip(steps, rejected, strict=True)
-        )
-        for step, no, reason in zip(steps, rejected, self.rejected, strict=True):
-            self.log.warning("step_rejected", step=step, why=no.why, remedy=reason.remedy)
+        self.rejected = of_rejected(rejected, view)
+        for no, reason in zip(rejected, self.rejected, strict=True):
+            self.log.warning("step_rejected", step=describe(no.write, view), why=no.why, remedy=reason.remedy)
 
-    def _watch(self, steps: tuple[Step, ...], limit: Deadline) -> list[Step]:
-        """Refreshes the view until all steps are settled, a peer is lost or the limit has passed; returns the rest."""
+    def _watch(self, steps: tuple[Step, ...], limit: Deadline, planned_from: ClusterView) -> list[Step]:
+        """Refreshes the view until all steps are settled, another peer is lost or time is up; returns the rest."""
+        missing = {peer.pod for peer in planned_from.unreachable}
         if not all(isinstance(step, Local) for step in steps):
             self.clock.sleep(min(limit.left_s, GOSSIP_S_PER_NODE * len(self.view.nodes)))
         while True:
             began = self.clock.now()
             self._refresh()
             unsettled = [step for step in steps if not settled(step, self.view)]
-            if not unsettled or self.view.unreachable or limit.passed:
+            if not unsettled or {peer.pod for peer in self.view.unreachable} - missing or limit.passed:
                 return unsettled
-            # In a big cluster a refresh costs the servers' own time, so the pause grows with it.
+            # In a big cluster a refresh costs the servers' own time.
             self.clock.sleep(min(limit.left_s, max(REFRESH_EVERY_S, self.clock.now() - began)))
 
     def _refresh(self) -> None:

@@ -38,6 +38,7 @@ def outcome_of(
         shards=sum(1 for node in view.nodes if node.slots),
         nodes=len(view.nodes),
         slots_covered=len(view.claimed()),
+        serving=view.serves,
         steps=steps,
         took_s=round(took_s, 2),
         placement=judge(view),
@@ -61,7 +62,8 @@ def print_outcome(outcome: Outcome, *, console: bool, log: Log, out: TextIO) -> 
         print(*(f"{reason.code}: {reason.message}" for reason in reasons), f"    → {remedy}", sep="\n", file=out)
     print(
         f"{outcome.outcome}: {outcome.shards} shards on {outcome.nodes} nodes, {outcome.slots_covered} slots covered, "
-        f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})"
+        + ("" if outcome.exit_code == 0 else "clients are served, " if outcome.serving else "clients are NOT served, ")
+        + f"{outcome.steps} steps in {outcome.took_s} s, cluster {outcome.cluster or '-'} (exit {outcome.exit_code})"
         + (f"\n{outcome.next}" if outcome.next else ""),
         file=out,
         flush=True,
@@ -97,6 +99,9 @@ def plan_text(plan: Plan, view: ClusterView) -> str:
         lines.append(f"{number}. {phase.name}: {phase.why}")
         words = [("wait: " if isinstance(step, Wait) else "") + describe(step, view) for step in phase.steps]
         lines += [f"   - {word.removeprefix('wait: ')}" for word in _shortened(words)]
+    for held in plan.held_back:
+        lines.append(f"held back until an answer from {', '.join(held.pods)}, {held.phase}:")
+        lines += [f"   - {word}" for word in _shortened([describe(step, view) for step in held.steps])]
     return "\n".join(lines)
 
 
@@ -118,6 +123,10 @@ def plan_fields(plan: Plan, view: ClusterView) -> Mapping[str, Any]:
         "phases": [
             {"phase": phase.name, "why": phase.why, "steps": [describe(step, view) for step in phase.steps]}
             for phase in plan.phases
+        ],
+        "held_back": [
+            {"phase": held.phase, "until": list(held.pods), "steps": [describe(step, view) for step in held.steps]}
+            for held in plan.held_back
         ],
     }
 

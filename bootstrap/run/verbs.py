@@ -9,13 +9,14 @@ from typing import TextIO
 from bootstrap import __version__
 from bootstrap.clock import Clock
 from bootstrap.config import Settings
-from bootstrap.errors import Reason
+from bootstrap.errors import NotYet, Reason
 from bootstrap.kube.integration import Integration
 from bootstrap.log import Log
 from bootstrap.model.outcome import Outcome
-from bootstrap.model.plan import Refusal
+from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import survival
 from bootstrap.run.access import Access
@@ -53,16 +54,30 @@ class Verbs:
         return self._locked(self._reinit)
 
     def plan(self) -> Outcome:
-        """Shows what `apply` would do, and does nothing."""
-        view, decision = self.reconciler.decide()
+        """Shows what `apply` would do, and does nothing. Raises NotYet where pods are missing, after it has shown what
+        would be done without them.
+        """
+        try:
+            view, decision = self.reconciler.decide()
+        except NotYet:
+            self._show_plan(plan(self.reconciler.view, self.reconciler.desired))
+            raise
         if isinstance(decision, Refusal):
             return self.outcome("refused", 3, decision.reasons)
+        self._show_plan(decision)
+        if view.unreachable:
+            raise self.reconciler.peers_missing()
+        return self.outcome("planned" if decision else "unchanged", 0)
+
+    def _show_plan(self, decision: Plan | Refusal) -> None:
+        view = self.reconciler.view
+        if isinstance(decision, Refusal):
+            return
         if self.console:
             print(plan_text(decision, view), file=self.out)
             print(skew_text(view, self.settings.desired), file=self.out)
         else:
             self.log.info("plan", **plan_fields(decision, view))
-        return self.outcome("planned" if decision else "unchanged", 0)
 
     def verify(self) -> Outcome:
         """Looks, and reports every invariant that does not hold."""

@@ -177,6 +177,81 @@ def test_zones_that_may_not_be_read_are_an_error(api: KubeApi, client: Client) -
         Pods(client(), "redis-app", read_nodes=True).places()
 
 
+def explained_peer(api: KubeApi, client: Client, *, read_nodes: bool = True, **peer: Any) -> UnreachablePeer:
+    """redis-app-0, which does not answer, as Kubernetes explains it."""
+    unreachable = UnreachablePeer(**{"pod": NAME, "ordinal": 0, "why": UnreachableReason.TIMEOUT, **peer})
+    view = ClusterView(unreachable=(unreachable,))
+    (found,) = Pods(client(), "redis-app", read_nodes=read_nodes).explain(view).unreachable
+    return found
+
+
+def node(status: str = "True", **condition: str) -> dict[str, Any]:
+    return {"metadata": {}, "status": {"conditions": [{"type": "Ready", "status": status, **condition}]}}
+
+
+UNKNOWN = {"status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
+WAITING = container({"waiting": {"reason": "CrashLoopBackOff"}})
+RUNNING = container({"running": {}})
+
+
+def test_no_pod_and_no_node_are_proof_that_no_server_runs(api: KubeApi, client: Client) -> None:
+    """A pod that does not exist, and one that is bound to no node: without the right to read nodes, too."""
+    assert explained_peer(api, client, read_nodes=False).not_running
+    api.put("pods", NAME, pod(NAME, node="", **UNSCHEDULABLE))
+    assert explained_peer(api, client, read_nodes=False).not_running
+    assert not explained_peer(api, client, why=UnreachableReason.LOADING).not_running, "a server answers"
+    assert not explained_peer(api, client, pod="elsewhere-0").not_running, "not a name of this StatefulSet"
+
+
+def test_a_stopped_container_is_proof_only_on_a_ready_node(api: KubeApi, client: Client) -> None:
+    """The kubelet of another node may have started it since; without the right to read nodes, nobody knows."""
+    api.put("pods", NAME, pod(NAME, **WAITING))
+    api.put("nodes", "node1", node())
+    assert explained_peer(api, client).not_running
+    assert not explained_peer(api, client, read_nodes=False).not_running
+    api.put("nodes", "node1", node(**UNKNOWN))
+    assert not explained_peer(api, client).not_running
+    api.objects.pop(("nodes", "node1"))
+    assert not explained_peer(api, client).not_running
+    api.forbidden.add(("get", "nodes"))
+    assert not explained_peer(api, client).not_running
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        RUNNING,
+        {"containerStatuses": []},
+        {"containerStatuses": [*WAITING["containerStatuses"], *RUNNING["containerStatuses"]]},
+        {"containerStatuses": [{"name": "redis"}]},
+    ],
+    ids=["running", "nothing reported", "one of two running", "no state"],
+)
+def test_a_container_that_may_run_is_no_proof(api: KubeApi, client: Client, status: dict[str, Any]) -> None:
+    """On a Ready node, too."""
+    api.put("pods", NAME, pod(NAME, **status))
+    api.put("nodes", "node1", node())
+    assert not explained_peer(api, client).not_running
+
+
+def test_a_machine_that_is_not_ready_is_named(api: KubeApi, client: Client) -> None:
+    """With its own reason, and the claims of the pod that wait for its disks."""
+    waiting = pod(NAME, **RUNNING)
+    waiting["spec"]["volumes"] = [
+        {"name": "data", "persistentVolumeClaim": {"claimName": "data-redis-app-0"}},
+        {"name": "config", "configMap": {"name": "redis"}},
+    ]
+    api.put("pods", NAME, waiting)
+    api.put("nodes", "node1", node(**UNKNOWN))
+    found = explained_peer(api, client)
+    assert (found.machine, found.claims, found.not_running) == ("node1", ("data-redis-app-0",), False)
+    assert "node node1 is not Ready (NodeStatusUnknown: Kubelet stopped posting node status.)" in found.detail
+    api.objects.pop(("nodes", "node1"))
+    assert "Kubernetes has no node node1 any more" in explained_peer(api, client).detail
+    api.put("nodes", "node1", node())
+    assert explained_peer(api, client).machine == ""
+
+
 def test_a_rollout_is_seen_from_the_pods(api: KubeApi, client: Client) -> None:
     """A pod that terminates, and pods of two revisions; pods of one revision, or without one, are no rollout."""
 

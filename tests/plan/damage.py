@@ -35,6 +35,7 @@ def move(cluster: FakeCluster, *ordinals: int) -> None:
     for ordinal in ordinals:
         node = cluster[ordinal]
         node.address = Address(f"10.0.2.{ordinal + 1}", 6379)
+        node.restarted = node.master is not None
         for other in cluster.nodes:
             if node.node_id in other.known:
                 other.known[node.node_id].connected = False

@@ -17,7 +17,7 @@ from tests.builders import Scenario, formed, scenario, shape
 SCENARIOS = [scenario(path) for path in sorted((Path(__file__).parent / "scenarios").glob("*.txt"))]
 DERIVED = [
     (clusters, "in_conflict"),
-    (lost_members, "find"),
+    (lost_members, "absent"),
     (lost_members, "slots_after_failover"),
     (open_slots, "find"),
     (open_slots, "uncovered_with_keys"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bootstrap.errors import AGAIN, Interrupted, Reason
 from bootstrap.model.node import Address
 from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Replicate
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
-from bootstrap.run.reasons import in_words, of_rejection, of_unreachable, of_unsettled
+from bootstrap.run.reasons import in_words, of_machines, of_rejection, of_unreachable, of_unsettled
 from tests.builders import formed, shape
 from tests.fake_cluster import FakeCluster
 
@@ -110,3 +112,24 @@ def test_many_reasons_are_cut_on_one_line() -> None:
     reasons = [Reason(code="c", message=f"m{number}", remedy="r") for number in range(10)]
     assert in_words(reasons) == "m0; m1; m2; m3; m4; m5; m6; m7; and 2 more"
     assert in_words(reasons[:8]) == "m0; m1; m2; m3; m4; m5; m6; m7"
+
+
+def test_a_dead_machine_is_named_with_the_way_to_do_without_it() -> None:
+    """The commands are given only where pods that answer serve every slot, and no missing pod is known to own one."""
+    cluster = formed(shape())
+    for ordinal in (3, 4):
+        cluster[ordinal].alive = False
+    view = cluster.look()
+    peers = tuple(replace(p, machine="node2", claims=(f"data-{p.pod}",)) for p in view.unreachable)
+    (reason,) = of_machines(replace(view, unreachable=peers))
+    assert (reason.code, reason.node) == ("machine-not-ready", None)
+    assert "redis-app-3, redis-app-4 wait for the machine node2" in reason.message
+    assert "kubectl delete pvc data-redis-app-3 data-redis-app-4 --wait=false" in reason.remedy
+    assert "kubectl delete pod redis-app-3 redis-app-4 --force --grace-period=0" in reason.remedy
+    assert of_machines(view) == []
+    cluster[0].alive, cluster[3].alive = False, True
+    view = cluster.look()
+    peers = tuple(replace(p, machine="node2", claims=(f"data-{p.pod}",)) for p in view.unreachable)
+    (reason,) = of_machines(replace(view, unreachable=peers))
+    assert "kubectl delete" not in reason.remedy
+    assert "delete no claim" in reason.remedy

@@ -24,8 +24,8 @@ from tests.plan.places import two_of_three_on_one_machine
 from tests.run.runs import Notes
 
 CONTRACT = [
-    *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "steps", "took_s", "placement", "skew"),
-    *("next", "reasons"),
+    *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "serving", "steps", "took_s", "placement"),
+    *("skew", "next", "reasons"),
 ]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
 
@@ -52,6 +52,7 @@ def test_an_outcome_has_the_fields_of_the_contract() -> None:
     ).as_fields()
     assert list(fields) == CONTRACT
     assert (fields["shards"], fields["nodes"], fields["slots_covered"], fields["steps"]) == (3, 6, 16384, 7)
+    assert fields["serving"] is True
     assert fields["took_s"] == 1.23
     assert fields["reasons"] == [
         {"code": "c", "message": "m", "remedy": "r"},

@@ -1,0 +1,183 @@
+"""The planner while pods do not answer: what is done without them, and what waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootstrap.model.desired import Desired
+from bootstrap.model.node import Role
+from bootstrap.model.plan import Plan
+from bootstrap.model.steps import (
+    AwaitAgreement,
+    AwaitElection,
+    AwaitMesh,
+    Failover,
+    Meet,
+    Provision,
+    Reattach,
+    Replicate,
+    SetConfig,
+    SetTimeout,
+    Step,
+    Wait,
+)
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
+from bootstrap.model.view import ClusterView
+from bootstrap.plan.lost_members import absent, takeover_fingerprint
+from bootstrap.plan.planner import plan
+from bootstrap.plan.settled import settled
+from tests.builders import Scenario, apply_step, decision_text, half_formed, scenario, steps_of
+from tests.fake_cluster import FakeCluster
+from tests.plan.test_safety import dangers
+
+SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
+SCENARIOS = {path.stem.replace("_", " "): path for path in sorted((Path(__file__).parent / "missing").glob("*.txt"))}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario(name: str) -> None:
+    """The plan is, word for word, the one that the scenario's file expects."""
+    found = scenario(SCENARIOS[name])
+    assert decision_text(found.view(), found.desired) == found.expected
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_plan_interrupted_after_any_step_continues_with_the_rest(name: str) -> None:
+    """After each step the new plan has the remaining writes of the old one, and none that was held back."""
+    found = scenario(SCENARIOS[name])
+    decision = plan(found.view(), found.desired)
+    assert isinstance(decision, Plan)
+    held = {step for each in decision.held_back for step in each.steps}
+    tail = steps_of(decision)
+    while tail:
+        apply_step(tail.pop(0), found.cluster)
+        view = found.view()
+        rest = steps_of(plan(view, found.desired))
+        assert open_writes(view, rest) == open_writes(view, tail)
+        assert not held & set(rest)
+
+
+def open_writes(view: ClusterView, steps: Iterable[Step]) -> list[Step]:
+    """After the first takeover the masters are a majority again, and can vote."""
+    still_open = (step for step in steps if not isinstance(step, Wait) and not settled(step, view))
+    return [replace(step, takeover=False) if isinstance(step, Failover) else step for step in still_open]
+
+
+NEVER_CONTRADICTED = (AwaitMesh, AwaitAgreement, AwaitElection, Meet, Failover, Provision, Reattach, Replicate)
+
+
+@given(half_formed(), st.data())
+@settings(deadline=None, max_examples=300)
+def test_no_step_that_a_missing_pod_could_contradict_is_planned(
+    state: tuple[FakeCluster, Desired], data: st.DataObject
+) -> None:
+    """Of any state, with any pods missing: slots, members and who follows whom stay as they are."""
+    cluster, desired = state
+    missing = data.draw(st.sets(st.integers(0, desired.nodes - 1), min_size=1, max_size=desired.nodes - 1))
+    overdue, stopped = data.draw(st.booleans()), data.draw(st.booleans())
+    for ordinal in missing:
+        cluster[ordinal].alive = False
+    view = cluster.look()
+    down = [node for node in view.nodes if not (node.replication.link_up or node.replication.syncing)]
+    stuck = frozenset(node.node_id for node in down if data.draw(st.booleans()))
+    peers = tuple(replace(peer, overdue=overdue, not_running=stopped) for peer in view.unreachable)
+    view = replace(view, stuck=stuck, unreachable=peers)
+    decision = plan(view, desired)
+    assert isinstance(decision, Plan), "the missing pods may refute any reason to refuse"
+    steps = steps_of(decision)
+    assert list(dangers(view, [step for step in steps if not isinstance(step, SetConfig | Failover)])) == []
+    for step in steps:
+        assert_uncontradicted(step, view, desired, proven=stopped)
+
+
+def assert_uncontradicted(step: Step, view: ClusterView, desired: Desired, *, proven: bool) -> None:
+    """Written without the planner's own rules."""
+    nodes = view.by_id
+    match step:
+        case SetTimeout():
+            assert step.timeout_ms == desired.timeout_ms
+        case SetConfig():
+            assert step.value == desired.config.get(step.name, "no")
+            assert step.name in desired.config or step.name == nodes[step.node].no_failover_name
+        case Replicate():
+            replica = nodes[step.replica]
+            assert replica.role is Role.MASTER
+            assert (replica.keys, len(replica.slots), len(replica.open_slots)) == (0, 0, 0)
+            assert nodes[step.master].slots
+            assert all(peer.overdue for peer in view.unreachable)
+        case Failover():
+            assert proven or not step.takeover
+            assert nodes[step.candidate].myself.master_id == step.lost
+            assert nodes[step.candidate].keys or nodes[step.candidate].replication.down_s
+            assert step.lost not in nodes
+            assert not any(n.others[step.lost].connected for n in view.nodes if step.lost in n.others)
+        case _:
+            assert isinstance(step, NEVER_CONTRADICTED)
+
+
+def two_masters_missing() -> Scenario:
+    return scenario(SCENARIOS["without a majority and without proof nobody takes over"])
+
+
+def takeovers(view: ClusterView, desired: Desired) -> list[str]:
+    steps = steps_of(plan(view, desired))
+    return [view.name(step.candidate) for step in steps if isinstance(step, Failover) and step.takeover]
+
+
+def test_a_takeover_is_confirmed_for_these_masters_alone() -> None:
+    """By the fingerprint of the missing masters; it is void once one of them answers, or another one is missing too."""
+    found = two_masters_missing()
+    fingerprint = takeover_fingerprint(absent(found.view()))
+    confirmed = replace(found.desired, accept_takeover=fingerprint)
+    assert takeovers(found.view(), found.desired) == []
+    assert takeovers(found.view(), replace(found.desired, accept_takeover="0" * 12)) == []
+    assert takeovers(found.view(), confirmed) == ["redis-app-3", "redis-app-4"]
+    found.cluster[2].alive = False
+    assert takeovers(found.view(), confirmed) == []
+
+
+def test_a_server_that_answers_anything_is_not_replaced() -> None:
+    """It loads its data, or wants another password: it runs, whatever Kubernetes reports."""
+    view = scenario(SCENARIOS["missing masters that kubernetes reports as stopped are replaced"]).view()
+    assert len(takeovers(view, SHAPE)) == 2
+    loading = replace(view.unreachable[0], why=UnreachableReason.LOADING)
+    assert takeovers(replace(view, unreachable=(loading, view.unreachable[1])), SHAPE) == []
+    lost = next(iter(view.unlisted()))
+    assert len(takeovers(replace(view, alive_elsewhere=frozenset({lost})), SHAPE)) == 1
+
+
+def test_one_pod_without_proof_prevents_every_takeover() -> None:
+    """It is not known which pod has which id."""
+    view = scenario(SCENARIOS["missing masters that kubernetes reports as stopped are replaced"]).view()
+    unproven = replace(view.unreachable[1], not_running=False)
+    assert takeovers(replace(view, unreachable=(view.unreachable[0], unproven)), SHAPE) == []
+
+
+def test_a_master_that_another_node_still_reaches_is_not_replaced() -> None:
+    """The run does not reach it, and another node does."""
+    found = scenario(SCENARIOS["an overdue election of a missing master is forced"])
+    assert any(isinstance(step, Failover) for step in steps_of(plan(found.view(), SHAPE)))
+    found.cluster[5].known[found.cluster[0].node_id].connected = True
+    assert not any(isinstance(step, Failover) for step in steps_of(plan(found.view(), SHAPE)))
+
+
+def test_a_replaced_master_does_not_replace_its_successor() -> None:
+    """It owned the slots when the run began, was replaced meanwhile, and has copied nothing from its successor."""
+    found = scenario(SCENARIOS["an overdue election of a missing master is forced"])
+    view = replace(found.view(), demoted=frozenset({found.cluster[3].node_id}))
+    assert not any(isinstance(step, Failover) for step in steps_of(plan(view, SHAPE)))
+
+
+def test_a_view_without_an_answer_is_planned() -> None:
+    """No pod answers: nothing can be done, and nothing is refused."""
+    peers = tuple(
+        UnreachablePeer(pod=f"redis-app-{n}", ordinal=n, why=UnreachableReason.NO_RECORD, overdue=True)
+        for n in range(6)
+    )
+    assert not plan(ClusterView(unreachable=peers), SHAPE)

@@ -1,0 +1,167 @@
+"""Pods that do not answer, dead or hung, while the others are where they were or have all moved: the others serve as
+far as a majority of the masters and a copy of every slot are left; back again, they are members, and no key is lost.
+
+A few cases are the default. `EVERY_MISSING=1` in the environment takes every single pod and every pair of six and nine
+servers, killed and hung, moved and not moved, on every kind of server: some hours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, cycle, product
+
+import pytest
+from redis import RedisCluster
+from redis.cluster import ClusterNode
+
+from bootstrap.local.programs import Program, find_program
+from bootstrap.local.servers import Server
+from bootstrap.verify import violations
+from tests.available_servers import SERVERS
+from tests.real.clusters import TIMEOUT_MS, client, replace_pods, written
+from tests.real.testbed import RunResult, StartTestbed, Testbed
+from tests.waiting import wait_until
+
+EVERY_MISSING = os.environ.get("EVERY_MISSING") == "1"
+ELECTED_S, FORCED_S = "12", "30"
+"""Deadlines of a run, seconds: the servers elect by themselves, or the run has to watch a link before it asks."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which pods of how many are missing, and what happened to the others."""
+
+    nodes: int
+    missing: tuple[int, ...]
+    hung: bool
+    moved: bool
+
+    def __str__(self) -> str:
+        how = "hung" if self.hung else "dead"
+        return f"{','.join(map(str, self.missing))} of {self.nodes} {how}{' and the others moved' * self.moved}"
+
+    @property
+    def serves(self) -> bool:
+        """True where a majority of the three masters is left, and a node of every shard."""
+        left = {ordinal % 3 for ordinal in range(self.nodes) if ordinal not in self.missing}
+        return sum(ordinal < 3 for ordinal in self.missing) < 2 and left == {0, 1, 2}
+
+    @property
+    def deadline_s(self) -> str:
+        """A replica that was started again starts no election."""
+        return FORCED_S if self.moved and min(self.missing) < 3 else ELECTED_S
+
+
+SAMPLE = (
+    Case(6, (4,), hung=False, moved=True),
+    Case(6, (1,), hung=False, moved=True),
+    Case(6, (1,), hung=True, moved=True),
+    Case(6, (1,), hung=True, moved=False),
+    Case(6, (0, 1), hung=False, moved=True),
+    Case(9, (0, 4), hung=False, moved=True),
+)
+
+
+def cases() -> Iterator[object]:
+    if not EVERY_MISSING:
+        for case, name in zip(SAMPLE, cycle(SERVERS), strict=False):
+            yield pytest.param(case, name, id=f"{case}-{name}")
+        return
+    for name, nodes, hung, moved in product(SERVERS, (6, 9), (False, True), (False, True)):
+        for missing in [*combinations(range(nodes), 1), *combinations(range(nodes), 2)]:
+            case = Case(nodes, missing, hung=hung, moved=moved)
+            yield pytest.param(case, name, id=f"{case}-{name}")
+
+
+@pytest.mark.parametrize(("case", "name"), tuple(cases()))
+def test_the_others_serve_and_the_missing_ones_return(case: Case, name: str, start_testbed: StartTestbed) -> None:
+    """Exit code 1 names who is missing and whether clients are served; then a run makes it whole, with every key."""
+    fleet, keys = formed(find_program(str(SERVERS[name])), start_testbed, replicas=case.nodes // 3 - 1)
+    missing = [fleet.cluster.servers[ordinal] for ordinal in case.missing]
+    others = [server for server in fleet.cluster.servers if server not in missing]
+    for server in missing:
+        server.pause() if case.hung else server.kill()
+    try:
+        if case.moved:
+            replace_pods(fleet, *(n for n in range(case.nodes) if n not in case.missing), wiped=False)
+        said = fleet.run("apply", BOOTSTRAP_DEADLINE_S=case.deadline_s)
+        assert_says_who_is_missing(said, missing)
+        assert said.outcome["serving"] is case.serves, said.text
+        if case.serves:
+            assert found_keys(others, keys) == keys
+    finally:
+        for server in missing:
+            server.resume() if case.hung else server.start()
+    whole = fleet.run("apply")
+    assert whole.exit_code == 0, whole.text
+    wait_until(lambda: not violations(fleet.view(), replace(fleet.desired, timeout_ms=TIMEOUT_MS)))
+    with client(fleet) as reader:
+        assert {key: reader.get(key) for key in keys} == keys
+    again = fleet.run("apply")
+    assert (again.outcome["outcome"], again.outcome["steps"]) == ("unchanged", 0), again.text
+
+
+def formed(program: Program, start_testbed: StartTestbed, *, replicas: int) -> tuple[Testbed, Mapping[str, str]]:
+    """Servers that serve, with keys on every shard that each replica has, on every disk."""
+    fleet = start_testbed(program, 3, replicas, config=(f"cluster-node-timeout {TIMEOUT_MS}",))
+    fleet.environment["BOOTSTRAP_NODE_TIMEOUT_MS"] = str(TIMEOUT_MS)
+    assert fleet.run("apply").exit_code == 0
+    keys = {f"key:{number}": f"value:{number}" for number in range(200)}
+    with client(fleet) as writer:
+        for key, value in keys.items():
+            writer.set(key, value)
+        for node in writer.get_primaries():
+            assert writer.execute_command("WAIT", replicas, 5000, target_nodes=node) == replicas
+    wait_until(lambda: all(written(server.address) for server in fleet.cluster.servers))
+    return fleet, keys
+
+
+def assert_says_who_is_missing(said: RunResult, missing: Sequence[Server]) -> None:
+    assert (said.exit_code, said.outcome["outcome"]) == (1, "failed"), said.text
+    assert [reason["node"] for reason in said.outcome["reasons"] if "node" in reason] == [s.name for s in missing]
+
+
+def found_keys(servers: Sequence[Server], keys: Mapping[str, str]) -> Mapping[str, str | None]:
+    """What a client finds that knows these servers."""
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in servers]
+    with RedisCluster(startup_nodes=endpoints, decode_responses=True, socket_timeout=5) as reader:
+        return {key: reader.get(key) for key in keys}
+
+
+def test_a_takeover_is_confirmed_by_a_person(any_program: Program, start_testbed: StartTestbed) -> None:
+    """Two of three masters are dead, and nothing proves it: the run names what confirms it, and then serves."""
+    fleet, keys = formed(any_program, start_testbed, replicas=1)
+    dead, others = fleet.cluster.servers[:2], fleet.cluster.servers[2:]
+    for server in dead:
+        server.kill()
+    said = fleet.run("apply", BOOTSTRAP_DEADLINE_S=FORCED_S)
+    assert_says_who_is_missing(said, dead)
+    reason = said.outcome["reasons"][-1]
+    assert (reason["code"], said.outcome["serving"], said.outcome["steps"]) == ("takeover-unproven", False, 0)
+    fingerprint = reason["remedy"].partition("--accept-takeover ")[2][:12]
+    confirmed = fleet.run("apply", "--accept-takeover", fingerprint, BOOTSTRAP_DEADLINE_S=ELECTED_S)
+    assert (confirmed.exit_code, confirmed.outcome["serving"]) == (1, True), confirmed.text
+    assert found_keys(others, keys) == keys
+    for server in dead:
+        server.start()
+    whole = fleet.run("apply")
+    assert whole.exit_code == 0, whole.text
+    with client(fleet) as reader:
+        assert {key: reader.get(key) for key in keys} == keys
+
+
+def test_a_plan_shows_what_is_done_and_what_waits(any_program: Program, start_testbed: StartTestbed) -> None:
+    """A replica is dead and another pod blank: `plan` shows both, exits with 1, and writes nothing."""
+    fleet, _ = formed(any_program, start_testbed, replicas=1)
+    dead = fleet.cluster.servers[3]
+    dead.kill()
+    replace_pods(fleet, 4, wiped=True)
+    said = fleet.run("plan", BOOTSTRAP_DEADLINE_S="3")
+    assert_says_who_is_missing(said, [dead])
+    (shown,) = (line for line in said.lines if line["event"] == "plan")
+    assert shown["phases"][0]["phase"] == "meet"
+    assert [(held["phase"], held["until"]) for held in shown["held_back"]] == [("assign", [dead.name])]
+    assert (said.outcome["steps"], said.outcome["serving"]) == (0, False), "the blank pod does not serve"
+    assert fleet.view(fleet.cluster.servers[4]).nodes[0].blank
