@@ -53,6 +53,8 @@ class Known:
     address: Address
     slots: SlotSet = field(default_factory=SlotSet)
     master: NodeId | None = None
+    replica: bool = False
+    """A replica whose master the node does not know, so that it reports none."""
     epoch: int = 0
     connected: bool = False
     flags: frozenset[str] = frozenset()
@@ -400,7 +402,10 @@ class FakeCluster:
         if known_sender is None or not link.connected:
             return
         imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
-        known_sender.address, known_sender.master, known_sender.epoch = sender.address, sender.master, sender.epoch
+        known_sender.address, known_sender.epoch = sender.address, sender.epoch
+        known_sender.replica = sender.master is not None
+        if sender.master in (None, receiver.node_id) or sender.master in receiver.known:
+            known_sender.master = sender.master
         known_sender.slots = sender.slots - (imported - known_sender.slots)
         if (
             sender.epoch == receiver.epoch
@@ -599,7 +604,7 @@ def _member(node_id: NodeId, known: Known) -> Member:
         node_id=node_id,
         address=known.address,
         bus_port=known.address.port + 10000,
-        flags=known.flags | {"slave" if known.master else "master"},
+        flags=known.flags | {"slave" if known.master or known.replica else "master"},
         master_id=known.master,
         config_epoch=known.epoch,
         connected=known.connected,

@@ -111,8 +111,9 @@ class ClusterView:
 
     def _reports_master(self, reporter: Node, master_id: NodeId | None) -> bool:
         """Whether a node is able to report that master. A server sets the master of a replica only to a node that it
-        knows. It learns of every pod, but not of a lost master: servers before 6.2 answer gossip about an unknown node
-        with a handshake, which the lost node does not answer (*measured*, 5.0.6). Waiting for it would not end.
+        knows. It is introduced to every pod, but it may never learn of a lost master: Redis 5.0 answers gossip about an
+        unknown node with a handshake, which nobody completes (*measured*, 5.0.6), and no server learns by gossip of a
+        node that it has forgotten or that has no address. Waiting for such a report would not end.
         """
         return master_id is None or master_id in self.by_id or master_id in reporter.others
 
