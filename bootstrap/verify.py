@@ -191,9 +191,9 @@ def _handshakes(view: ClusterView) -> Iterator[Reason]:
                 "handshake",
                 f"{node.pod} tries to reach a node that it does not know at {', '.join(places)}",
                 node.pod,
-                "the server gives up by itself, after its cluster-node-timeout; if this lasts, something introduces that "
-                f"address again and again (CLUSTER MEET), or a node still lists it: kubectl exec {node.pod} -- redis-cli "
-                "cluster nodes",
+                "the server gives up by itself, after its cluster-node-timeout; if this lasts, something introduces "
+                "that address again and again (CLUSTER MEET), or a node still lists it: "
+                f"kubectl exec {node.pod} -- redis-cli cluster nodes",
             )
 
 

@@ -54,8 +54,8 @@ def client(six: Testbed) -> RedisCluster:
 
 
 def assert_healed(six: Testbed, result: RunResult, keys: Mapping[str, str]) -> None:
-    """The run repaired the cluster. No invariant is violated, no node tries to reach a lost one, every key is there, and
-    a second run changes nothing.
+    """The run repaired the cluster. No invariant is violated, no node tries to reach a lost one, each key is there.
+    A second run changes nothing.
     """
     assert (result.exit_code, result.outcome["outcome"]) == (0, "repaired"), result.text
     view = six.whole_view()
