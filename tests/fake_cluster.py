@@ -98,6 +98,11 @@ class FakeNode:
     users: set[str] = field(default_factory=set)
     handshakes: dict[Address, float] = field(default_factory=dict)
 
+    def follow(self, master: NodeId, *, copy_ticks: int = 2) -> None:
+        """Becomes a replica, which copies its master soon. A replica moves no slots: it closes its open ones."""
+        self.master, self.link_up, self.copy_ticks = master, False, copy_ticks
+        self.migrating, self.importing = {}, {}
+
 
 class Killed(BaseException):
     """The run was killed at this write; not an Exception, so that no handler on the way catches it."""
@@ -266,9 +271,8 @@ class FakeCluster:
         self._promote(candidate)
         candidate.keys, candidate.in_slot = master.keys, dict(master.in_slot)
         for node in (master, *(each for each in self.nodes if each.master == master.node_id)):
-            node.master, node.link_up, node.copy_ticks = candidate.node_id, False, 2
+            node.follow(candidate.node_id)
         master.slots = SlotSet()
-        master.migrating, master.importing = {}, {}
         return ""
 
     def _wipe(self, node: FakeNode, *, flush: bool) -> str:
@@ -328,8 +332,7 @@ class FakeCluster:
             return "ERR I can only replicate a master, not a replica."
         if node.master is None and (node.slots or node.keys):
             return "ERR To set a master the node must be empty and without assigned slots."
-        node.master, node.link_up, node.copy_ticks = master, False, self.random.randint(1, 8)
-        node.migrating, node.importing = {}, {}  # a replica moves no slots
+        node.follow(master, copy_ticks=self.random.randint(1, 8))
         return ""
 
     def _forget(self, node: FakeNode, lost: NodeId) -> str:
@@ -417,7 +420,7 @@ class FakeCluster:
         for known_id, known in receiver.known.items():
             if known_id != sender.node_id and known.epoch < sender.epoch:  # the higher epoch wins the slot
                 if known_id == receiver.master and known.slots and known.slots == claimed:
-                    receiver.master, receiver.link_up, receiver.copy_ticks = sender.node_id, False, 2
+                    receiver.follow(sender.node_id)
                 known.slots -= claimed
         if receiver.epoch < sender.epoch and not sender.master:
             self._lose_to(sender, receiver)
@@ -432,7 +435,7 @@ class FakeCluster:
         lost = receiver.slots & sender.slots
         self._lose(receiver, lost)
         if lost and not receiver.slots and lost == sender.slots:
-            receiver.master, receiver.link_up, receiver.copy_ticks = sender.node_id, False, 2
+            receiver.follow(sender.node_id)
 
     def _lose(self, node: FakeNode, slots: SlotSet) -> None:
         """A node that learns of a newer owner gives its slots up, and deletes the keys that it still has of them."""

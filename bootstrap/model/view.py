@@ -179,8 +179,8 @@ class ClusterView:
 
     @property
     def serves(self) -> bool:
-        """True where clients are served: every slot has an owner, and each node that answers reports itself ok."""
-        return self.claimed() == ALL_SLOTS and all(node.serving for node in self.nodes)
+        """True where clients are served: every slot has an owner, and each member that answers reports itself ok."""
+        return self.claimed() == ALL_SLOTS and all(node.serving for node in self.nodes if not node.blank)
 
     def slots_to_count(self) -> SlotSet:
         """Slots whose keys have to be counted on each node: open ones and, while any node has keys, uncovered ones."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.lost_members import stale_masters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +99,13 @@ def _by_node(pairs: Iterable[tuple[NodeId, int]]) -> Mapping[NodeId, SlotSet]:
 
 
 def _key_holders(view: ClusterView) -> Mapping[int, list[Node]]:
-    """Masters with keys by slot, in ordinal order, for the slots that the view counts (`slots_to_count`)."""
+    """Masters with keys by slot, in ordinal order, for the slots that the view counts (`slots_to_count`). A master that
+    has been replaced and does not know it yet will copy its successor: what it holds is no copy of its own.
+    """
     found: dict[int, list[Node]] = {}
+    stale = stale_masters(view)
     for node in view.nodes:
-        if node.role is Role.MASTER:
+        if node.role is Role.MASTER and node.node_id not in stale:
             for slot, keys in node.keys_in.items():
                 if keys:
                     found.setdefault(slot, []).append(node)

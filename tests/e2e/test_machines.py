@@ -6,16 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.manifests.kustomize import COMPONENTS
 from tests.waiting import wait_until
 
-from .harness import PODS_S, Namespace, environment, on_machine
+from .harness import PODS_S, RUN_S, Namespace, environment, on_machine
 from .requirements import needs_disks
 from .test_repair import BY_HAND
 
+ZONE_AWARE = COMPONENTS / "zone-aware"
 ROUNDS = 3
 WRITES_S = 75.0
 """Longer than Kubernetes takes to report a machine as lost."""
@@ -25,10 +28,13 @@ PAUSE_MAX_S = 45.0
 """For clients. The node timeout is 5 s, an election takes some more; without a majority the pause does not end."""
 
 
-@pytest.mark.skipif(
+crashes = pytest.mark.skipif(
     not (environment("E2E_CRASH") and environment("E2E_START")),
     reason="needs E2E_CRASH and E2E_START, commands that crash and start the machine {node}",
 )
+
+
+@crashes
 @pytest.mark.timeout(1800)
 def test_after_each_repair_one_more_crash_costs_seconds(namespace: Namespace) -> None:
     """Three times: the machine with most masters crashes, clients go on, it comes back, and a run spreads the masters.
@@ -54,6 +60,63 @@ def test_after_each_repair_one_more_crash_costs_seconds(namespace: Namespace) ->
         assert (run.condition, stopping(run.outcome)) == ("Complete", []), run.log
         namespace.wait_for_servers()
     assert namespace.client("found", json.dumps(copied), name="reader") == str(len(copied))
+
+
+@crashes
+@pytest.mark.timeout(1200)
+def test_the_others_serve_without_a_machine_that_never_returns(namespace: Namespace) -> None:
+    """A machine is dead for good and all other pods have restarted: the pods that are there serve every key, and the
+    run names the machine. Its pods are given up as docs/operations.md says; they come back blank, and nothing is lost.
+    """
+    needs_disks(namespace, "production")
+    namespace.apply("production", components=[ZONE_AWARE], namespace=namespace.name, patches=[BY_HAND])
+    assert namespace.ended().condition == "Complete"
+    namespace.wait_for_servers()
+    where = machines(namespace)
+    if len(set(where.values())) < 3:
+        pytest.skip("needs pods on three machines")
+    assert namespace.client("write", "0", str(BEFORE), name="writer") == str(BEFORE)
+    run = namespace.run("before")
+    dead = next_machine(namespace, run.masters, but="")
+    lost = sorted(pod for pod, machine in where.items() if machine == dead)
+    others = sorted(where.keys() - set(lost))
+    short = {"data": {"BOOTSTRAP_DEADLINE_S": "60"}}
+    namespace.kubectl("patch", "configmap", "redis-bootstrap-settings", "--patch", json.dumps(short))
+    try:
+        on_machine(environment("E2E_CRASH"), dead)
+        wait_until(lambda: not ready(namespace, dead), f"{dead} is not ready", PODS_S)
+        uids = {pod["metadata"]["uid"] for pod in namespace.servers().values()}
+        namespace.kubectl("delete", "pods", *others, "--force", "--grace-period=0")
+        namespace.wait_for_servers(len(others), ready=False, but=frozenset(uids))
+        namespace.start("without")
+        reading = partial(
+            namespace.client, "read", "0", str(BEFORE), name="reader", node=machines(namespace)[others[0]]
+        )
+        assert reading() == str(BEFORE)
+        said = wait_until(lambda: first_outcome(namespace, "without"), "the first try ends", RUN_S)
+        assert (said["exit_code"], said["serving"]) == (1, True), said
+        assert sorted(reason["node"] for reason in said["reasons"] if "node" in reason) == lost
+        (machine,) = (reason for reason in said["reasons"] if reason["code"] == "machine-not-ready")
+        assert dead in machine["message"]
+        assert all(f"data-{pod}" in machine["remedy"] for pod in lost), machine["remedy"]
+        namespace.kubectl("delete", "pvc", *(f"data-{pod}" for pod in lost), "--wait=false")
+        namespace.kubectl("delete", "pod", *lost, "--force", "--grace-period=0")
+        assert namespace.ended("without").outcome["outcome"] == "repaired"
+        namespace.wait_for_servers()
+        assert reading() == str(BEFORE)
+        assert dead not in machines(namespace).values()
+    finally:
+        on_machine(environment("E2E_START"), dead)
+
+
+def first_outcome(namespace: Namespace, job: str) -> dict[str, Any] | None:
+    """The outcome of the first pod of a Job, from its termination message; None before its end."""
+    for pod in namespace.tries(job)[:1]:
+        for status in pod["status"].get("containerStatuses", []):
+            if "terminated" in status["state"]:
+                outcome: dict[str, Any] = json.loads(status["state"]["terminated"]["message"])
+                return outcome
+    return None
 
 
 def crash_while_writing(namespace: Namespace, machine: str, first: int, *, client: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from bootstrap.errors import Refused
+from bootstrap.errors import NotYet, Refused
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Memory, Node
 from bootstrap.model.plan import Plan
@@ -20,7 +20,7 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.verify import violations
 from tests.builders import formed, shape, with_node
-from tests.fake_cluster import FakeCluster, Killed
+from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.damage import uneven, wipe
 from tests.run.runs import run_on, run_on_without_goodbye
 
@@ -113,7 +113,9 @@ def assert_tolerable(cluster: FakeCluster, view: ClusterView, desired: Desired) 
 
 
 def test_clients_lose_nothing_when_many_things_happen_at_the_same_time() -> None:
-    """Lost packets, kills, a lost disk, and another shape before the first one is reached."""
+    """Lost packets, kills, a lost disk, pods that go missing and come back, and another shape before the first one is
+    reached.
+    """
     for seed in range(int(os.environ.get("RESIZE_SEEDS", "25"))):
         try:
             simulate(seed)
@@ -132,13 +134,29 @@ def simulate(seed: int) -> None:
         with_pods_for(cluster, desired)
         cluster.kill_at = len(cluster.written) + chance.randint(0, 60)
         cluster.kill_before = chance.random() < 0.5
-        with suppress(Killed):
-            run_on_without_goodbye(cluster, desired)
+        missing = miss_some(cluster)
+        with suppress(Killed, NotYet):
+            run_on_without_goodbye(cluster, desired, deadline_s=40.0 if missing else 300.0)
         cluster.kill_at = None
+        for node in missing:
+            node.alive = True
         if chance.random() < 0.3:
             replicas = [node.ordinal for node in cluster.nodes if node.master and node.link_up]
             wipe(cluster, chance.choice(replicas)) if replicas else None
     assert_tolerable(cluster, run_on(cluster, desired).converge(), desired)
+
+
+def miss_some(cluster: FakeCluster) -> list[FakeNode]:
+    """Sometimes one or two nodes do not answer. Masters with open slots do: the servers' own election of their
+    replicas forgets what they were moving, on Redis 7.0.
+    """
+    if cluster.random.random() < 0.5:
+        return []
+    nodes = [node for node in cluster.nodes if not (node.migrating or node.importing)]
+    missing = cluster.random.sample(nodes, cluster.random.randint(1, 2))
+    for node in missing:
+        node.alive = False
+    return missing
 
 
 def test_slots_leave_only_masters_that_have_too_many() -> None:

@@ -37,9 +37,9 @@ def run_on(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float 
     )
 
 
-def run_on_without_goodbye(cluster: FakeCluster, desired: Desired = SHAPE) -> None:
+def run_on_without_goodbye(cluster: FakeCluster, desired: Desired = SHAPE, *, deadline_s: float = 300.0) -> None:
     """As with SIGKILL, the run does not clean up after itself."""
-    run = run_on(cluster, desired)
+    run = run_on(cluster, desired, deadline_s=deadline_s)
     run._converge()
 
 
