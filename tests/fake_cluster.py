@@ -352,9 +352,15 @@ class FakeCluster:
         return ""
 
     def _votes(self, candidate: FakeNode) -> bool:
-        """A majority of all masters that own slots, the lost ones included, is alive and knows the candidate."""
+        """A majority of all masters that own slots, the lost ones included, is alive, and knows the candidate and the
+        master that it is to replace.
+        """
         masters = {node_id for node_id, known in candidate.known.items() if known.slots}
-        voters = [n for n in self.nodes if n.alive and n.node_id in masters and candidate.node_id in n.known]
+        voters = [
+            n
+            for n in self.nodes
+            if n.alive and n.node_id in masters and candidate.node_id in n.known and candidate.master in n.known
+        ]
         return len(voters) >= len(masters) // 2 + 1
 
     def _promote(self, node: FakeNode) -> None:

@@ -37,6 +37,20 @@ def test_a_master_lost_its_disk(program: Program, start_testbed: StartTestbed) -
     assert six.view().nodes[4].slots
 
 
+def test_a_lost_master_that_others_have_forgotten_is_replaced(program: Program, start_testbed: StartTestbed) -> None:
+    """FORGET by hand on every node but its replica, which refuses it: no master votes for that replica any more."""
+    six, keys = formed(program, start_testbed)
+    lost, master = six.view().nodes[1].node_id, six.cluster.servers[1]
+    master.kill()
+    for server in six.cluster.servers:
+        if server is not master and server is not six.cluster.servers[4]:
+            with Redis(server.address.host, server.address.port, protocol=2) as node:
+                node.execute_command("CLUSTER", "FORGET", lost)
+    replace_pods(six, 1, wiped=True)
+    assert_healed(six, six.run("apply"), keys)
+    assert six.view().nodes[4].slots
+
+
 def test_two_of_three_masters_lost_their_disks(program: Program, start_testbed: StartTestbed) -> None:
     """No majority is left to vote. The replicas take over, and no key is lost."""
     six, keys = formed(program, start_testbed)
