@@ -72,7 +72,8 @@ def lose_a_master_that_others_have_forgotten(cluster: FakeCluster) -> None:
     lost = cluster[1].node_id
     wipe(cluster, 1)
     for node in cluster.nodes:
-        if node.master != lost and node.known.pop(lost, None):
+        if lost in node.known and node.master != lost:
+            del node.known[lost]
             node.banned[lost] = cluster.time
             for known in node.known.values():
                 if known.master == lost:
