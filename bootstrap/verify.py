@@ -22,7 +22,7 @@ _APPLY = f"apply repairs this, or names the reason why it cannot: {RUN_AGAIN}; e
 _BY_UNREACHABLE = frozenset(
     {
         *("not-serving", "slots-uncovered", "owners-disagree", "number-of-masters", "number-of-replicas"),
-        *("replica-of-nobody", "unlisted-member"),
+        *("replica-of-nobody", "unlisted-member", "handshake"),
     }
 )
 """Violations that a pod which does not answer causes as well. While there is one, `apply` only waits for it."""
@@ -44,6 +44,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
             _replication(view),
             _epochs(view),
             _unlisted(view),
+            _handshakes(view),
             _open_slots(view),
             _left_over(view),
             _settings(view, desired),
@@ -180,6 +181,22 @@ def _unlisted(view: ClusterView) -> Iterator[Reason]:
             if member.node_id not in listed and not member.in_handshake:
                 message = f"{node.pod} lists the member {member.node_id}, which is the id of no pod that answers"
                 yield _bad("unlisted-member", message, node.pod)
+
+
+def _handshakes(view: ClusterView) -> Iterator[Reason]:
+    """A node in handshake is somebody that would become a member if it answered. Redis 5.0 starts handshakes by itself
+    with every unknown address that it hears of, also with that of a lost member (*measured*, 5.0.6).
+    """
+    for node in view.nodes:
+        if places := sorted({str(member.address) for member in node.members if member.in_handshake}):
+            yield _bad(
+                "handshake",
+                f"{node.pod} tries to reach a node that it does not know at {', '.join(places)}",
+                node.pod,
+                "the server gives up by itself, after its cluster-node-timeout; if this lasts, something introduces "
+                "that address again and again (CLUSTER MEET), or a node still lists it: "
+                f"kubectl exec {node.pod} -- redis-cli cluster nodes",
+            )
 
 
 def _open_slots(view: ClusterView) -> Iterator[Reason]:

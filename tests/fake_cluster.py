@@ -54,6 +54,8 @@ class Known:
     address: Address
     slots: SlotSet = field(default_factory=SlotSet)
     master: NodeId | None = None
+    replica: bool = False
+    """A replica whose master the node does not know, so that it reports none."""
     epoch: int = 0
     connected: bool = False
     flags: frozenset[str] = frozenset()
@@ -370,9 +372,15 @@ class FakeCluster:
         return ""
 
     def _votes(self, candidate: FakeNode) -> bool:
-        """A majority of all masters that own slots, the lost ones included, is alive and knows the candidate."""
+        """A majority of all masters that own slots, the lost ones included, is alive, and knows the candidate and the
+        master that it is to replace.
+        """
         masters = {node_id for node_id, known in candidate.known.items() if known.slots}
-        voters = [n for n in self.nodes if n.alive and n.node_id in masters and candidate.node_id in n.known]
+        voters = [
+            n
+            for n in self.nodes
+            if n.alive and n.node_id in masters and candidate.node_id in n.known and candidate.master in n.known
+        ]
         return len(voters) >= len(masters) // 2 + 1
 
     def _promote(self, node: FakeNode) -> None:
@@ -423,7 +431,10 @@ class FakeCluster:
         if known_sender is None or not link.connected:
             return
         imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
-        known_sender.address, known_sender.master, known_sender.epoch = sender.address, sender.master, sender.epoch
+        known_sender.address, known_sender.epoch = sender.address, sender.epoch
+        known_sender.replica = sender.master is not None
+        if sender.master in (None, receiver.node_id) or sender.master in receiver.known:
+            known_sender.master = sender.master
         known_sender.slots = sender.slots - (imported - known_sender.slots)
         if (
             sender.epoch == receiver.epoch
@@ -625,7 +636,7 @@ def _member(node_id: NodeId, known: Known) -> Member:
         node_id=node_id,
         address=known.address,
         bus_port=known.address.port + 10000,
-        flags=known.flags | {"slave" if known.master else "master"},
+        flags=known.flags | {"slave" if known.master or known.replica else "master"},
         master_id=known.master,
         config_epoch=known.epoch,
         connected=known.connected,

@@ -70,6 +70,12 @@ def with_stranger(view: ClusterView) -> ClusterView:
     return with_node(view, 0, members=(*view.nodes[0].members, stranger))
 
 
+def with_handshake(view: ClusterView) -> ClusterView:
+    """Its id is random: it is neither that of a pod nor that of a lost member."""
+    unknown = replace(view.nodes[0].members[-1], node_id="e" * 40, flags=frozenset({"handshake"}), connected=False)
+    return with_node(view, 0, members=(*view.nodes[0].members, unknown))
+
+
 def replication(view: ClusterView, ordinal: int, **changes: object) -> ClusterView:
     return with_node(view, ordinal, replication=replace(view.nodes[ordinal].replication, **changes))  # type: ignore[arg-type]
 
@@ -103,6 +109,7 @@ BROKEN: dict[str, tuple[Callable[[ClusterView], ClusterView], list[str]]] = {
     "a master misses a replica": (lambda v: replication(v, 0, online_replicas=()), ["replica-not-online"]),
     "two masters have the same epoch": (equal_epochs, ["equal-epochs"]),
     "a member is not a listed pod": (with_stranger, ["unlisted-member"]),
+    "a node is in handshake": (with_handshake, ["handshake"]),
     "a slot is migrating": (lambda v: with_line(v, 0, 0, migrating=((1, "f" * 40),)), ["open-slots"]),
     "a slot is importing": (lambda v: with_line(v, 0, 0, importing=((9000, "f" * 40),)), ["open-slots"]),
     "a master holds keys of another one's slot": (
@@ -213,7 +220,7 @@ def test_planner_and_verify_agree_on_what_is_good(state: tuple[FakeCluster, Desi
         assert set(bad) <= BY_GOSSIP_ALONE
 
 
-BY_GOSSIP_ALONE = {"roles-disagree", "replica-not-online", "equal-epochs", "owners-disagree"}
+BY_GOSSIP_ALONE = {"roles-disagree", "replica-not-online", "equal-epochs", "owners-disagree", "handshake"}
 """Violations that no write could resolve sooner: the run waits for gossip."""
 
 

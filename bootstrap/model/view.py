@@ -54,7 +54,9 @@ class ClusterView:
         return pods[0].rpartition("-")[0] if pods else "redis-app"
 
     def agreed_on(self, node_id: NodeId) -> bool:
-        """True when every node that knows that node reports its slots, master and role as it does itself."""
+        """True when every node that knows that node reports its slots, master and role as it does itself, as far as it
+        can: see `_reports_master`.
+        """
         return node_id not in self._reports[0]
 
     @property
@@ -102,12 +104,20 @@ class ClusterView:
                     ids.append(node_id)
                 if (
                     line.slots.ranges != slots.ranges
-                    or line.master_id != master_id
+                    or (line.master_id != master_id and self._reports_master(node, master_id))
                     or ("slave" in flags) is not (role is Role.REPLICA)
                 ):
                     disputed.add(node_id)
             reached[node.node_id] = frozenset(ids)
         return frozenset(disputed), reached
+
+    def _reports_master(self, reporter: Node, master_id: NodeId | None) -> bool:
+        """Whether a node is able to report that master. A server sets the master of a replica only to a node that it
+        knows. It is introduced to every pod, but it may never learn of a lost master: Redis 5.0 answers gossip about an
+        unknown node with a handshake, which nobody completes (*measured*, 5.0.6), and no server learns by gossip of a
+        node that it has forgotten or that has no address. Waiting for such a report would not end.
+        """
+        return master_id is None or master_id in self.by_id or master_id in reporter.others
 
     def within(self, pods: int) -> ClusterView:
         """The view of a cluster that takes `pods` pods: blank pods with higher ordinals are spares and not part of it.

@@ -27,6 +27,8 @@ AskAll = Callable[[Sequence[Command]], list[Any]]
 
 MESSAGE_MAX = 200
 """Characters of a message from a server or a library that are logged."""
+DEFAULT_USER = "default"
+"""The ACL user of a client that names none."""
 PREFIX_MIN = 4
 """The shortest beginning of a password that is hidden where a message was cut: a shorter one reveals little, and many
 words end with it."""
@@ -57,10 +59,13 @@ class Credentials:
         return text[:longest]
 
     def migrate_login(self) -> tuple[str, ...]:
-        """The arguments of MIGRATE with which the source logs in to the target; Redis 5 has no user names."""
+        """The arguments of MIGRATE with which the source logs in to the target. Redis 5 has no user names and does not
+        know AUTH2; AUTH means the user `default` everywhere.
+        """
         if not self.password:
             return ()
-        return ("AUTH2", self.username, self.password) if self.username else ("AUTH", self.password)
+        named = self.username not in ("", DEFAULT_USER)
+        return ("AUTH2", self.username, self.password) if named else ("AUTH", self.password)
 
     def tls_context(self) -> ssl.SSLContext | None:
         """The context for TLS, or None where TLS is not configured. Raises Misconfigured that names a faulty file."""

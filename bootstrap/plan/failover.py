@@ -17,8 +17,9 @@ other masters notice the loss, and for this long on top."""
 
 def elect(found: Assessment) -> Iterator[Step]:
     """An absent master's replicas start an election by themselves once the other masters agree that it failed. Where
-    that cannot happen, its best replica is promoted by command: a majority of masters is absent, the absent master has
-    no known address (it is never pinged, so it never fails), or the election is overdue.
+    that cannot happen, its best replica is promoted by command: a majority of masters is absent or has forgotten the
+    absent one (a master votes only for the replica of a master that it knows), the absent master has no known address
+    (it is never pinged, so it never fails), or the election is overdue.
 
     TAKEOVER is safe for a lost master: no pod has its id, and no server answers at its address. While pods are missing,
     `contradictors` decides.
@@ -28,10 +29,11 @@ def elect(found: Assessment) -> Iterator[Step]:
     for absent in found.absent_members:
         if absent.candidate is None:
             continue
-        if owners >= quorum and _will_be_elected(absent, absent.candidate, found.view):
+        voters = sum(1 for node in absent.known_by if node.slots)
+        if voters >= quorum and _will_be_elected(absent, absent.candidate, found.view):
             yield AwaitElection(lost=absent.node_id, slots=absent.slots)
         else:
-            candidate, takeover = absent.candidate.node_id, owners < quorum
+            candidate, takeover = absent.candidate.node_id, voters < quorum
             yield Failover(candidate=candidate, lost=absent.node_id, slots=absent.slots, takeover=takeover)
 
 

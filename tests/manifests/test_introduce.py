@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.available_servers import CLIENTS, SERVERS
+from tests.available_servers import CLIENTS, SERVERS, SERVERS_SINCE_6
 from tests.certificates import Authority
 from tests.secret_files import KEYS as SECRET_KEYS
 from tests.secret_files import Secret
@@ -421,7 +421,10 @@ def test_with_auth_the_rights_of_the_servers_user_are_enough(tmp_path: Path) -> 
     secret = Secret.of(tmp_path)
     assert secret.render().returncode == 0
     variables = {"REDIS_USER": "server", "REDIS_PASSWORD_FILE": str(secret.written / "password")}
-    machine = Machine(tmp_path, options=options(secret), password=SECRET_KEYS["password"], variables=variables)
+    program = next(iter(SERVERS_SINCE_6.values()), a_server)
+    machine = Machine(
+        tmp_path, program=program, options=options(secret), password=SECRET_KEYS["password"], variables=variables
+    )
     with machine.pods(*NAMES[:4]) as pods:
         form(pods)
     with machine.pods(*NAMES[:4]) as pods:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.available_servers import BARE_PATH, CLIENTS, ON_CI, SERVERS
+from tests.available_servers import BARE_PATH, CLIENTS, ON_CI, SERVERS_SINCE_6
 from tests.certificates import OPENSSL, Authority, Certificate
 from tests.secret_files import KEYS, Secret, mount
 
@@ -23,9 +23,9 @@ from .servers import SHELLS, Server, a_cli, join, role_of, running
 
 AUTH, TLS = (ROOT / "k8s" / "components" / name for name in ("auth", "tls"))
 with_a_client = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
-every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
-a_server = next(iter(SERVERS.values()), Path("redis-server"))
-a_tls_server = next((path for path in SERVERS.values() if b"libssl" in path.resolve().read_bytes()), None)
+every_server = pytest.mark.parametrize("program", SERVERS_SINCE_6.values(), ids=SERVERS_SINCE_6.keys())
+a_server = next(iter(SERVERS_SINCE_6.values()), Path("redis-server"))
+a_tls_server = next((path for path in SERVERS_SINCE_6.values() if b"libssl" in path.resolve().read_bytes()), None)
 a_tls_cli = next((path for path in CLIENTS.values() if b"libssl" in path.resolve().read_bytes()), None)
 with_tls = pytest.mark.skipif(
     (BARE_PATH or not ON_CI) and not (a_tls_server and a_tls_cli and OPENSSL),

@@ -67,6 +67,19 @@ def lose_a_master(cluster: FakeCluster) -> None:
     wipe(cluster, 1)
 
 
+def lose_a_master_that_others_have_forgotten(cluster: FakeCluster) -> None:
+    """By hand, before its replica was elected: only the replica cannot forget it."""
+    lost = cluster[1].node_id
+    wipe(cluster, 1)
+    for node in cluster.nodes:
+        if lost in node.known and node.master != lost:
+            del node.known[lost]
+            node.banned[lost] = cluster.time
+            for known in node.known.values():
+                if known.master == lost:
+                    known.master = None
+
+
 def lose_a_majority(cluster: FakeCluster) -> None:
     wipe(cluster, 0)
     wipe(cluster, 1)
@@ -200,6 +213,7 @@ DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "a replica lost its disk": lose_a_replica,
     "a master lost its disk": lose_a_master,
     "two of three masters lost their disks": lose_a_majority,
+    "a master lost its disk and was forgotten": lose_a_master_that_others_have_forgotten,
     "a master lost its disk while all moved": lose_a_master_and_move_the_rest,
     "a ghost is left": leave_a_ghost,
     "the cluster split into two": split_the_cluster,

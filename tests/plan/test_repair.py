@@ -99,6 +99,7 @@ def test_a_run_repairs_it_and_a_second_run_changes_nothing(damage: Callable[[Fak
     before = written_keys(cluster)
     view = run_on(cluster).converge()
     assert violations(view, SHAPE) == ()
+    assert not any(node.handshakes for node in cluster.nodes)
     assert found_keys(cluster) == before
     unowned = damage in (remove_slots_from_their_owner, remove_all_slots_from_an_owner)
     settings = () if damage in (move_all, move_all_long_ago) else (SetTimeout, SetConfig)

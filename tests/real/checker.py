@@ -102,6 +102,7 @@ class Checker:
             decode_responses=True,
             socket_timeout=ANSWER_LIMIT_S,
             retry=Retry(ConstantBackoff(0.02), 10),
+            protocol=2,
         )
 
     def _count_up(self, number: int) -> None:

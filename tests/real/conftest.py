@@ -11,7 +11,7 @@ import pytest
 from bootstrap.kube import client as kube
 from bootstrap.local.cluster import LocalCluster
 from bootstrap.local.programs import Program, find_program
-from tests.available_servers import SERVERS
+from tests.available_servers import SERVERS, SERVERS_SINCE_6
 from tests.kube.api import KubeApi, kube_api, pod
 from tests.real.testbed import StartTestbed, Testbed
 
@@ -58,6 +58,18 @@ def program(request: pytest.FixtureRequest) -> Program:
 def any_program() -> Program:
     """One server program, for tests that do not depend on the kind."""
     return find_program()
+
+
+@pytest.fixture(params=SERVERS_SINCE_6)
+def acl_program(request: pytest.FixtureRequest) -> Program:
+    """Each server program that has ACL users."""
+    return find_program(str(SERVERS_SINCE_6[request.param]))
+
+
+@pytest.fixture
+def any_program_since_6() -> Program:
+    """One server program that is newer than Redis 5: it has ACL users, and settings that slow it down."""
+    return first_program(lambda _, version: version >= (6, 0), "any since Redis 6.0")
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def send_from_own_address(server: Server) -> None:
     name, host = "bind-source-addr", server.address.host
     server.config = (*(line for line in server.config if not line.startswith(name)), f"{name} {host}")
     if server.alive:
-        with Redis(host, server.address.port) as client:
+        with Redis(host, server.address.port, protocol=2) as client:
             client.config_set(name, host)
 
 

@@ -239,13 +239,13 @@ def test_keys_of_every_database_move(three: Three) -> None:
         pytest.skip("Redis has one database in a cluster")
     here, there = (s.address for s in three.testbed.cluster.servers[:2])
     inside = NAMES[:20]
-    with Redis(here.host, here.port, db=2) as writer:
+    with Redis(here.host, here.port, db=2, protocol=2) as writer:
         for name in inside:
             writer.set(name, f"two {name}", ex=3600)
     move = three.move()
     poll_until_over(move)
     assert move.done, move.error
-    with Redis(there.host, there.port, db=2, decode_responses=True) as reader:
+    with Redis(there.host, there.port, db=2, decode_responses=True, protocol=2) as reader:
         assert [reader.get(name) for name in inside] == [f"two {name}" for name in inside]
         assert all(3500 < reader.ttl(name) <= 3600 for name in inside)
     with client(three.testbed) as zero:
@@ -280,7 +280,7 @@ def test_a_killed_target_leaves_all_slots_with_the_source(three: Three) -> None:
     assert move.error
     here = three.testbed.cluster.servers[0].address
     inside = NAMES[:KEYS]
-    with Redis(here.host, here.port, decode_responses=True) as reader:
+    with Redis(here.host, here.port, decode_responses=True, protocol=2) as reader:
         assert {name: _value(reader, name, number % 6) for number, name in enumerate(inside)} == {
             name: three.keys[name][0] for name in inside
         }

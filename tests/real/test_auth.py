@@ -130,10 +130,10 @@ def denied(testbed: Testbed) -> list[Any]:
     return [entry for ordinal in range(len(testbed.cluster.servers)) for entry in client(testbed, ordinal).acl_log()]
 
 
-def test_the_jobs_user_may_form_and_repair(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
+def test_the_jobs_user_may_form_and_repair(acl_program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
     """A new cluster, a lost master with its disk, and a run on the healthy cluster. No server denied a command."""
-    for_server(secret, program)
-    six = start_testbed(program, config=secret.server_config)
+    for_server(secret, acl_program)
+    six = start_testbed(acl_program, config=secret.server_config)
     formed = six.run("apply", **secret.variables)
     assert (formed.exit_code, formed.outcome["outcome"]) == (0, "formed"), formed.text
     assert denied(six) == []
@@ -144,15 +144,15 @@ def test_the_jobs_user_may_form_and_repair(program: Program, start_testbed: Star
     assert six.run("apply", **secret.variables).outcome["outcome"] == "unchanged"
 
 
-def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
+def test_the_jobs_user_may_grow_and_shrink(acl_program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
     """3 to 4 shards and back, with keys, by the method that the servers support. No server denied a command."""
-    for_server(secret, program)
-    eight = start_testbed(program, 3, 1, servers=8, config=secret.server_config)
+    for_server(secret, acl_program)
+    eight = start_testbed(acl_program, 3, 1, servers=8, config=secret.server_config)
     zone = eight.cluster.nameserver.zone
     eight.cluster.nameserver.publish(replace(zone, pods=zone.pods[:6]))
     assert eight.run("apply", **secret.variables).exit_code == 0
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in eight.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as writer:
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"], protocol=2) as writer:
         for number in range(200):
             writer.set(f"key:{number}", number)
     eight.cluster.nameserver.publish(zone)
@@ -160,16 +160,16 @@ def test_the_jobs_user_may_grow_and_shrink(program: Program, start_testbed: Star
         result = replace(eight, shards=shards).run("apply", **secret.variables)
         assert (result.exit_code, result.outcome["outcome"]) == (0, "scaled"), result.text
         assert not [line for line in result.lines if line["event"] == "step_rejected"]
-    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"]) as reader:
+    with RedisCluster(startup_nodes=endpoints, password=KEYS["password"], protocol=2) as reader:
         assert [reader.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
     assert denied(eight) == []
 
 
 def test_every_right_of_the_jobs_user_is_used(
-    start_testbed: StartTestbed, any_program: Program, secret: Secret
+    start_testbed: StartTestbed, any_program_since_6: Program, secret: Secret
 ) -> None:
     """Each right belongs to a command that a run has sent, or to a command of one of the writes."""
-    six = start_testbed(any_program, config=secret.server_config)
+    six = start_testbed(any_program_since_6, config=secret.server_config)
     assert six.run("apply", **secret.variables).exit_code == 0
     seen = {name for ordinal in range(6) for name in client(six, ordinal).info("commandstats")}
     if "cmdstat_cluster|nodes" not in seen:
@@ -179,11 +179,13 @@ def test_every_right_of_the_jobs_user_is_used(
     assert rights - used == set()
 
 
-def test_every_write_and_every_look_is_permitted(program: Program, start_testbed: StartTestbed, secret: Secret) -> None:
+def test_every_write_and_every_look_is_permitted(
+    acl_program: Program, start_testbed: StartTestbed, secret: Secret
+) -> None:
     """ACL DRYRUN checks a command without executing it. A new kind of write needs its right in the component's list."""
     assert {type(write) for write in WRITES} == set(get_args(Write)) - {Wipe}
-    for_server(secret, program)
-    one = start_testbed(program, 1, 0, config=secret.server_config)
+    for_server(secret, acl_program)
+    one = start_testbed(acl_program, 1, 0, config=secret.server_config)
     commands = [*LOOK, *(command for write in WRITES for command in commands_of(write))]
     commands = [command for command in commands if command[:2] not in NEWER]
     assert {command[:2]: verdict for command, verdict in dry_run(one, commands)} == {
@@ -192,10 +194,10 @@ def test_every_write_and_every_look_is_permitted(program: Program, start_testbed
 
 
 def test_commands_that_no_run_sends_are_denied(
-    start_testbed: StartTestbed, any_program: Program, secret: Secret
+    start_testbed: StartTestbed, any_program_since_6: Program, secret: Secret
 ) -> None:
     """The user can neither read nor delete data, administer the server, or list its users."""
-    one = start_testbed(any_program, 1, 0, config=secret.server_config)
+    one = start_testbed(any_program_since_6, 1, 0, config=secret.server_config)
     commands: list[Command] = [
         ("HGETALL", "somebody's"),
         ("RENAME", "somebody's", "x"),
@@ -212,30 +214,62 @@ def test_commands_that_no_run_sends_are_denied(
 
 
 def test_a_client_without_a_user_name_is_rejected(
-    program: Program, start_testbed: StartTestbed, tmp_path: Path
+    acl_program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
     """The user `default` has the clients' password. If clients have their own user, `default` is off."""
     named = Secret.of(tmp_path / "named", username="app")
     for secret, user in ((named, "app"), (Secret.of(tmp_path / "default"), "default")):
-        for_server(secret, program)
-        server = start_testbed(program, 1, 0, config=secret.server_config)
+        for_server(secret, acl_program)
+        server = start_testbed(acl_program, 1, 0, config=secret.server_config)
         assert_locked(server)
         assert client(server, 0, user).acl_whoami() == user
     assert named.users["default"] == ["off"]
 
 
 def test_unusual_passwords_work_and_are_not_shown(
-    program: Program, start_testbed: StartTestbed, tmp_path: Path
+    acl_program: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:
     """Quotes, spaces at both ends, a backslash, other alphabets: for the Job, and for the replicas at their master."""
     secret = Secret.of(tmp_path / "auth", bootstrap_password=f"{UNUSUAL}job\r\n", server_password=f"{UNUSUAL}servers\n")
-    for_server(secret, program)
-    six = start_testbed(program, config=secret.server_config)
+    for_server(secret, acl_program)
+    six = start_testbed(acl_program, config=secret.server_config)
     result = six.run("apply", **secret.variables)
     assert result.exit_code == 0, result.text
     assert "quoted" not in result.text
     assert "密码" not in result.text
     assert client(six, 0).config_get("masterauth") == {"masterauth": f"{UNUSUAL}servers"}
+
+
+@pytest.mark.parametrize("username", ["", "default", "ignored"])
+def test_one_password_for_all_is_enough_to_grow_and_repair(
+    program: Program, start_testbed: StartTestbed, tmp_path: Path, username: str
+) -> None:
+    """`requirepass` and `masterauth`, without a name or with that of the default user. Redis 5, which has no other
+    protection, ignores any name.
+    """
+    if username == "ignored" and int(program.version.split(".")[0]) >= 6:
+        pytest.skip("this server has user names")
+    config = ("requirepass opensesame", "masterauth opensesame", "cluster-node-timeout 1000")
+    eight = start_testbed(program, 3, 1, servers=8, config=config)
+    (tmp_path / "password").write_text("opensesame")
+    secret = {"BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "password"), "BOOTSTRAP_USERNAME": username}
+    secret["BOOTSTRAP_NODE_TIMEOUT_MS"] = "1000"
+    zone = eight.cluster.nameserver.zone
+    eight.cluster.nameserver.publish(replace(zone, pods=zone.pods[:6]))
+    assert eight.run("apply", **secret).exit_code == 0
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in eight.cluster.servers]
+    with RedisCluster(startup_nodes=endpoints, password="opensesame", protocol=2) as writer:
+        for number in range(200):
+            writer.set(f"key:{number}", number)
+    eight.cluster.nameserver.publish(zone)
+    grown = replace(eight, shards=4).run("apply", **secret)
+    assert (grown.exit_code, grown.outcome["outcome"]) == (0, "scaled"), grown.text
+    assert not [line for line in grown.lines if line["event"] == "step_rejected"]
+    replace_pods(eight, 1, wiped=True)
+    repaired = replace(eight, shards=4).run("apply", **secret)
+    assert (repaired.exit_code, repaired.outcome["outcome"]) == (0, "repaired"), repaired.text
+    with RedisCluster(startup_nodes=endpoints, password="opensesame", protocol=2) as reader:
+        assert [reader.get(f"key:{number}") for number in range(200)] == [str(n).encode() for n in range(200)]
 
 
 def test_an_error_that_quotes_the_command_shows_no_password(
@@ -251,7 +285,7 @@ def test_an_error_that_quotes_the_command_shows_no_password(
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert four.run("apply", **secret).exit_code == 0
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
-    with RedisCluster(startup_nodes=endpoints, password="opensesame") as writer:
+    with RedisCluster(startup_nodes=endpoints, password="opensesame", protocol=2) as writer:
         for number in range(50):
             writer.set(f"key:{number}", number)
     four.cluster.nameserver.publish(zone)
@@ -282,7 +316,7 @@ def test_a_truncated_password_is_not_shown() -> None:
     ids=["another user", "another password", "no user", "neither"],
 )
 def test_a_wrong_user_or_password_is_named(
-    any_program: Program,
+    any_program_since_6: Program,
     start_testbed: StartTestbed,
     secret: Secret,
     tmp_path: Path,
@@ -293,7 +327,7 @@ def test_a_wrong_user_or_password_is_named(
     (tmp_path / "wrong").write_text(f"{UNUSUAL}wrongone")
     if changed.get("BOOTSTRAP_PASSWORD_FILE"):
         changed = {**changed, "BOOTSTRAP_PASSWORD_FILE": str(tmp_path / "wrong")}
-    three = start_testbed(any_program, 3, 0, config=secret.server_config)
+    three = start_testbed(any_program_since_6, 3, 0, config=secret.server_config)
     result = three.run("apply", **{**secret.variables, **changed}, BOOTSTRAP_DEADLINE_S="1")
     assert (result.exit_code, [reason["code"] for reason in result.outcome["reasons"]]) == (4, [code] * 3)
     assert all(reason["remedy"] for reason in result.outcome["reasons"])
@@ -319,12 +353,12 @@ def test_a_wrong_user_or_password_is_named(
     ],
 )
 def test_a_right_that_the_user_lacks_is_named(
-    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str, command: str
+    any_program_since_6: Program, start_testbed: StartTestbed, secret: Secret, lacking: str, command: str
 ) -> None:
     """The run fails and reports the server's own message, which names the command."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
-    six = start_testbed(any_program, config=secret.server_config)
+    six = start_testbed(any_program_since_6, config=secret.server_config)
     result = six.run("apply", **secret.variables, BOOTSTRAP_DEADLINE_S="8")
     assert result.exit_code != 0
     assert "no permissions to run" in result.text
@@ -333,12 +367,12 @@ def test_a_right_that_the_user_lacks_is_named(
 
 @pytest.mark.parametrize("lacking", ["config|set", "config|get"])
 def test_without_a_right_to_timeouts_the_cluster_still_forms(
-    any_program: Program, start_testbed: StartTestbed, secret: Secret, lacking: str
+    any_program_since_6: Program, start_testbed: StartTestbed, secret: Secret, lacking: str
 ) -> None:
     """Timeouts that cannot be read or set are left alone. Forming then takes the servers' own delay."""
     file = secret.written / "users.acl"
     file.write_text(file.read_text().replace(f" +{lacking}", "", 1))
-    six = start_testbed(any_program, config=secret.server_config)
+    six = start_testbed(any_program_since_6, config=secret.server_config)
     result = six.run("apply", **secret.variables)
     assert (result.exit_code, result.outcome["outcome"]) == (0, "formed"), result.text
     assert client(six, 0).config_get("cluster-node-timeout") == {"cluster-node-timeout": "5000"}

@@ -23,7 +23,7 @@ from tests.waiting import wait_until
 
 def redis_of(testbed: Testbed, ordinal: int) -> Redis:
     address = testbed.cluster.servers[ordinal].address
-    return Redis(address.host, address.port, socket_timeout=5, decode_responses=True)
+    return Redis(address.host, address.port, socket_timeout=5, decode_responses=True, protocol=2)
 
 
 def test_six_servers_become_a_cluster_and_a_second_run_changes_nothing(

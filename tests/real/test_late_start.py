@@ -51,7 +51,7 @@ def test_temporary_settings_of_a_killed_run_are_reported_and_restored(
     """`verify` fails with their code; the next run restores failover and the timeout, and does nothing else."""
     six, _ = formed(any_program, start_testbed)
     for server in six.cluster.servers:
-        with Redis(server.address.host, server.address.port) as node:
+        with Redis(server.address.host, server.address.port, protocol=2) as node:
             node.config_set("cluster-node-timeout", 500)
             node.config_set("cluster-replica-no-failover", "yes")
     assert "temporary-settings" in {reason["code"] for reason in six.run("verify").outcome["reasons"]}

@@ -130,7 +130,7 @@ def assert_says_who_is_missing(said: RunResult, missing: Sequence[Server]) -> No
 def found_keys(servers: Sequence[Server], keys: Mapping[str, str]) -> Mapping[str, str | None]:
     """What a client finds that knows these servers."""
     endpoints = [ClusterNode(server.address.host, server.address.port) for server in servers]
-    with RedisCluster(startup_nodes=endpoints, decode_responses=True, socket_timeout=5) as reader:
+    with RedisCluster(startup_nodes=endpoints, decode_responses=True, socket_timeout=5, protocol=2) as reader:
         return {key: reader.get(key) for key in keys}
 
 

@@ -77,7 +77,7 @@ def test_clients_that_keep_writing_do_not_stop_reinit(program: Program, start_te
     stop = threading.Event()
 
     def write(host: str, port: int) -> None:
-        with Redis(host, port, socket_timeout=2) as node:
+        with Redis(host, port, socket_timeout=2, protocol=2) as node:
             number = 0
             while not stop.is_set():
                 number += 1
@@ -103,7 +103,7 @@ def test_no_old_key_comes_back_after_a_restart(
     """Without automatic saves, FLUSHALL leaves an old dump.rdb as it is."""
     six, keys = formed(program, start_testbed, *saves)
     for server in six.cluster.servers:
-        with Redis(server.address.host, server.address.port) as node:
+        with Redis(server.address.host, server.address.port, protocol=2) as node:
             node.save()
     result = six.run("reinit", "--confirm", six.run("plan").outcome["cluster"])
     assert result.exit_code == 0, result.text

@@ -37,6 +37,20 @@ def test_a_master_lost_its_disk(program: Program, start_testbed: StartTestbed) -
     assert six.view().nodes[4].slots
 
 
+def test_a_lost_master_that_others_have_forgotten_is_replaced(program: Program, start_testbed: StartTestbed) -> None:
+    """FORGET by hand on every node but its replica, which refuses it: no master votes for that replica any more."""
+    six, keys = formed(program, start_testbed)
+    lost, master = six.view().nodes[1].node_id, six.cluster.servers[1]
+    master.kill()
+    for server in six.cluster.servers:
+        if server is not master and server is not six.cluster.servers[4]:
+            with Redis(server.address.host, server.address.port, protocol=2) as node:
+                node.execute_command("CLUSTER", "FORGET", lost)
+    replace_pods(six, 1, wiped=True)
+    assert_healed(six, six.run("apply"), keys)
+    assert six.view().nodes[4].slots
+
+
 def test_two_of_three_masters_lost_their_disks(program: Program, start_testbed: StartTestbed) -> None:
     """No majority is left to vote. The replicas take over, and no key is lost."""
     six, keys = formed(program, start_testbed)
@@ -101,7 +115,7 @@ def test_a_member_elsewhere_that_cannot_be_identified_counts_as_alive(
     with client(three) as introducer:
         introducer.execute_command("CLUSTER MEET", stranger.host, stranger.port, target_nodes=RedisCluster.ALL_NODES)
         wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
-    with Redis(stranger.host, stranger.port) as locked:
+    with Redis(stranger.host, stranger.port, protocol=2) as locked:
         locked.config_set("requirepass", "secret")
     result = three.run("apply")
     assert (result.exit_code, [r["code"] for r in result.outcome["reasons"]]) == (3, ["member-elsewhere"]), result.text

@@ -72,7 +72,7 @@ def test_one_more_replica_for_every_shard_and_back(any_program: Program, start_t
     assert_sized(wide, wide.run("apply"), keys)
     view = wide.view()
     candidate = next(node for node in view.nodes[6:] if node.replication.link_up)
-    with Redis(candidate.address.host, candidate.address.port) as connection:
+    with Redis(candidate.address.host, candidate.address.port, protocol=2) as connection:
         connection.execute_command("CLUSTER", "FAILOVER")
     wait_until(lambda: bool(wide.view().by_id[candidate.node_id].slots))
     narrow = declared(nine, 3, 1)
@@ -112,10 +112,10 @@ def test_a_slot_that_came_back_is_not_lost_to_a_stale_claim(program: Program, st
     listed(eight, 8)
     assert declared(eight, 4, 1).run("apply").exit_code == 0
     newcomer = next(node for node in eight.view().nodes[6:] if node.slots)
-    with Redis(newcomer.address.host, newcomer.address.port) as there:
+    with Redis(newcomer.address.host, newcomer.address.port, protocol=2) as there:
         for old, had in zip(eight.view().nodes[:3], before, strict=True):
             slot = list(newcomer.slots & had)[-1]
-            with Redis(old.address.host, old.address.port, decode_responses=True) as here:
+            with Redis(old.address.host, old.address.port, decode_responses=True, protocol=2) as here:
                 here.execute_command("CLUSTER BUMPEPOCH")
                 here.execute_command("CLUSTER", "SETSLOT", slot, "NODE", old.node_id)  # not announced yet
                 there.execute_command("CLUSTER", "MEET", old.address.host, old.address.port)  # repeats the claim
@@ -143,7 +143,7 @@ def test_every_type_of_key_moves_unchanged(program: Program, start_testbed: Star
     """Binary strings, hashes, lists, sets, sorted sets and streams keep their values and their time to live."""
     eight, keys = started(program, start_testbed, 3, 1, servers=8)
     raw = b"\xff\x00\xfe{moves}"
-    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as writer:
+    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379, protocol=2) as writer:
         writer.set(raw, b"\xff\xfe")
         for number in range(60):
             tag = f"{{{number}}}"
@@ -156,7 +156,7 @@ def test_every_type_of_key_moves_unchanged(program: Program, start_testbed: Star
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     assert_sized(grown, grown.run("apply"), keys)
-    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379) as reader:
+    with RedisCluster(host=eight.cluster.servers[0].address.host, port=6379, protocol=2) as reader:
         assert reader.get(raw) == b"\xff\xfe"
         for number in range(60):
             tag = f"{{{number}}}"
@@ -193,7 +193,7 @@ def test_a_killed_run_leaves_no_pod_with_files_that_claim_slots(
         for number in range(50):
             writer.set(f"key:{number}", number)
     for packets, server in enumerate(six.cluster.servers[3:], 1):
-        with Redis(server.address.host, server.address.port, decode_responses=True) as leaving:
+        with Redis(server.address.host, server.address.port, decode_responses=True, protocol=2) as leaving:
             leaving.bgsave(schedule=True)  # an RDB file with keys, as a server writes now and then
             wait_until(partial(files_are_written, leaving))
             connection = leaving.connection_pool.get_connection()
@@ -281,7 +281,7 @@ def test_with_a_full_target_only_slots_that_began_to_move_stay_open(
     listed(eight, 8)
     grown = declared(eight, 4, 1)
     assert grown.run("apply", BOOTSTRAP_REBALANCE="off", BOOTSTRAP_WEIGHTS="redis-app-6=0.01").exit_code == 0
-    with Redis(eight.cluster.servers[6].address.host, decode_responses=True) as full:
+    with Redis(eight.cluster.servers[6].address.host, decode_responses=True, protocol=2) as full:
         full.config_set("maxmemory", int(full.info("memory")["used_memory"]) + (12 << 20))
         result = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
         assert result.exit_code == 1, result.text
@@ -312,7 +312,8 @@ def half_arrived_and_lost(program: Program, start_testbed: StartTestbed) -> tupl
         for name in names:
             writer.set(name, "v")
     endpoints = [
-        Redis(server.address.host, server.address.port, decode_responses=True) for server in eight.cluster.servers
+        Redis(server.address.host, server.address.port, decode_responses=True, protocol=2)
+        for server in eight.cluster.servers
     ]
     ids = [endpoint.execute_command("CLUSTER", "MYID") for endpoint in endpoints]
     for newcomer in eight.cluster.servers[6:]:

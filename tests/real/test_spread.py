@@ -33,7 +33,7 @@ def crowd(six: Testbed, machines: Sequence[str], machine: str) -> None:
     """Each shard with a copy on the machine has its master there, as after a crash of the others."""
     for node in six.view().nodes:
         if machines[node.ordinal] == machine and not node.slots:
-            with Redis(node.address.host, node.address.port) as replica:
+            with Redis(node.address.host, node.address.port, protocol=2) as replica:
                 replica.execute_command("CLUSTER FAILOVER")
     wait_until(lambda: all(node.slots for node in six.view().nodes if machines[node.ordinal] == machine))
     wait_until(lambda: six.run("verify").exit_code == 0)

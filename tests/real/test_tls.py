@@ -88,6 +88,7 @@ def test_slots_move_over_tls(name: str, start_testbed: StartTestbed, good: Certi
         ssl_ca_certs=str(good.ca),
         ssl_certfile=str(good.cert),
         ssl_keyfile=str(good.key),
+        protocol=2,
     ) as client:
         for number in range(200):
             client.set(f"key:{number}", number)

@@ -83,5 +83,6 @@ class Writer:
                 socket_timeout=ANSWER_LIMIT_S,
                 socket_connect_timeout=ANSWER_LIMIT_S,
                 retry=Retry(NoBackoff(), 0),
+                protocol=2,
             )
         return self._clients[address]

@@ -78,6 +78,9 @@ class MigrateRoute:
         self._select(database)
         began = self.clock.now()
         replies = self.source([self._migrate(database, batch) for batch in batches])
+        if self.login[:1] == ("AUTH2",) and any(_is_syntax_error(reply) for reply in replies):
+            self.login = ("AUTH", *self.login[2:])  # Redis 5 has no user names, and took the password alone
+            replies = self.source([self._migrate(database, batch) for batch in batches])
         for batch, reply in zip(batches, replies, strict=True):
             if isinstance(reply, Exception):
                 raise CommandRejected(str(reply))
@@ -127,6 +130,10 @@ class MigrateRoute:
         if database != self._database:
             accepted(self.source([commands.select(database)]))
             self._database = database
+
+
+def _is_syntax_error(reply: object) -> bool:
+    return isinstance(reply, Exception) and "syntax error" in str(reply)
 
 
 def accepted(replies: list[Any]) -> list[Any]:
