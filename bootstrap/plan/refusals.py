@@ -13,6 +13,7 @@ from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import NodeId, mebibytes
+from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.data_refusals import moved_to_lost_master, no_copy_left, slots_lost, two_clusters
 from bootstrap.plan.stray_keys import (
@@ -137,17 +138,32 @@ def _too_few_masters(found: Assessment) -> Iterator[Reason]:
         )
 
 
+def _without_a_pod(view: ClusterView) -> int:
+    """The number of lost members whose place no pod has taken. A pod that takes one starts blank and never learns the
+    id of the node that is gone; each takes one place.
+    """
+    places: dict[NodeId, NodeId] = {}
+
+    def has_a_place(lost: NodeId, tried: set[NodeId]) -> bool:
+        for node in (*view.nodes, *view.spares):
+            if node.node_id not in tried and lost not in node.others:
+                tried.add(node.node_id)
+                if node.node_id not in places or has_a_place(places[node.node_id], tried):
+                    places[node.node_id] = lost
+                    return True
+        return False
+
+    return sum(not has_a_place(lost, set()) for lost in view.unlisted())
+
+
 def _shrunk_too_early(found: Assessment) -> Iterator[Reason]:
     """Pods were removed before their slots were moved, and fewer shards are declared. The rest could be drained without
     them, but with one copy less of each key, while the disks of the removed pods have the others.
-
-    A pod that replaces a lost one does not know that one, so it is not counted as a member beside it.
     """
     view, declared = found.view, found.desired.shards
     owners = [node for node, slots in found.slots_after_failover.items() if slots]
-    unlisted = view.unlisted()
-    members = len({node.node_id for known_by in unlisted.values() for node in known_by}) + len(unlisted)
     pods = len(view.nodes) + len(view.spares) + len(view.unreachable)
+    members = pods + _without_a_pod(view)
     shards = len(owners) + sum(1 for lost in found.lost_members if lost.no_copy_left)
     if members > pods and shards > declared:
         yield Reason(

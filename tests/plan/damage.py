@@ -150,6 +150,14 @@ def double_the_epochs(cluster: FakeCluster) -> None:
     cluster[1].epoch = cluster[2].epoch
 
 
+def in_step(cluster: FakeCluster) -> None:
+    """Each replica has what its master has: what only a missing master has is lost to every failover."""
+    ids = {node.node_id: node for node in cluster.nodes}
+    for node in cluster.nodes:
+        if node.master in ids:
+            node.keys, node.in_slot = ids[node.master].keys, dict(ids[node.master].in_slot)
+
+
 def give_keys(node: FakeNode, slot: int, keys: int) -> None:
     node.in_slot[slot] = keys
     node.keys += keys

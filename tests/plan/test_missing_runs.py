@@ -20,6 +20,7 @@ from tests.builders import formed, shape
 from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.damage import (
     follow_the_wrong_master,
+    in_step,
     leave_a_slot_open,
     leave_a_slot_open_on_one_side,
     move,
@@ -255,11 +256,3 @@ def open_on_both_sides(cluster: FakeCluster, slot: int) -> None:
     holders = [node for node in cluster.nodes if node.in_slot.get(slot) and node.master is None and node is not owner]
     (holder,) = holders
     owner.migrating, holder.importing = {slot: holder.node_id}, {slot: owner.node_id}
-
-
-def in_step(cluster: FakeCluster) -> None:
-    """Each replica has what its master has: what only a missing master has is lost to every failover."""
-    ids = {node.node_id: node for node in cluster.nodes}
-    for node in cluster.nodes:
-        if node.master in ids:
-            node.keys, node.in_slot = ids[node.master].keys, dict(ids[node.master].in_slot)

@@ -11,7 +11,7 @@ import pytest
 
 from bootstrap.errors import NotYet, Refused
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Memory, Node
+from bootstrap.model.node import Address, Memory, Node
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import SLOT_COUNT
 from bootstrap.model.steps import Leave, ManualFailover, MoveKeys
@@ -20,8 +20,8 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.verify import violations
 from tests.builders import formed, shape, with_node
-from tests.fake_cluster import FakeCluster, FakeNode, Killed
-from tests.plan.damage import uneven, wipe
+from tests.fake_cluster import FakeCluster, FakeNode, Killed, Known
+from tests.plan.damage import in_step, uneven, wipe
 from tests.run.runs import run_on, run_on_without_goodbye
 
 KEYS = {slot: 2 + slot % 3 for slot in range(40, SLOT_COUNT, 790)}
@@ -154,6 +154,7 @@ def miss_some(cluster: FakeCluster) -> list[FakeNode]:
         return []
     nodes = [node for node in cluster.nodes if not (node.migrating or node.importing)]
     missing = cluster.random.sample(nodes, cluster.random.randint(1, 2))
+    in_step(cluster)
     for node in missing:
         node.alive = False
     return missing
@@ -203,6 +204,20 @@ def test_a_statefulset_that_was_shrunk_first_is_refused_and_can_come_back() -> N
     assert "kubectl scale statefulset redis-app --replicas=8" in reasons["shrunk-too-early"].remedy
     assert cluster.written == []
     cluster.nodes += removed
+    assert_good(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
+
+
+def test_pods_that_have_replaced_others_are_not_missing() -> None:
+    """Two disks were lost one after the other: the first new pod knows the second lost member, and not its own."""
+    cluster = holding(shape(4, 1))
+    wipe(cluster, 4)
+    run_on(cluster, shape(4, 1)).converge()
+    lost = cluster[7].node_id
+    for node in cluster.nodes:  # its member was not forgotten before the next disk was lost
+        if node.ordinal not in (4, 7):
+            node.known["04" + "e" * 38] = Known(Address("10.0.9.9", 6379))
+    wipe(cluster, 7)
+    assert lost in cluster[4].known
     assert_good(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
 
 
