@@ -12,6 +12,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -47,6 +48,7 @@ LOOK: tuple[Command, ...] = (
     KEYSPACE,
     ("INFO", "memory"),
     ("INFO", "server"),
+    PERSISTENCE,
     ("CONFIG", "GET", "cluster-*"),
 )
 """One look at a node."""
@@ -84,6 +86,8 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (("CONFIG", "SET", write.name, write.value),)
         case SetEpoch():
             return (("CLUSTER", "SET-CONFIG-EPOCH", write.epoch),)
+        case BumpEpoch():
+            return (("CLUSTER", "BUMPEPOCH"),)
         case Meet():
             return (meet(write.address, write.bus_port),)
         case AddSlots():

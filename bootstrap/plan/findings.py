@@ -43,8 +43,14 @@ def findings(found: Assessment) -> Iterator[Finding]:
             yield from _replica(view.by_id[replica], view.by_id[shard.master])
     if waiting := [node.pod for node in view.nodes if not node.serving]:
         yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
+    for node in view.nodes:
+        if node.writes_refused:
+            message = f"{node.pod} refuses writes: {node.writes_refused}"
+            yield Finding(code="writes-refused", message=message, node=node.pod)
     if not settled(AwaitEpochs(), view):
         yield Finding(code="equal-epochs", message="two masters have the same config epoch")
+    for node_id, holders in found.outranked.items():
+        yield _outranked(view.by_id[node_id], holders)
     if open_slots := view.open_slots():
         pods = ", ".join(node.pod for node in view.nodes if node.open_slots)
         yield Finding(code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots}) on {pods}")
@@ -81,6 +87,13 @@ def _replica(replica: Node, master: Node) -> Iterator[Finding]:
         state = "the first copy is in progress" if replica.replication.syncing else "the link is down"
         message = f"{replica.pod} does not follow its master {master.pod}: {state}"
         yield Finding(code="replica-link-down", message=message, node=replica.pod)
+
+
+def _outranked(master: Node, holders: tuple[Node, ...]) -> Finding:
+    own, held = master.myself.config_epoch, max(node.others[master.node_id].config_epoch for node in holders)
+    voters = ", ".join(node.pod for node in holders)
+    message = f"{voters} would elect no replica of {master.pod}: the config epoch known there is {held}, not {own}"
+    return Finding(code="epochs-disagree", message=message, node=master.pod)
 
 
 def _size(found: Assessment) -> Iterator[Finding]:
