@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.model import left_over
+from bootstrap.model.desired import Desired
 from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -59,6 +60,7 @@ def findings(found: Assessment) -> Iterator[Finding]:
     yield from _size(found)
     yield from _placement(found)
     yield from _drift(found)
+    yield from unchecked(view, found.desired)
 
 
 def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
@@ -135,6 +137,20 @@ def _placement(found: Assessment) -> Iterator[Finding]:
         message = "with one replica per shard, a swap leaves a shard without a copy until the next copy is complete; "
         message += "BOOTSTRAP_REPLACE_REPLICAS=with-a-gap accepts that"
         yield Finding(code="replicas-not-exchanged", message=message)
+
+
+def unchecked(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """Declared settings that some nodes do not report: nobody knows whether they have the declared value."""
+    declared = {"cluster-node-timeout": desired.timeout_ms is not None} | dict.fromkeys(desired.config, True)
+    for name in (name for name, wanted in declared.items() if wanted):
+        silent = [
+            node.pod
+            for node in view.nodes
+            if (node.timeout_ms is None if name == "cluster-node-timeout" else name not in node.config)
+        ]
+        if silent:
+            message = f"{name} is declared and could not be checked on {', '.join(silent)}, which do not report it"
+            yield Finding(code="setting-not-checked", message=message)
 
 
 def _drift(found: Assessment) -> Iterator[Finding]:
