@@ -217,6 +217,9 @@ class FakeCluster:
         self.rejected += rejected
         return rejected
 
+    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
+        return []
+
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> FakeTransfer:
         return FakeTransfer(self, moves)
 

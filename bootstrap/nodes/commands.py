@@ -62,6 +62,10 @@ INLINE_PING = b"PING\r\n"
 
 RESET: Command = ("CLUSTER", "RESET", "HARD")
 FLUSH: Command = ("FLUSHALL", "ASYNC")
+WIPE_TRIALS: tuple[Command, ...] = (("FLUSHALL", "NO-SUCH-OPTION"), ("CLUSTER", "RESET", "NO-SUCH-OPTION"))
+"""Commands of a wipe, with an option that no server knows: they change nothing. A server checks the rights of the user
+before the options (`processCommand` in server.c), so its answer shows whether the user may send them.
+"""
 SAVE: Command = ("SAVE",)
 """Only for an empty server: it blocks until the file is written. It fails while a background save runs."""
 BGSAVE: Command = ("BGSAVE",)

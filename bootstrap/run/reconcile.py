@@ -21,7 +21,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
 from bootstrap.plan.planner import plan
-from bootstrap.plan.reinit import wiping
+from bootstrap.plan.reinit import wipes_of, wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
 from bootstrap.run.missing import MissingPods, with_confirmation
@@ -102,9 +102,8 @@ class Reconciler:
             self._restore_settings()
 
     def wipe(self, confirm: str) -> bool:
-        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
-
-        Raises Refused, with what would be destroyed, where the cluster has another fingerprint.
+        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe. Raises Refused,
+        with what would be destroyed, for another fingerprint, and Misconfigured where a server would deny a wipe.
         """
         wiped = False
         while True:
@@ -115,6 +114,8 @@ class Reconciler:
                 raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
+            if not wiped and (denied := self.world.denied_wipes(wipes_of(decision), view)):
+                raise Misconfigured.because(of_rejected(denied, view)[:REASONS_SHOWN])
             wiped = True
             self._do(decision.phases[0], view)
 
