@@ -14,7 +14,7 @@ from bootstrap.model import left_over
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
-from bootstrap.model.unreachable import UnreachablePeer
+from bootstrap.model.unreachable import UnreachablePeer, in_groups, in_words
 from bootstrap.model.view import ClusterView
 
 _PODS_SHOWN = 3
@@ -70,8 +70,9 @@ def _explained(reason: Reason, unreachable: Sequence[UnreachablePeer]) -> Reason
 
 
 def _unreachable(view: ClusterView) -> Iterator[Reason]:
-    for peer in view.unreachable:
-        yield _bad("unreachable", str(peer), peer.pod, peer.remedy)
+    for group in in_groups(view.unreachable):
+        pod = group[0].pod if len(group) == 1 else None
+        yield _bad("unreachable", in_words(group), pod, group[0].remedy)
 
 
 def _serving(view: ClusterView) -> Iterator[Reason]:

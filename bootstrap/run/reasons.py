@@ -20,7 +20,8 @@ from bootstrap.model.steps import (
     Step,
     recipient,
 )
-from bootstrap.model.unreachable import UnreachablePeer
+from bootstrap.model.unreachable import UnreachablePeer, in_groups
+from bootstrap.model.unreachable import in_words as group_in_words
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
@@ -43,8 +44,18 @@ def plan_summary(plan: Plan) -> Mapping[str, list[str]]:
 
 
 def of_unreachable(peers: Iterable[UnreachablePeer]) -> list[Reason]:
-    """One reason per peer, with the remedy for its kind of failure."""
-    return [Reason(code=peer.why.code, message=str(peer), remedy=peer.remedy, node=peer.pod) for peer in peers]
+    """One reason per peer, with the remedy for its kind of failure; peers that one setting keeps from answering have one
+    reason together, without a node.
+    """
+    return [
+        Reason(
+            code=group[0].why.code,
+            message=group_in_words(group),
+            remedy=group[0].remedy,
+            node=group[0].pod if len(group) == 1 else None,
+        )
+        for group in in_groups(peers)
+    ]
 
 
 def of_machines(view: ClusterView) -> list[Reason]:

@@ -150,19 +150,21 @@ class Reconciler:
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
         """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
-        others. Raises at the deadline: Misconfigured where a setting has to change before one can answer, else NotYet.
+        others. Raises Misconfigured where every pod says for seconds that a setting has to change; at the deadline that
+        where one pod says so, else NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
             self.clock.check()
             if not (view := self.look()).unreachable:
                 return view
+            limit = self.deadline.sooner(0.0) if self.missing.hopeless else self.deadline
             if not all_of_them and not self.deadline.passed:
                 self.desired = with_confirmation(view, self.desired)
                 self.view, found = self.missing.something_to_do(view, self._attainable())
                 if found:
                     return self.view
-            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=self.deadline)
+            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=limit)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.

@@ -133,3 +133,20 @@ def test_a_dead_machine_is_named_with_the_way_to_do_without_it() -> None:
     (reason,) = of_machines(replace(view, unreachable=peers))
     assert "kubectl delete" not in reason.remedy
     assert "delete no claim" in reason.remedy
+
+
+def test_pods_with_the_same_answer_that_only_a_setting_changes_have_one_reason() -> None:
+    """A wrong password is one mistake, not six. Pods that fail for reasons of their own stay apart."""
+    words = "WRONGPASS invalid username-password pair or user is disabled."
+    peers = [
+        UnreachablePeer(pod=f"redis-app-{n}", ordinal=n, why=UnreachableReason.WRONG_PASSWORD, detail=words)
+        for n in range(12)
+    ]
+    silent = [
+        UnreachablePeer(pod=f"redis-app-{n}", ordinal=n, why=UnreachableReason.CONNECTION_REFUSED) for n in (12, 13)
+    ]
+    one, *others = of_unreachable([*peers, *silent])
+    assert one.message.startswith("redis-app-0, redis-app-1, ")
+    assert one.message.endswith(f"redis-app-7 and 4 more: rejects the user name or password ({words})")
+    assert one.node is None
+    assert [reason.node for reason in others] == ["redis-app-12", "redis-app-13"]
