@@ -66,9 +66,9 @@ _INSPECT = {
     UnreachableReason.LOADING: "wait until the server has loaded its data: kubectl logs {pod} shows how far it is; a "
     "greater BOOTSTRAP_DEADLINE_S lets the run wait longer",
     UnreachableReason.BUSY: "wait until the script ends, or stop it: kubectl exec {pod} -- redis-cli SCRIPT KILL",
-    UnreachableReason.TOO_MANY_CLIENTS: "maxclients is reached: kubectl exec {pod} -- redis-cli CLIENT LIST shows who is "
-    "connected, as soon as one connection is free; raise maxclients in redis.conf, or stop the clients that do not close "
-    "their connections",
+    UnreachableReason.TOO_MANY_CLIENTS: "maxclients is reached: kubectl exec {pod} -- redis-cli CLIENT LIST shows who "
+    "is connected, as soon as one connection is free; raise maxclients in redis.conf, or stop the clients that do not "
+    "close their connections",
     UnreachableReason.AMBIGUOUS: "wait until the DNS has caught up with the pods; if this stays, compare kubectl get "
     "endpointslices with kubectl get pods -o wide",
 }
@@ -83,9 +83,9 @@ _CHANGE = {
     UnreachableReason.DENIED: "allow the user CLUSTER, INFO and CONFIG: kubectl exec {pod} -- redis-cli ACL LIST, as "
     "an administrator (with the component auth the rights are in k8s/components/auth/auth.sh); for a server without a "
     "password set protected-mode no",
-    UnreachableReason.UNKNOWN_COMMAND: "a rename-command in the redis.conf of {pod} hides it, or a proxy answers: remove the "
-    "rename-command lines for CLUSTER and INFO (an ACL user keeps others from them) and restart the pod: kubectl delete "
-    "pod {pod}",
+    UnreachableReason.UNKNOWN_COMMAND: "a rename-command in the redis.conf of {pod} hides it, or a proxy answers: "
+    "remove the rename-command lines for CLUSTER and INFO (an ACL user keeps others from them) and restart the pod: "
+    "kubectl delete pod {pod}",
     UnreachableReason.SENTINEL: "the Service that BOOTSTRAP_SERVICE names selects Sentinels: change its selector to "
     "the pods of the cluster; kubectl get service --output=wide shows it",
     UnreachableReason.NOT_REDIS: "another program listens on that port: compare the Service's port that "

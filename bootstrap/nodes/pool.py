@@ -111,8 +111,8 @@ class ConnectionPool:
         return Failure(UnreachableReason.TLS, detail) if detail else failure
 
     def _last_words(self, address: Address, failure: Failure) -> Failure:
-        """What a server says before it hangs up, as one does that has reached `maxclients`. Whoever sends a command
-        first may lose these words to a reset of the connection; this sends nothing.
+        """What a server says before it hangs up, as one does that has reached `maxclients`. A client that sends a
+        command first may lose these words to a reset of the connection; this sends nothing.
         """
         if self._tls or failure.why is not UnreachableReason.UNREACHABLE:
             return failure

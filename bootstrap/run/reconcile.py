@@ -235,8 +235,8 @@ class Reconciler:
             if self.view.unreachable:
                 raise self.peers_missing()
             raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        step = describe(unsettled[0], self.view)
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=step)
+        why = of_unsettled(unsettled, self.view)
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why.message)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from bootstrap.local.programs import Program
+from bootstrap.model import bus
+from tests.real.network import Network, missing_requirement, send_from_own_address
 from tests.real.testbed import StartTestbed
+from tests.waiting import wait_until
 
 
 def test_a_password_that_every_pod_rejects_ends_the_run_soon(
@@ -56,3 +62,37 @@ def test_servers_without_a_free_connection_are_named_once(redis_program: Program
     assert (result.exit_code, reason["code"]) == (1, "too-many-clients")
     assert "max number of clients" in reason["message"]
     assert "maxclients" in reason["remedy"]
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    if missing := missing_requirement():
+        pytest.skip(missing)
+    with Network() as network:
+        yield network
+
+
+def test_a_blocked_bus_has_one_reason_in_every_verb(
+    network: Network, redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Port 16379 of every pod is blocked, before the cluster is formed and afterwards."""
+    three = start_testbed(redis_program, 3, 0)
+    for server in three.cluster.servers:
+        send_from_own_address(server)
+        network.cut_bus(server)
+    (reason,) = three.run("apply", BOOTSTRAP_DEADLINE_S="5").outcome["reasons"]
+    assert reason["code"] == "bus-blocked"
+    assert reason["message"].startswith("no node can reach another on the cluster bus (port 16379)")
+    assert "allow TCP port 16379" in reason["remedy"]
+    network.heal()
+    assert three.run("apply").exit_code == 0
+    last = three.cluster.servers[2]
+    network.cut_bus(last)
+    wait_until(lambda: len(bus.blocked(three.view())) == 4 and not three.view().nodes[2].serving, "links are down")
+    verified = three.run("verify")
+    (reason,) = [reason for reason in verified.outcome["reasons"] if reason["code"] == "bus-blocked"]
+    assert "redis-app-2" in reason["message"]
+    assert "port 16379" in reason["message"]
+    assert not [reason for reason in verified.outcome["reasons"] if reason["code"] == "link-down"]
+    (line,) = [line for line in three.run("plan").lines if line["event"] == "bus_blocked"]
+    assert line["why"] == reason["message"]
