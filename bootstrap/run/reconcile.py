@@ -38,6 +38,7 @@ SETTLE_LIMIT_S = 3.0
 SETTLE_LIMIT_S_PER_NODE = 0.05
 REFUSAL_LIMIT_S = 3.0
 """Seconds for which a reason to refuse has to last before the run refuses."""
+STALE_RECORD_S = 35.0  # the same where a stale DNS record looks alike: longer than the cluster's DNS caches, 30 s
 REFRESH_EVERY_S = 0.02
 GOSSIP_S_PER_NODE = 0.005
 """The first moments of gossip are not watched: with few cores the queries slow down the gossip that they watch.
@@ -150,8 +151,7 @@ class Reconciler:
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
         """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
-        others. Raises Misconfigured where every pod says for seconds that a setting has to change; at the deadline that
-        where one pod says so, else NotYet.
+        others. Raises Misconfigured once every pod has said so for seconds, or at the deadline where one has; else NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
@@ -171,7 +171,7 @@ class Reconciler:
 
         A reason to refuse has to last for some seconds: looks at many nodes may show a state that never existed.
         """
-        limit = self.deadline.sooner(REFUSAL_LIMIT_S)
+        limit, stale_limit = (self.deadline.sooner(limit_s) for limit_s in (REFUSAL_LIMIT_S, STALE_RECORD_S))
         backoff = Backoff(self.clock, self.log)
         # Only a look finds out whether an unlisted member is alive elsewhere, and counts keys beside their owners.
         incomplete = view and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots())
@@ -181,7 +181,7 @@ class Reconciler:
             decision = planner(view, self._attainable())
             if view is refreshed and isinstance(decision, Plan) and decision.premature(view):
                 view = None
-            elif isinstance(decision, Plan) or limit.passed:
+            elif isinstance(decision, Plan) or (stale_limit if decision.may_be_stale else limit).passed:
                 return view, decision
             else:
                 view, why = None, partial(in_words, decision.reasons)
@@ -235,8 +235,8 @@ class Reconciler:
             if self.view.unreachable:
                 raise self.peers_missing()
             raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        why = of_unsettled(unsettled, self.view)
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why.message)
+        why = of_unsettled(unsettled, self.view).message
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,37 @@ def test_a_blocked_bus_has_one_reason_in_every_verb(
     assert not [reason for reason in verified.outcome["reasons"] if reason["code"] == "link-down"]
     (line,) = [line for line in three.run("plan").lines if line["event"] == "bus_blocked"]
     assert line["why"] == reason["message"]
+
+
+def test_a_stale_record_that_is_corrected_in_time_is_not_refused(
+    redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """The address of redis-app-2 is that of another cluster's pod for some seconds, as a DNS cache may say."""
+    ours, theirs = start_testbed(redis_program, 3, 0), start_testbed(redis_program, 3, 0)
+    assert ours.run("apply").exit_code == theirs.run("apply").exit_code == 0
+    zone, before = ours.cluster.nameserver.zone, theirs.view()
+    other = theirs.cluster.servers[2].address
+    stale = replace(zone.pods[2], addresses=(other.host,), port=other.port)
+    ours.cluster.nameserver.publish(replace(zone, pods=(*zone.pods[:2], stale)))
+    correction = threading.Timer(6, ours.cluster.nameserver.publish, (zone,))
+    correction.start()
+    applied = ours.run("apply")
+    correction.join()
+    assert (applied.exit_code, applied.outcome["outcome"]) == (0, "unchanged"), applied.text
+    assert [line for line in applied.lines if line["event"] == "looking_again"]
+    assert theirs.view().fingerprint() == before.fingerprint()
+    assert all(len(node.others) == 2 for node in theirs.view().nodes)
+
+
+def test_no_remedy_empties_what_another_service_may_own(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """The stale record stays: refused, and nobody is told to delete a pod or a volume."""
+    ours, theirs = start_testbed(redis_program, 3, 0), start_testbed(redis_program, 3, 0)
+    assert ours.run("apply").exit_code == theirs.run("apply").exit_code == 0
+    zone, other = ours.cluster.nameserver.zone, theirs.cluster.servers[2].address
+    stale = replace(zone.pods[2], addresses=(other.host,), port=other.port)
+    ours.cluster.nameserver.publish(replace(zone, pods=(*zone.pods[:2], stale)))
+    refused = ours.run("apply", BOOTSTRAP_DEADLINE_S="4")
+    assert refused.exit_code == 3, refused.text
+    for reason in refused.outcome["reasons"]:
+        assert "delete" not in reason["remedy"]
+    assert any("stale DNS record, or a pod of another cluster" in r["remedy"] for r in refused.outcome["reasons"])
