@@ -52,11 +52,19 @@ class Plan:
         return (giving or not self.phases) and not known(view)
 
 
+_OF_STALE_RECORDS = frozenset({"two-clusters", "keys-outside", "member-elsewhere"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why no step may be taken: every reason, not only the first."""
 
     reasons: tuple[Reason, ...]
+
+    @property
+    def may_be_stale(self) -> bool:
+        """True where a reason is also what a stale DNS record looks like, whose address is another pod's by now."""
+        return any(reason.code in _OF_STALE_RECORDS for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,10 @@ class ClusterView:
         """True when `agreed_on` holds for every node."""
         return not self._reports[0]
 
+    def reaches(self, one: NodeId, other: NodeId) -> bool:
+        """True when a node has a working link to another one, whether or not that has one back."""
+        return other in self._reports[1].get(one, ())
+
     def linked(self, one: NodeId, other: NodeId) -> bool:
         """True when each of two nodes can reach the other. A node that is not in the view reaches no other node."""
         reached = self._reports[1]

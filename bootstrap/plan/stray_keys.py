@@ -111,8 +111,11 @@ def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> I
         explained = sum(node.keys_in.get(slot, 0) for slot in about_to_own.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
             client = f"kubectl exec {node.pod} -- redis-cli"
-            remedy = f"save the keys that are needed: {client} --scan lists them; only when nobody needs the others: "
-            remedy += f"{client} FLUSHALL; then {RUN_AGAIN}"
+            remedy = (
+                f"kubectl get pod {node.pod} -o wide: if its IP is not {node.address.host}, that is a stale DNS record, "
+                f"or a pod of another cluster: leave it alone and {RUN_AGAIN}; if it is, save the keys that are needed: "
+                f"{client} --scan lists them; only when nobody needs the others: {client} FLUSHALL; then {RUN_AGAIN}"
+            )
             if node.open_slots:
                 remedy = (
                     "do not empty it: it imports slots, and may hold the only copy of their keys; "
