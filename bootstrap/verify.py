@@ -37,6 +37,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
         chain(
             _unreachable(view),
             _serving(view),
+            _writes(view),
             _coverage(view),
             _same_owners(view),
             _links(view),
@@ -78,6 +79,17 @@ def _serving(view: ClusterView) -> Iterator[Reason]:
     for node in view.nodes:
         if not node.serving:
             yield _bad("not-serving", f"{node.pod} reports cluster_state:fail", node.pod)
+
+
+def _writes(view: ClusterView) -> Iterator[Reason]:
+    for node in view.nodes:
+        if node.writes_refused:
+            remedy = (
+                f"kubectl exec {node.pod} -- df -h /data, and kubectl logs {node.pod} --tail=50, show the cause; make "
+                "room on the disk, or raise maxmemory. After a failed save it accepts writes again once one succeeds: "
+                f"kubectl exec {node.pod} -- redis-cli BGSAVE; then {RUN_AGAIN}"
+            )
+            yield _bad("writes-refused", f"{node.pod} refuses writes: {node.writes_refused}", node.pod, remedy)
 
 
 def _coverage(view: ClusterView) -> Iterator[Reason]:
@@ -142,8 +154,13 @@ def _roles(view: ClusterView, desired: Desired) -> Iterator[Reason]:
             yield _bad("number-of-replicas", message, master.pod)
     for node in view.nodes:
         for member in node.members:
-            if (peer := _node(view, member.node_id)) and member.role is not peer.role:
+            if (peer := _node(view, member.node_id)) is None:
+                continue
+            if member.role is not peer.role:
                 yield _bad("roles-disagree", f"{node.pod} reports {peer.pod} as a {member.role.value}", node.pod)
+            elif member.master_id != peer.myself.master_id:
+                message = f"{node.pod} reports another master of {peer.pod} than that itself"
+                yield _bad("roles-disagree", message, node.pod)
 
 
 def _replication(view: ClusterView) -> Iterator[Reason]:
@@ -172,6 +189,14 @@ def _epochs(view: ClusterView) -> Iterator[Reason]:
     for epoch, count in epochs.items():
         if count > 1:
             yield _bad("equal-epochs", f"{count} masters have the config epoch {epoch}")
+    own = {node.node_id: node for node in view.nodes if node.slots}
+    for node in view.nodes:
+        for member in node.members:
+            master = own.get(member.node_id)
+            if master is not None and member.config_epoch > master.myself.config_epoch:
+                message = f"{node.pod} holds the config epoch {member.config_epoch} for {master.pod}, whose own is "
+                message += f"{master.myself.config_epoch}, so it would elect no replica of {master.pod}"
+                yield _bad("epochs-disagree", message, node.pod)
 
 
 def _unlisted(view: ClusterView) -> Iterator[Reason]:

@@ -17,6 +17,7 @@ from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -216,6 +217,9 @@ class FakeCluster:
         self.rejected += rejected
         return rejected
 
+    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
+        return []
+
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> FakeTransfer:
         return FakeTransfer(self, moves)
 
@@ -234,6 +238,9 @@ class FakeCluster:
                 if node.epoch:
                     return "ERR Node config epoch is already non-zero"
                 node.epoch = write.epoch
+            case BumpEpoch():
+                node = by_id[write.node]
+                node.epoch = 1 + max([*(each.epoch for each in self.nodes), *(k.epoch for k in node.known.values())])
             case Meet():
                 # A packet carries the sender's id and address, so an old entry is rebound.
                 by_id[write.introducer].handshakes[write.address] = self.time
@@ -380,6 +387,7 @@ class FakeCluster:
             n
             for n in self.nodes
             if n.alive and n.node_id in masters and candidate.node_id in n.known and candidate.master in n.known
+            if n.known[candidate.master].epoch <= candidate.known[candidate.master].epoch
         ]
         return len(voters) >= len(masters) // 2 + 1
 
@@ -431,7 +439,7 @@ class FakeCluster:
         if known_sender is None or not link.connected:
             return
         imported = SlotSet.of(*((slot, slot) for slot in receiver.importing))  # the receiver ignores gossip about these
-        known_sender.address, known_sender.epoch = sender.address, sender.epoch
+        known_sender.address, known_sender.epoch = sender.address, max(sender.epoch, known_sender.epoch)
         known_sender.replica = sender.master is not None
         if sender.master in (None, receiver.node_id) or sender.master in receiver.known:
             known_sender.master = sender.master

@@ -202,6 +202,8 @@ class Node:
     counted: only a full look, in which every peer answers, counts them.
     """
     memory: Memory = field(default_factory=Memory)
+    writes_refused: str = ""
+    """Why it refuses the writes of clients, as far as INFO shows; "" where it accepts them."""
     migrations: tuple[SlotMigration, ...] = ()
     """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
     libraries: frozenset[str] = frozenset()

@@ -37,6 +37,13 @@ class SetEpoch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BumpEpoch:
+    """CLUSTER BUMPEPOCH, sent to a master for which another node holds a higher config epoch than its own."""
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Meet:
     """CLUSTER MEET, sent to the introducer. The address is an IP: the server does not resolve names."""
 
@@ -268,7 +275,7 @@ class AwaitServing:
 
 Setting = SetTimeout | SetConfig | SetEpoch
 Membership = Meet | Announce | Forget | Provision | Leave | Wipe
-RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover
+RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover | BumpEpoch
 SlotMove = SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot
 Write = Setting | Membership | RoleChange | SlotMove | MoveSlots | CancelMigration
 Wait = AwaitMesh | AwaitAgreement | AwaitElection | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing

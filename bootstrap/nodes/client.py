@@ -16,9 +16,19 @@ from redis.connection import Connection
 from bootstrap.clock import Clock, Deadline, SystemClock
 from bootstrap.model.node import Address, Node
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import CancelMigration, CloseSlot, Leave, MoveKeys, MoveSlots, Provision, Rejected, Write
+from bootstrap.model.steps import (
+    CancelMigration,
+    CloseSlot,
+    Leave,
+    MoveKeys,
+    MoveSlots,
+    Provision,
+    Rejected,
+    Wipe,
+    Write,
+)
 from bootstrap.model.view import ClusterView
-from bootstrap.nodes.commands import commands_for
+from bootstrap.nodes.commands import WIPE_TRIALS, commands_for
 from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
 from bootstrap.nodes.counting import close_slot, count_keys, count_left_over, names_in
 from bootstrap.nodes.failures import Failure, error_text
@@ -115,6 +125,20 @@ class Nodes:
                     why = f"{code} {self._credentials.redact(error_text(error))}".strip()
                     rejected.append(Rejected(write, why, answered=True))
         return rejected
+
+    def denied_wipes(self, wipes: Mapping[Address, Wipe]) -> Sequence[Rejected]:
+        """The wipes that would be rejected because the user lacks a right, or the server a command. Nothing changes; a
+        node that does not answer is left out.
+        """
+        trials = {address: partial(ask_all, commands=WIPE_TRIALS) for address in wipes}
+        denied: list[Rejected] = []
+        for address, replies in self._pool.run_each(trials).items():
+            for reply in [] if isinstance(replies, Failure) else replies:
+                code = getattr(reply, "status_code", None) or ""
+                why = f"{code} {self._credentials.redact(error_text(reply))}".strip()
+                if why.startswith("NOPERM") or "unknown command" in why.lower():
+                    denied.append(Rejected(wipes[address], why, answered=True))
+        return denied
 
     def _send(self, writes: Sequence[Write], connection: Connection) -> list[Exception | None]:
         """A node's error for each write, None where it accepted the write."""

@@ -12,6 +12,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -47,6 +48,7 @@ LOOK: tuple[Command, ...] = (
     KEYSPACE,
     ("INFO", "memory"),
     ("INFO", "server"),
+    PERSISTENCE,
     ("CONFIG", "GET", "cluster-*"),
 )
 """One look at a node."""
@@ -60,6 +62,10 @@ INLINE_PING = b"PING\r\n"
 
 RESET: Command = ("CLUSTER", "RESET", "HARD")
 FLUSH: Command = ("FLUSHALL", "ASYNC")
+WIPE_TRIALS: tuple[Command, ...] = (("FLUSHALL", "NO-SUCH-OPTION"), ("CLUSTER", "RESET", "NO-SUCH-OPTION"))
+"""Commands of a wipe, with an option that no server knows: they change nothing. A server checks the rights of the user
+before the options (`processCommand` in server.c), so its answer shows whether the user may send them.
+"""
 SAVE: Command = ("SAVE",)
 """Only for an empty server: it blocks until the file is written. It fails while a background save runs."""
 BGSAVE: Command = ("BGSAVE",)
@@ -84,6 +90,8 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (("CONFIG", "SET", write.name, write.value),)
         case SetEpoch():
             return (("CLUSTER", "SET-CONFIG-EPOCH", write.epoch),)
+        case BumpEpoch():
+            return (("CLUSTER", "BUMPEPOCH"),)
         case Meet():
             return (meet(write.address, write.bus_port),)
         case AddSlots():

@@ -5,7 +5,7 @@ second, so the slower questions (keys per slot, functions, users) are functions 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +31,7 @@ from bootstrap.nodes.membership import libraries, users
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from bootstrap.nodes.wire import info
 from bootstrap.nodes.wire.cluster import ClusterInfo, parse_cluster_info, parse_cluster_nodes
+from bootstrap.nodes.writes import refusals
 
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that may be declared, and that can change at run time without harm."""
@@ -48,21 +49,24 @@ class Facts:
     memory: Memory
     version: str
     config: Mapping[str, str]
+    about_writes: Mapping[str, str] = field(default_factory=dict)
+    """The sections of INFO that show whether writes are refused."""
     migrations: tuple[SlotMigration, ...] = ()
+    writes_refused: str = ""
 
     @classmethod
     def of(cls, replies: list[Any]) -> Facts:
         """From the replies to `commands.LOOK`. Raises the server's error reply, WireError for a reply that breaks its
         format, and NotANode.
         """
-        nodes, cluster_info, replication, keyspace, memory, server, config = replies
+        nodes, cluster_info, replication, keyspace, memory, server, persistence, config = replies
         # A Sentinel and a standalone server answer INFO and reject CLUSTER: their mode explains that rejection.
         about = info.parse_server(info.parse_info(server) if isinstance(server, str) else {})
         if about.mode == "sentinel":
             raise NotANode(UnreachableReason.SENTINEL)
         if about.mode == "standalone":
             raise NotANode(UnreachableReason.CLUSTER_OFF)
-        for reply in (nodes, cluster_info, replication, keyspace, memory, server):
+        for reply in (nodes, cluster_info, replication, keyspace, memory, server, persistence):
             if isinstance(reply, Exception):
                 raise reply
             if not isinstance(reply, str):
@@ -75,6 +79,7 @@ class Facts:
             memory=info.parse_memory(info.parse_info(memory)),
             version=about.version,
             config=info.parse_config(config),
+            about_writes=info.parse_info(f"{replication}\n{memory}\n{persistence}"),
         )
 
     def node(self, pod: str, ordinal: int, address: Address) -> Node:
@@ -94,6 +99,7 @@ class Facts:
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
             migrations=self.migrations,
+            writes_refused=self.writes_refused,
         )
 
 
@@ -104,7 +110,13 @@ def look_at(connection: Connection, *, modes: WeakKeyDictionary[Connection, Migr
     if connection not in modes:
         modes[connection] = detect_mode(ask_node)
     mode = modes[connection]
+    if why := "; ".join(refusals(facts.about_writes, partial(_setting, ask_node))):
+        facts = replace(facts, writes_refused=why)
     return facts if mode is MigrationMode.KEYS else replace(facts, migrations=tuple(_under_way(ask_node, mode)))
+
+
+def _setting(ask_node: Ask, name: str) -> str | None:
+    return info.parse_config(ask_node("CONFIG", "GET", name)).get(name)
 
 
 def _under_way(ask_node: Ask, mode: MigrationMode) -> Iterator[SlotMigration]:

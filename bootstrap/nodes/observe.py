@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bootstrap.model import left_over
 from bootstrap.model.node import Address, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
+from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
@@ -74,6 +74,10 @@ class Observer:
         for write in writes:
             by_address.setdefault(view.by_id[recipient(write)].address, []).append(write)
         return list(self._nodes.send(by_address))
+
+    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
+        """The wipes that would be rejected for lack of a right. Nothing is changed."""
+        return list(self._nodes.denied_wipes({view.by_id[wipe.node].address: wipe for wipe in wipes}))
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> SlotTransfer:
         """A transfer of slots. Nothing is sent before it is advanced."""

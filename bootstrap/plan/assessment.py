@@ -15,7 +15,17 @@ from bootstrap.model.node import Node, NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import ManualFailover, MoveSlots
 from bootstrap.model.view import ClusterView
-from bootstrap.plan import clusters, lost_members, open_slots, placement, quickening, rebalance, spread, topology
+from bootstrap.plan import (
+    clusters,
+    epochs,
+    lost_members,
+    open_slots,
+    placement,
+    quickening,
+    rebalance,
+    spread,
+    topology,
+)
 from bootstrap.plan.lost_members import LostMember
 from bootstrap.plan.open_slots import OpenSlot
 from bootstrap.plan.placement import FailureDomains
@@ -122,6 +132,13 @@ class Assessment:
     def uncovered_slots_by_holder(self) -> Mapping[NodeId, SlotSet]:
         """Slots without an owner of which exactly one master holds keys, by that master."""
         return open_slots.uncovered_by_holder(self.uncovered_slots_with_keys, self.view)
+
+    # Config epochs
+
+    @cached_property
+    def outranked(self) -> Mapping[NodeId, tuple[Node, ...]]:
+        """Owners of slots for which other nodes hold a higher config epoch than their own, with these nodes."""
+        return epochs.outranked(self.view)
 
     # Shape
 

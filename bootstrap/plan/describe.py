@@ -14,6 +14,7 @@ from bootstrap.model.steps import (
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -53,6 +54,8 @@ def _describe_write(step: Write, view: ClusterView) -> str:
             return f"set {step.name} of {view.name(step.node)} to {step.value}"
         case SetEpoch():
             return f"set the config epoch of {view.name(step.node)} to {step.epoch}"
+        case BumpEpoch():
+            return f"give {view.name(step.node)} a config epoch above all others"
         case Meet():
             return f"introduce {view.name(step.newcomer)} at {step.address} to {view.name(step.introducer)}"
         case AddSlots():
@@ -95,7 +98,7 @@ def _describe_write(step: Write, view: ClusterView) -> str:
         case Forget():
             return f"let {view.name(step.node)} forget the lost {view.name(step.lost)}"
         case Announce():
-            return f"let {view.name(step.node)} announce its new role and slots to all other nodes"
+            return f"let {view.name(step.node)} announce its role, slots and epoch to all other nodes"
         case _:
             assert_never(step)
 

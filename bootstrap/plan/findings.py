@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.model import left_over
+from bootstrap.model.desired import Desired
 from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -43,8 +44,14 @@ def findings(found: Assessment) -> Iterator[Finding]:
             yield from _replica(view.by_id[replica], view.by_id[shard.master])
     if waiting := [node.pod for node in view.nodes if not node.serving]:
         yield Finding(code="not-serving", message=f"cluster_state is not ok on {', '.join(waiting)}")
+    for node in view.nodes:
+        if node.writes_refused:
+            message = f"{node.pod} refuses writes: {node.writes_refused}"
+            yield Finding(code="writes-refused", message=message, node=node.pod)
     if not settled(AwaitEpochs(), view):
         yield Finding(code="equal-epochs", message="two masters have the same config epoch")
+    for node_id, holders in found.outranked.items():
+        yield _outranked(view.by_id[node_id], holders)
     if open_slots := view.open_slots():
         pods = ", ".join(node.pod for node in view.nodes if node.open_slots)
         yield Finding(code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots}) on {pods}")
@@ -53,6 +60,7 @@ def findings(found: Assessment) -> Iterator[Finding]:
     yield from _size(found)
     yield from _placement(found)
     yield from _drift(found)
+    yield from unchecked(view, found.desired)
 
 
 def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
@@ -81,6 +89,13 @@ def _replica(replica: Node, master: Node) -> Iterator[Finding]:
         state = "the first copy is in progress" if replica.replication.syncing else "the link is down"
         message = f"{replica.pod} does not follow its master {master.pod}: {state}"
         yield Finding(code="replica-link-down", message=message, node=replica.pod)
+
+
+def _outranked(master: Node, holders: tuple[Node, ...]) -> Finding:
+    own, held = master.myself.config_epoch, max(node.others[master.node_id].config_epoch for node in holders)
+    voters = ", ".join(node.pod for node in holders)
+    message = f"{voters} would elect no replica of {master.pod}: the config epoch known there is {held}, not {own}"
+    return Finding(code="epochs-disagree", message=message, node=master.pod)
 
 
 def _size(found: Assessment) -> Iterator[Finding]:
@@ -122,6 +137,20 @@ def _placement(found: Assessment) -> Iterator[Finding]:
         message = "with one replica per shard, a swap leaves a shard without a copy until the next copy is complete; "
         message += "BOOTSTRAP_REPLACE_REPLICAS=with-a-gap accepts that"
         yield Finding(code="replicas-not-exchanged", message=message)
+
+
+def unchecked(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """Declared settings that some nodes do not report: nobody knows whether they have the declared value."""
+    declared = {"cluster-node-timeout": desired.timeout_ms is not None} | dict.fromkeys(desired.config, True)
+    for name in (name for name, wanted in declared.items() if wanted):
+        silent = [
+            node.pod
+            for node in view.nodes
+            if (node.timeout_ms is None if name == "cluster-node-timeout" else name not in node.config)
+        ]
+        if silent:
+            message = f"{name} is declared and could not be checked on {', '.join(silent)}, which do not report it"
+            yield Finding(code="setting-not-checked", message=message)
 
 
 def _drift(found: Assessment) -> Iterator[Finding]:

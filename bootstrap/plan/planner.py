@@ -15,7 +15,9 @@ The order of the phases, with its reasons:
 6. *assign* gives slots to masters and masters to replicas, in one phase because neither depends on the other.
 7. *forget* removes the other lost members, at every node at the same time. It comes after *elect* and *assign*: when a
    master is forgotten its replica can no longer be elected, and a replica cannot forget its master.
-8. *serve* writes nothing: the servers' own rejoin delay passes.
+8. *bump epoch* corrects config epochs with which the masters would elect no replica. It comes after *agree*, because a
+   master that has been replaced would take its slots back with it, and before any manual failover, which needs the
+   votes. *serve* writes nothing: the servers' own rejoin delay passes.
 9. *close elsewhere*, *close on owners*, *open slots*, *move keys*, *take slots*, *close slots* undo or finish
    interrupted moves. A node that does not serve accepts no keys, so they come after *serve*.
 10. *cancel migrations*, *await migrations*, *move slots*, *manual failover*, *free replicas*, *leave* resize the
@@ -57,7 +59,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
 from bootstrap.plan.contradictors import without_missing
-from bootstrap.plan.failover import elect, forget, forget_unrecoverable
+from bootstrap.plan.failover import bump_epochs, elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
 from bootstrap.plan.finish_moves import finish_moves, open_again, set_owners
 from bootstrap.plan.membership import announce, meet, prepare, provision, quicken
@@ -159,6 +161,7 @@ def _repair(found: Assessment) -> Iterator[Phase]:
     yield Phase(
         name="forget", why="no election and no replica needs the lost members any more", steps=tuple(forget(found))
     )
+    yield from bump_epochs(found)
     yield Phase(
         name="serve",
         why="the servers' own rejoin delay has to pass",

@@ -20,6 +20,7 @@ from bootstrap.model.steps import (
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -44,6 +45,7 @@ from bootstrap.model.steps import (
     Write,
 )
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.epochs import outranked
 
 
 def settled(step: Step, view: ClusterView) -> bool:
@@ -64,6 +66,8 @@ def _write_settled(step: Write, view: ClusterView) -> bool:
             return step.node in nodes and nodes[step.node].config.get(step.name) == step.value
         case SetEpoch():
             return step.node in nodes and nodes[step.node].myself.config_epoch >= step.epoch
+        case BumpEpoch():
+            return step.node in nodes and step.node not in outranked(view)
         case Meet():
             return view.linked(step.introducer, step.newcomer)
         case AddSlots():

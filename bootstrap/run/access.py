@@ -1,6 +1,6 @@
 """The way clients take into the cluster, and the checks that it is open.
 
-That is the access Service where the DNS knows one, else the pods themselves. A run that wrote something probes: as a
+That is the access Service, or the pods themselves where the settings name none. A run that wrote something probes: as a
 client it writes, reads and deletes a key in every shard. A run on a healthy cluster writes nothing and only checks that
 an endpoint answers.
 """
@@ -23,6 +23,8 @@ from bootstrap.nodes.discover import NoAnswer, Resolver
 from bootstrap.nodes.probe import ProbeFailed, probe
 from bootstrap.run.ports import World
 
+UNKNOWN_NAME_S = 35.0
+"""Seconds. CoreDNS and resolvers remember for up to 30 s that a name did not exist."""
 PEERS = "the peers"
 """What the log names where clients do not enter through a Service."""
 
@@ -41,7 +43,7 @@ class Access:
         """Probes every shard as a client. Raises NotYet (`probe`) at the deadline, and NotYet from `check_lock`."""
         backoff = Backoff(self.clock, self.log)
         while True:
-            endpoints, through = self._endpoints(view)
+            endpoints, through = self._endpoints(view, deadline)
             check_lock()
             try:
                 shards = probe(view, endpoints, self.credentials, clock=self.clock)
@@ -59,7 +61,7 @@ class Access:
         """
         backoff = Backoff(self.clock, self.log)
         while True:
-            endpoints, through = self._endpoints(view)
+            endpoints, through = self._endpoints(view, deadline)
             if through == PEERS:
                 return
             failures = [failure for failure in world.check_endpoints(endpoints) if failure]
@@ -70,17 +72,26 @@ class Access:
                 "access_waits", partial(str, reason.message), partial(NotYet.because, (reason,)), deadline=deadline
             )
 
-    def _endpoints(self, view: ClusterView) -> tuple[list[Address], str]:
-        """The addresses at which a client enters, and the name of the Service or `PEERS`."""
+    def _endpoints(self, view: ClusterView, deadline: Deadline) -> tuple[list[Address], str]:
+        """The addresses at which a client enters, and the name of the Service or `PEERS`. Waits for longer than a name
+        server remembers that there was no such Service; raises NotYet (`no-way-in`) then, or at the deadline.
+        """
         settings = self.settings
-        if settings.access_service:
-            name = f"{settings.access_service}.{settings.namespace}.svc.{settings.cluster_domain}."
+        if not settings.access_service:
+            return [node.address for node in view.nodes], PEERS
+        name = f"{settings.access_service}.{settings.namespace}.svc.{settings.cluster_domain}."
+        backoff, deadline = Backoff(self.clock, self.log), deadline.sooner(UNKNOWN_NAME_S)
+        while True:
             try:
                 if hosts := self.resolver.hosts(name):
                     return [Address(host, settings.port) for host in hosts], settings.access_service
+                why, remedy = f"the DNS has no address of {name}", _missing(settings.access_service, settings.namespace)
             except NoAnswer as error:
-                self.log.warning("access_service_not_asked", why=str(error), remedy=DNS_REMEDY)
-        return [node.address for node in view.nodes], PEERS
+                why, remedy = str(error), DNS_REMEDY
+            reason = Reason(code="no-way-in", message=f"{settings.access_service}: {why}", remedy=remedy)
+            backoff.wait(
+                "access_waits", partial(str, reason.message), partial(NotYet.because, (reason,)), deadline=deadline
+            )
 
     def _remedy(self, through: str) -> str:
         if through == PEERS:
@@ -89,3 +100,10 @@ class Access:
             f"kubectl get endpointslices --selector kubernetes.io/service-name={through} shows whether the Service has "
             f"ready pods; kubectl get networkpolicy, whether a policy keeps clients out; then {AGAIN}"
         )
+
+
+def _missing(service: str, namespace: str) -> str:
+    return (
+        f"kubectl get service {service} --namespace {namespace} shows whether it exists; kubectl apply -k OVERLAY "
+        f"creates it, and BOOTSTRAP_ACCESS_SERVICE=none is for clients that connect to the pods; then {AGAIN}"
+    )

@@ -21,10 +21,11 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
 from bootstrap.plan.planner import plan
-from bootstrap.plan.reinit import wiping
+from bootstrap.plan.reinit import wipes_of, wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
 from bootstrap.run.missing import MissingPods, with_confirmation
+from bootstrap.run.patience import Patience
 from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejected, of_unsettled, plan_summary
@@ -73,7 +74,7 @@ class Reconciler:
     steps_done: int = 0
     """Writes that servers accepted."""
     resized: bool = False
-    """True once this run has moved slots, or taken a pod out of the cluster."""
+    """This run has moved slots, or taken a pod out of the cluster."""
     rejected: tuple[Reason, ...] = ()
     """Why servers rejected writes of the latest phase, in their words."""
     temporary: TemporarySettings = field(init=False)
@@ -81,6 +82,7 @@ class Reconciler:
     links: LinkWatch = field(init=False)
     missing: MissingPods = field(init=False)
     slot_moves: SlotMoves = field(init=False)
+    patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
         self.temporary = TemporarySettings(self.clock)
@@ -100,9 +102,8 @@ class Reconciler:
             self._restore_settings()
 
     def wipe(self, confirm: str) -> bool:
-        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe.
-
-        Raises Refused, with what would be destroyed, where the cluster has another fingerprint.
+        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe. Raises Refused,
+        with what would be destroyed, for another fingerprint, and Misconfigured where a server would deny a wipe.
         """
         wiped = False
         while True:
@@ -113,6 +114,8 @@ class Reconciler:
                 raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
+            if not wiped and (denied := self.world.denied_wipes(wipes_of(decision), view)):
+                raise Misconfigured.because(of_rejected(denied, view)[:REASONS_SHOWN])
             wiped = True
             self._do(decision.phases[0], view)
 
@@ -137,16 +140,15 @@ class Reconciler:
                         return view
                     if self.temporary.denied:
                         raise Misconfigured.because([*self.temporary.denied, *bad])
-                    backoff.wait(
-                        "not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=self.deadline
-                    )
+                    limit = self.patience.limit(bad, self.deadline)
+                    backoff.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=limit)
                 case Plan():
                     settled_view = self._do(decision.phases[0], view)
 
     def look(self) -> ClusterView:
         """Looks at every node once; the result is `view`, too."""
-        self.view = self._completed(self.world.look())
-        return self.view
+        self.view = view = self._completed(self.world.look())
+        return view
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
         """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
@@ -288,7 +290,6 @@ class Reconciler:
             unsettled = [step for step in steps if not settled(step, self.view)]
             if not unsettled or {peer.pod for peer in self.view.unreachable} - missing or limit.passed:
                 return unsettled
-            # In a big cluster a refresh costs the servers' own time.
             self.clock.sleep(min(limit.left_s, max(REFRESH_EVERY_S, self.clock.now() - began)))
 
     def _refresh(self) -> None:

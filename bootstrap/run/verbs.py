@@ -16,6 +16,7 @@ from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.findings import unchecked
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import survival
@@ -111,6 +112,8 @@ class Verbs:
             print(table(view), file=self.out)
         if line := survival(view, outcome.placement):
             print(line, file=self.out)
+        for finding in unchecked(view, self.reconciler.desired):
+            self.log.warning("setting_not_checked", why=finding.message)
         self.integration.record(outcome)
         return outcome
 

@@ -158,6 +158,13 @@ def in_step(cluster: FakeCluster) -> None:
             node.keys, node.in_slot = ids[node.master].keys, dict(ids[node.master].in_slot)
 
 
+def believe_a_higher_epoch(cluster: FakeCluster) -> None:
+    """Two masters hold a higher config epoch for a third one than its own, as after a restart at swapped addresses."""
+    for voter in (1, 2):
+        if known := cluster[voter].known.get(cluster[0].node_id):
+            known.epoch = 9
+
+
 def give_keys(node: FakeNode, slot: int, keys: int) -> None:
     node.in_slot[slot] = keys
     node.keys += keys
@@ -234,6 +241,7 @@ DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "a master was left without slots": remove_all_slots_from_an_owner,
     "a link is stuck": block_a_link,
     "two masters have one epoch": double_the_epochs,
+    "voters hold a higher epoch for a master": believe_a_higher_epoch,
 }
 
 

@@ -31,6 +31,7 @@ from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.damage import (
     DAMAGES,
     LEFT_OVER,
+    believe_a_higher_epoch,
     block_a_link,
     delete_left_over,
     double_the_epochs,
@@ -137,6 +138,7 @@ SEEDS = range(int(os.environ.get("SIMULATION_SEED", "0")), int(os.environ.get("S
 COMBINABLE = [
     *(move_all, move_all_long_ago, move_one, leave_a_ghost, split_the_cluster, lose_a_replica),
     *(follow_the_wrong_master, leave_a_slot_open, leave_a_slot_open_on_one_side, block_a_link, double_the_epochs),
+    believe_a_higher_epoch,
 ]
 
 

@@ -14,6 +14,7 @@ from bootstrap.model.steps import (
     AddSlots,
     Announce,
     AwaitElection,
+    BumpEpoch,
     CloseSlot,
     Failover,
     Forget,
@@ -161,6 +162,12 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                 if nodes[step.node].others or nodes[step.node].myself.config_epoch or step.epoch in epochs:
                     yield f"{step} would be rejected, or doubles an epoch"
                 epochs.append(step.epoch)
+            case BumpEpoch():
+                held = [n.others[step.node].config_epoch for n in view.nodes if step.node in n.others]
+                if max(held, default=0) <= nodes[step.node].myself.config_epoch:
+                    yield f"{step} is not needed"
+                if len(view.claimed()) != sum(len(node.slots) for node in view.nodes):
+                    yield f"{step} may return slots to a master that has been replaced"
             case Meet():
                 if step.address != nodes[step.newcomer].address or step.introducer == step.newcomer:
                     yield f"{step} introduces another node"

@@ -73,6 +73,12 @@ def any_program_since_6() -> Program:
 
 
 @pytest.fixture
+def any_program_since_7() -> Program:
+    """One server program that knows rights for single subcommands."""
+    return first_program(lambda _, version: version >= (7, 0), "any since Redis 7.0")
+
+
+@pytest.fixture
 def migrating_program() -> Program:
     """One server program that moves slots key by key."""
     return first_program(

@@ -19,6 +19,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
+    BumpEpoch,
     CancelMigration,
     CloseSlot,
     Failover,
@@ -50,6 +51,7 @@ PLACE = Address("127.0.0.1", 6379)
 WRITES: tuple[Write, ...] = (
     SetTimeout(node="a", timeout_ms=1000),
     SetEpoch(node="a", epoch=1),
+    BumpEpoch(node="a"),
     Meet(introducer="a", newcomer="b", address=PLACE, bus_port=16379),
     AddSlots(node="a", slots=SlotSet.of((0, 9))),
     Replicate(replica="a", master="b"),

@@ -63,3 +63,13 @@ def test_a_closed_access_service_also_fails_a_run_on_a_healthy_cluster(
     closed = six.run("apply", **through, BOOTSTRAP_PORT=str(free_port()), BOOTSTRAP_DEADLINE_S="2")
     assert (closed.exit_code, closed.outcome["reasons"][0]["code"]) == (1, "no-way-in")
     assert "connection refused" in closed.outcome["reasons"][0]["message"]
+
+
+def test_an_access_service_without_an_address_is_no_success(any_program: Program, start_testbed: StartTestbed) -> None:
+    """Neither for the run that has formed the cluster nor for the next one, which has nothing to do."""
+    six = start_testbed(any_program)
+    for steps in (True, False):
+        said = six.run("apply", BOOTSTRAP_ACCESS_SERVICE="no-such-service", BOOTSTRAP_DEADLINE_S="10")
+        (reason,) = said.outcome["reasons"]
+        assert (said.exit_code, reason["code"], bool(said.outcome["steps"])) == (1, "no-way-in", steps), said.text
+        assert "the DNS has no address of no-such-service." in reason["message"]

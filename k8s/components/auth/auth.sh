@@ -16,7 +16,7 @@ secret=$1 out=$2
 job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewriteaof
   +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
-  +config|set +cluster|set-config-epoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
+  +config|set +cluster|set-config-epoch +cluster|bumpepoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
   +cluster|slots +command +set +get +del'
 # The rights of the servers: replication, probes, introduction to peers, manual failover before a pod stops, and applying
 # a changed Secret.
