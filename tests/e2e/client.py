@@ -22,7 +22,8 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.credentials import CredentialProvider
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as ConnectionLost
 from redis.retry import Retry
 
 LIMIT_S = 5
@@ -103,7 +104,7 @@ def stay() -> str:
         ended.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    done, errors = Counter[str](), list[str]()
+    done, errors, closed = Counter[str](), list[str](), 0
     lasting = connected(LIMIT_S)
     addresses = sorted({each[4][0] for each in socket.getaddrinfo("redis-service", 6379, proto=socket.IPPROTO_TCP)})
     held = {address: direct(str(address)) for address in addresses}
@@ -124,16 +125,26 @@ def stay() -> str:
         with direct(address) as client:
             client.ping()
 
+    def ping_again(connection: Redis) -> None:
+        nonlocal closed
+        try:
+            connection.ping()
+        except AuthenticationError:
+            raise
+        except ConnectionLost:  # the server has closed it; the client connects again at once
+            closed += 1
+            connection.ping()
+
     while not ended.wait(EACH_S * 5):
         attempt("new client", write_anew)
         attempt("lasting client", lambda: lasting.set(f"key:{done['lasting client']}", "value"))
         for address, connection in held.items():
             attempt("new connection", partial(ping_anew, str(address)))
-            attempt("lasting connection", connection.ping)
-    return json.dumps({"done": done, "errors": errors})
+            attempt("lasting connection", partial(ping_again, connection))
+    return json.dumps({"done": done, "closed": closed, "errors": errors})
 
 
-def direct(address: str) -> "Redis":
+def direct(address: str) -> Redis:
     """One connection to one server, never repeated."""
     return Redis(address, 6379, retry=Retry(NoBackoff(), 0), single_connection_client=True, **login(LIMIT_S))
 
