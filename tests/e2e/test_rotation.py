@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.certificates import Authority
 from tests.manifests.kustomize import COMPONENTS, KUBECTL, ROOT
 
 from .harness import Namespace
+from .redis_secrets import issue_anew
 
 STEP_S = 660
 """For the commands of one step. applied.sh waits up to 300 s, for the servers and for the clients."""
@@ -51,9 +50,7 @@ def test_the_authority_changes_without_an_error(namespace: Namespace, tmp_path: 
     namespace.apply("minikube", components=[COMPONENTS / "tls"])
     assert namespace.ended().condition == "Complete"
     namespace.wait_for_servers()
-    new = Authority(tmp_path / "authority", "the new one").issue("gold-redis")
-    for file, name in ((new.ca, "new-ca.crt"), (new.cert, "tls.crt"), (new.key, "tls.key")):
-        shutil.copy(file, tmp_path / name)
+    issue_anew(tmp_path)
     with namespace.staying_client() as told:
         follow("Certificates", namespace, tmp_path)
         namespace.run("again")
