@@ -98,9 +98,9 @@ def _listing(node: Node, slots: SlotSet) -> str:
 
 def keys_outside_or_moving(found: Assessment) -> Iterator[Reason]:
     """Keys on masters without slots, other than keys of slots that these masters are about to own."""
-    held, incoming = found.uncovered_slots_by_holder, found.incoming_slots
+    gains = (found.uncovered_slots_by_holder, found.incoming_slots, found.unclaimed_slots)
     about_to_own = {
-        node: held.get(node, SlotSet()) | incoming.get(node, SlotSet()) for node in held.keys() | incoming.keys()
+        node: SlotSet.union_of(gained.get(node, SlotSet()) for gained in gains) for gained in gains for node in gained
     }
     return keys_outside(found, about_to_own)
 
