@@ -33,8 +33,8 @@ def two_clusters(found: Assessment) -> Iterator[Reason]:
             remedy=f"a stale DNS record, or a pod of another cluster: kubectl get pods -A -o wide | grep "
             f"{where.host} shows whose pod that is, redis-cli -h {where.host} -p {where.port} CLUSTER NODES its "
             f"members; if it is not {pod}, leave it alone, let the Service list only pods of this cluster (kubectl get "
-            f"endpointslices) and {RUN_AGAIN}; if it is {pod} itself, its disk comes from another cluster: give it its own disk back "
-            "(docs/findings.md, two-clusters)",
+            f"endpointslices) and {RUN_AGAIN}; if it is {pod} itself, its disk comes from another cluster: give it "
+            "its own disk back (docs/findings.md, two-clusters)",
             node=pod,
         )
 
