@@ -52,6 +52,9 @@ class Plan:
         return (giving or not self.phases) and not known(view)
 
 
+REFUSAL_LIMIT_S = 3.0
+STALE_RECORD_S = 35.0
+"""Longer than the cluster's DNS caches, 30 s."""
 _OF_STALE_RECORDS = frozenset({"two-clusters", "keys-outside", "member-elsewhere"})
 
 
@@ -62,9 +65,11 @@ class Refusal:
     reasons: tuple[Reason, ...]
 
     @property
-    def may_be_stale(self) -> bool:
-        """True where a reason is also what a stale DNS record looks like, whose address is another pod's by now."""
-        return any(reason.code in _OF_STALE_RECORDS for reason in self.reasons)
+    def lasts_s(self) -> float:
+        """Seconds for which it has to last before a run refuses: looks at many nodes may show a state that never
+        existed, and a stale DNS record may have an address that is another pod's by now.
+        """
+        return STALE_RECORD_S if any(each.code in _OF_STALE_RECORDS for each in self.reasons) else REFUSAL_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,11 +30,11 @@ def two_clusters(found: Assessment) -> Iterator[Reason]:
             code="two-clusters",
             message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
             f"{several(sum(node.keys for node in group), 'key')}",
-            remedy=f"a stale DNS record, or a pod of another cluster: kubectl get pods -A -o wide | grep {where.host} "
-            f"shows whose pod that is, redis-cli -h {where.host} -p {where.port} CLUSTER NODES its members; if it is not "
-            f"{pod}, leave it alone, let the Service list only pods of this cluster (kubectl get endpointslices) and "
-            f"{RUN_AGAIN}; if it is {pod} itself, its disk comes from another cluster: give it its own disk back "
-            "(docs/findings.md, two-clusters)",
+            remedy=f"a stale DNS record, or a pod of another cluster: kubectl get pods -A -o wide | grep "
+            f"{where.host} shows whose pod that is, redis-cli -h {where.host} -p {where.port} CLUSTER NODES its "
+            f"members; if it is not {pod}, leave it alone, let the Service list only pods of this cluster (kubectl get "
+            f"endpointslices) and {RUN_AGAIN}; if it is {pod} itself, its disk comes from another cluster: give it "
+            "its own disk back (docs/findings.md, two-clusters)",
             node=pod,
         )
 

@@ -112,9 +112,10 @@ def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> I
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
             client = f"kubectl exec {node.pod} -- redis-cli"
             remedy = (
-                f"kubectl get pod {node.pod} -o wide: if its IP is not {node.address.host}, that is a stale DNS record, "
-                f"or a pod of another cluster: leave it alone and {RUN_AGAIN}; if it is, save the keys that are needed: "
-                f"{client} --scan lists them; only when nobody needs the others: {client} FLUSHALL; then {RUN_AGAIN}"
+                f"kubectl get pod {node.pod} -o wide: if its IP is not {node.address.host}, that is a stale DNS "
+                f"record, or a pod of another cluster: leave it alone and {RUN_AGAIN}; if it is, save the keys that "
+                f"are needed: {client} --scan lists them; only when nobody needs the others: {client} FLUSHALL; "
+                f"then {RUN_AGAIN}"
             )
             if node.open_slots:
                 remedy = (

@@ -37,9 +37,6 @@ from bootstrap.verify import violations
 SETTLE_LIMIT_S = 3.0
 """Seconds in which a phase has to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
 SETTLE_LIMIT_S_PER_NODE = 0.05
-REFUSAL_LIMIT_S = 3.0
-"""Seconds for which a reason to refuse has to last before the run refuses."""
-STALE_RECORD_S = 35.0  # the same where a stale DNS record looks alike: longer than the cluster's DNS caches, 30 s
 REFRESH_EVERY_S = 0.02
 GOSSIP_S_PER_NODE = 0.005
 """The first moments of gossip are not watched: with few cores the queries slow down the gossip that they watch.
@@ -153,7 +150,7 @@ class Reconciler:
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
         """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
-        others. Raises Misconfigured once every pod has said so for seconds, or at the deadline where one has; else NotYet.
+        others. Raises Misconfigured once every pod has said so for seconds, or at the deadline; or NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
@@ -173,8 +170,7 @@ class Reconciler:
 
         A reason to refuse has to last for some seconds: looks at many nodes may show a state that never existed.
         """
-        limit, stale_limit = (self.deadline.sooner(limit_s) for limit_s in (REFUSAL_LIMIT_S, STALE_RECORD_S))
-        backoff = Backoff(self.clock, self.log)
+        began, backoff = self.clock.now(), Backoff(self.clock, self.log)
         # Only a look finds out whether an unlisted member is alive elsewhere, and counts keys beside their owners.
         incomplete = view and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots())
         view = refreshed = None if incomplete else view
@@ -183,7 +179,7 @@ class Reconciler:
             decision = planner(view, self._attainable())
             if view is refreshed and isinstance(decision, Plan) and decision.premature(view):
                 view = None
-            elif isinstance(decision, Plan) or (stale_limit if decision.may_be_stale else limit).passed:
+            elif isinstance(decision, Plan) or self.clock.now() - began >= decision.lasts_s or self.deadline.passed:
                 return view, decision
             else:
                 view, why = None, partial(in_words, decision.reasons)
