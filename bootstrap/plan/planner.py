@@ -59,6 +59,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
+from bootstrap.plan.clusters import copies
 from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import bump_epochs, elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
@@ -78,9 +79,11 @@ _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejo
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     """The way from `view` to `desired`. Where pods do not answer, the plan has only what none of them could contradict;
-    nothing is refused, because their answers may refute each reason.
+    nothing but servers with one node id is refused, because their answers may refute each reason.
     """
     found = Assessment(view, desired)
+    if cloned := tuple(copies(view)):
+        return Refusal(reasons=cloned)
     if found.view.unreachable:
         return _plan_without_missing(found)
     unclear = tuple(keys_on_several_nodes(found))

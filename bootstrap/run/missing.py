@@ -9,7 +9,7 @@ from bootstrap.clock import Clock
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
-from bootstrap.model.plan import Plan
+from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.failover import confirmed_takeovers
@@ -41,14 +41,15 @@ class MissingPods:
         return replace(view, unreachable=tuple(replace(p, overdue=p.pod in late) for p in view.unreachable))
 
     def something_to_do(self, view: ClusterView, desired: Desired) -> tuple[ClusterView, bool]:
-        """Whether something can be done without the missing pods. Kubernetes is asked about them only where nothing
-        else can be done and its proof decides, so that no repair waits for its answer; then the view has it.
+        """Whether something can be done, or has to be refused, without the missing pods. Kubernetes is asked about them
+        only where nothing else can be done and its proof decides, so that no repair waits for its answer; then the view
+        has it.
         """
         decision = plan(view, desired)
         if isinstance(decision, Plan) and not decision and held_takeovers(decision):
             view = self.explain(view)
             decision = plan(view, desired)
-        found = isinstance(decision, Plan) and bool(decision)
+        found = isinstance(decision, Refusal) or bool(decision)
         pods = frozenset(peer.pod for peer in view.unreachable)
         if isinstance(decision, Plan) and found and pods != self._logged:
             self._logged = pods
