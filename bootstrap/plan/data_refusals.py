@@ -57,7 +57,7 @@ def slots_lost(found: Assessment) -> Iterator[Reason]:
     if lost or unowned:
         yield Reason(
             code="slots-lost",
-            message=f"no copy is left of the slots {lost | unowned}: the nodes that held them are gone",
+            message=f"no copy is left of the slots {(lost | unowned).listed()}: the nodes that held them are gone",
             remedy="bring back a pod that held them, with its disk: kubectl get pods,pvc; or accept that their keys "
             f"are lost, {_accept(found)}",
         )
@@ -87,7 +87,7 @@ def _moved_to(lost: LostMember, found: Assessment) -> Iterator[Reason]:
         return
     slots = SlotSet.of(*((slot, slot) for slot, _ in moving))
     holders = [candidate for candidate in lost.candidates if candidate.keys]
-    message = f"the slots {slots} were being moved to a master that is lost"
+    message = f"the slots {slots.listed()} were being moved to a master that is lost"
     remedy = "bring back its disk: kubectl get pods,pvc; or accept that the keys which had arrived there are lost, "
     remedy += _accept(found)
     if holders:

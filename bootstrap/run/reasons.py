@@ -106,7 +106,7 @@ def of_takeovers(decision: Plan | Refusal, view: ClusterView) -> list[Reason]:
     slots = SlotSet.union_of(step.slots for step in takeovers)
     unproven = ", ".join(peer.pod for peer in view.unreachable if not peer.not_running) or "no pod"
     message = (
-        f"too few masters are left to elect one for the slots {slots}: "
+        f"too few masters are left to elect one for the slots {slots.listed()}: "
         f"{', '.join(view.name(step.candidate) for step in takeovers)} could take over without votes, which is safe "
         f"only if the missing masters do not run; not known to be stopped: {unproven}"
     )
