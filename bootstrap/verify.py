@@ -10,11 +10,11 @@ from dataclasses import replace
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model import left_over
+from bootstrap.model import bus, left_over
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
-from bootstrap.model.unreachable import UnreachablePeer
+from bootstrap.model.unreachable import UnreachablePeer, in_groups, in_words
 from bootstrap.model.view import ClusterView
 
 _PODS_SHOWN = 3
@@ -36,6 +36,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
     found = tuple(
         chain(
             _unreachable(view),
+            _bus(view),
             _serving(view),
             _writes(view),
             _coverage(view),
@@ -71,8 +72,9 @@ def _explained(reason: Reason, unreachable: Sequence[UnreachablePeer]) -> Reason
 
 
 def _unreachable(view: ClusterView) -> Iterator[Reason]:
-    for peer in view.unreachable:
-        yield _bad("unreachable", str(peer), peer.pod, peer.remedy)
+    for group in in_groups(view.unreachable):
+        pod = group[0].pod if len(group) == 1 else None
+        yield _bad("unreachable", in_words(group), pod, group[0].remedy)
 
 
 def _serving(view: ClusterView) -> Iterator[Reason]:
@@ -110,13 +112,21 @@ def _same_owners(view: ClusterView) -> Iterator[Reason]:
             yield _bad("owners-disagree", message, node.pod)
 
 
+def _bus(view: ClusterView) -> Iterator[Reason]:
+    if missing := bus.blocked(view):
+        yield _bad("bus-blocked", bus.message(missing, view), remedy=bus.remedy(missing))
+
+
 def _links(view: ClusterView) -> Iterator[Reason]:
+    in_one_reason = {(node.node_id, peer.node_id) for node, peer in bus.blocked(view)}
     for node in view.nodes:
         lines = {member.node_id: member for member in node.members}
         for peer in view.nodes:
             line = lines.get(peer.node_id)
             if line is None:
                 yield _bad("not-known", f"{node.pod} does not know {peer.pod}", node.pod)
+            elif (node.node_id, peer.node_id) in in_one_reason:
+                continue
             elif not line.connected:
                 yield _bad("link-down", f"{node.pod} has no link to {peer.pod}", node.pod, _check_bus(peer))
             elif line.address not in (peer.address, _announced(peer)):

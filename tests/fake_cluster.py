@@ -321,7 +321,11 @@ class FakeCluster:
                     return f"ERR I'm {'already' if write.importing else 'not'} the owner of hash slot {write.slot}"
                 (node.importing if write.importing else node.migrating)[write.slot] = write.other
             case SetSlotOwner():
-                for known_id, known in by_id[write.node].known.items():
+                node = by_id[write.node]
+                node.slots = node.slots | write.slots if write.node == write.owner else node.slots - write.slots
+                if write.node == write.owner:
+                    node.importing = {slot: each for slot, each in node.importing.items() if slot not in write.slots}
+                for known_id, known in node.known.items():
                     known.slots = known.slots | write.slots if known_id == write.owner else known.slots - write.slots
             case MoveKeys():
                 source, target = by_id[write.source], by_id[write.target]

@@ -35,6 +35,7 @@ NOT_CODES = {
     "redis-bootstrap-settings",
     "redis-cli",
     "redis-tls",
+    "rename-command",
     "self-heal",
     "with-a-gap",
 }

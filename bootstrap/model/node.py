@@ -117,6 +117,18 @@ class Replication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Two servers that answered in one look with the same node id."""
+
+    node_id: NodeId
+    pod: str
+    address: Address
+    pod_of_other: str
+    """"" where the other one is no listed pod."""
+    other: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """The memory part of INFO, bytes."""
 
@@ -202,6 +214,8 @@ class Node:
     counted: only a full look, in which every peer answers, counts them.
     """
     memory: Memory = field(default_factory=Memory)
+    run_id: str = ""
+    """New at every start of the server; "" where it is not known."""
     writes_refused: str = ""
     """Why it refuses the writes of clients, as far as INFO shows; "" where it accepts them."""
     migrations: tuple[SlotMigration, ...] = ()

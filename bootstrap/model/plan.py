@@ -52,11 +52,24 @@ class Plan:
         return (giving or not self.phases) and not known(view)
 
 
+REFUSAL_LIMIT_S = 3.0
+STALE_RECORD_S = 35.0
+"""Longer than the cluster's DNS caches, 30 s."""
+_OF_STALE_RECORDS = frozenset({"two-clusters", "keys-outside", "member-elsewhere"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """Why no step may be taken: every reason, not only the first."""
 
     reasons: tuple[Reason, ...]
+
+    @property
+    def lasts_s(self) -> float:
+        """Seconds for which it has to last before a run refuses: looks at many nodes may show a state that never
+        existed, and a stale DNS record may have an address that is another pod's by now.
+        """
+        return STALE_RECORD_S if any(each.code in _OF_STALE_RECORDS for each in self.reasons) else REFUSAL_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 SLOT_COUNT = 16384
+LISTED_CHARACTERS = 200
+"""The longest list of slots in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,15 @@ class SlotSet:
 
     def __str__(self) -> str:
         return " ".join(f"{first}-{last}" if first != last else str(first) for first, last in self.ranges)
+
+    def listed(self) -> str:
+        """For messages: the ranges, cut where they take more than `LISTED_CHARACTERS`, and how many slots follow."""
+        if len(whole := str(self)) <= LISTED_CHARACTERS:
+            return whole
+        ranges = list(self.ranges)
+        while len(shown := str(SlotSet(tuple(ranges)))) > LISTED_CHARACTERS - len(" and 16384 more"):
+            ranges.pop()
+        return f"{shown} and {len(self) - len(SlotSet(tuple(ranges)))} more"
 
 
 ALL_SLOTS = SlotSet(((0, SLOT_COUNT - 1),))

@@ -111,8 +111,8 @@ class SetSlotState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetSlotOwner:
-    """CLUSTER SETSLOT NODE with another node as owner, sent to a node that imports these slots. An importing node
-    ignores gossip about them, so after a failover it keeps a stale owner until corrected.
+    """CLUSTER SETSLOT NODE, sent to a node that imports these slots, which ignores gossip about them, so that after a
+    failover it keeps a stale owner until corrected; or to their owner itself, which believes them to be another one's.
     """
 
     node: NodeId

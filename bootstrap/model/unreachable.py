@@ -6,6 +6,7 @@ each has a remedy that names the next command or the setting to change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,6 +27,8 @@ class UnreachableReason(StrEnum):
     NEEDS_PASSWORD = "requires a password, and none is set"  # noqa: S105 - a reason, not a secret
     WRONG_PASSWORD = "rejects the user name or password"  # noqa: S105 - a reason, not a secret
     DENIED = "the Redis user may not run a required command"
+    UNKNOWN_COMMAND = "does not know a required command"
+    TOO_MANY_CLIENTS = "accepts no further client"
     SENTINEL = "is a Sentinel, not a cluster node"
     NOT_REDIS = "does not speak the Redis protocol"
     TLS = "the TLS handshake failed"
@@ -63,6 +66,9 @@ _INSPECT = {
     UnreachableReason.LOADING: "wait until the server has loaded its data: kubectl logs {pod} shows how far it is; a "
     "greater BOOTSTRAP_DEADLINE_S lets the run wait longer",
     UnreachableReason.BUSY: "wait until the script ends, or stop it: kubectl exec {pod} -- redis-cli SCRIPT KILL",
+    UnreachableReason.TOO_MANY_CLIENTS: "maxclients is reached: kubectl exec {pod} -- redis-cli CLIENT LIST shows who "
+    "is connected, as soon as one connection is free; raise maxclients in redis.conf, or stop the clients that do not "
+    "close their connections",
     UnreachableReason.AMBIGUOUS: "wait until the DNS has caught up with the pods; if this stays, compare kubectl get "
     "endpointslices with kubectl get pods -o wide",
 }
@@ -77,6 +83,9 @@ _CHANGE = {
     UnreachableReason.DENIED: "allow the user CLUSTER, INFO and CONFIG: kubectl exec {pod} -- redis-cli ACL LIST, as "
     "an administrator (with the component auth the rights are in k8s/components/auth/auth.sh); for a server without a "
     "password set protected-mode no",
+    UnreachableReason.UNKNOWN_COMMAND: "a rename-command in the redis.conf of {pod} hides it, or a proxy answers: "
+    "remove the rename-command lines for CLUSTER and INFO (an ACL user keeps others from them) and restart the pod: "
+    "kubectl delete pod {pod}",
     UnreachableReason.SENTINEL: "the Service that BOOTSTRAP_SERVICE names selects Sentinels: change its selector to "
     "the pods of the cluster; kubectl get service --output=wide shows it",
     UnreachableReason.NOT_REDIS: "another program listens on that port: compare the Service's port that "
@@ -93,6 +102,10 @@ _SILENT = frozenset(
         UnreachableReason.UNREACHABLE,
     }
 )
+
+_ALIKE = frozenset({UnreachableReason.DNS_SILENT, UnreachableReason.TOO_MANY_CLIENTS})
+PODS_SHOWN = 8
+"""Pods in one message."""
 
 _UNPROTECTED = (
     "the server has no password: unset BOOTSTRAP_PASSWORD_FILE, or give the servers the component k8s/components/auth; "
@@ -140,3 +153,27 @@ class UnreachablePeer:
         if self.why is UnreachableReason.WRONG_PASSWORD and any(text in self.detail for text in _UNPROTECTED_REPLIES):
             return _UNPROTECTED.format(pod=self.pod)
         return (_CHANGE | _INSPECT)[self.why].format(pod=self.pod)
+
+
+def in_groups(peers: Iterable[UnreachablePeer]) -> list[tuple[UnreachablePeer, ...]]:
+    """The peers, where those together that one setting or one server keeps from answering: the same reason in the same
+    words, which waiting does not mend pod by pod. All others stand alone.
+    """
+    groups: dict[tuple[object, ...], list[UnreachablePeer]] = {}
+    for number, peer in enumerate(peers):
+        together = (
+            peer.why in _CHANGE or peer.why in _ALIKE or (peer.why is UnreachableReason.NO_RECORD and peer.detail)
+        )
+        key = (peer.why, peer.detail, peer.remedy.replace(peer.pod, "")) if together else (number,)
+        groups.setdefault(key, []).append(peer)
+    return [tuple(group) for group in groups.values()]
+
+
+def in_words(group: tuple[UnreachablePeer, ...]) -> str:
+    """What a group of `in_groups` has in common, on one line."""
+    first, *others = group
+    if not others:
+        return str(first)
+    pods = ", ".join(peer.pod for peer in group[:PODS_SHOWN])
+    more = f" and {len(group) - PODS_SHOWN} more" if len(group) > PODS_SHOWN else ""
+    return f"{pods}{more}: {first.why.value}" + (f" ({first.detail})" if first.detail else "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, groupby
 
-from bootstrap.model.node import Node, NodeId, Place, Role
+from bootstrap.model.node import Copy, Node, NodeId, Place, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer
 
@@ -23,6 +23,8 @@ class ClusterView:
     unreachable: tuple[UnreachablePeer, ...] = ()
     alive_elsewhere: frozenset[NodeId] = frozenset()
     """Ids of members that the Service does not list and that answered at the address that other members report."""
+    copies: tuple[Copy, ...] = ()
+    """Servers with one node id."""
     places: Mapping[str, Place] = field(default_factory=dict)
     """Where pods run, by pod; pods with an unknown place are missing."""
     rollout: str = ""
@@ -63,6 +65,10 @@ class ClusterView:
     def agreed(self) -> bool:
         """True when `agreed_on` holds for every node."""
         return not self._reports[0]
+
+    def reaches(self, one: NodeId, other: NodeId) -> bool:
+        """True when a node has a working link to another one, whether or not that has one back."""
+        return other in self._reports[1].get(one, ())
 
     def linked(self, one: NodeId, other: NodeId) -> bool:
         """True when each of two nodes can reach the other. A node that is not in the view reaches no other node."""

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 MOVE_MESSAGE_MAX = 400
 """Characters of a message about slots that could not be moved: it names keys and what to do."""
+BRIEFLY_S = 0.5
+"""Seconds. A server in the same cluster answers within a few milliseconds."""
 _SEVERAL_EXCHANGES = (MoveKeys, CloseSlot, Provision, Leave, CancelMigration)
 """Writes whose later commands depend on the replies to earlier ones."""
 
@@ -76,6 +78,15 @@ class Nodes:
             else found.node(pod, ordinal, address)
             for pod, ordinal, address in places
         }
+
+    def look_briefly(self, places: Iterable[Address]) -> Mapping[Address, Node]:
+        """One look at each address, and the nodes that answered within half a second: where nothing has to be, nothing
+        is waited for.
+        """
+        with closing(ConnectionPool(self._credentials, answer_limit_s=BRIEFLY_S)) as pool:
+            modes: WeakKeyDictionary[Connection, MigrationMode] = WeakKeyDictionary()
+            found = pool.run_each({address: partial(look_at, modes=modes) for address in places})
+            return {a: each.node("", -1, a) for a, each in found.items() if not isinstance(each, Failure)}
 
     def count(
         self, databases: Mapping[Address, Sequence[int]], slots: SlotSet

@@ -106,11 +106,15 @@ def _tls_text(error: ssl.SSLError) -> str:
 
 def _classify_text(error: BaseException, detail: str) -> Failure:
     """Errors that differ in their text alone."""
+    if isinstance(error, RedisError) and "max number of clients" in detail:
+        return Failure(UnreachableReason.TOO_MANY_CLIENTS, detail)
     if isinstance(error, ResponseError):
         if "cluster support disabled" in detail:
             return Failure(UnreachableReason.CLUSTER_OFF)
         if "AUTH" in detail:
             return Failure(UnreachableReason.WRONG_PASSWORD, detail)
+        if "unknown command" in detail:
+            return Failure(UnreachableReason.UNKNOWN_COMMAND, detail)
         if detail.startswith("BUSY"):
             return Failure(UnreachableReason.BUSY)
         if "protected mode" in detail:

@@ -48,6 +48,7 @@ class Facts:
     """By database."""
     memory: Memory
     version: str
+    run_id: str
     config: Mapping[str, str]
     about_writes: Mapping[str, str] = field(default_factory=dict)
     """The sections of INFO that show whether writes are refused."""
@@ -78,6 +79,7 @@ class Facts:
             keys=info.keys_by_database(info.parse_info(keyspace)),
             memory=info.parse_memory(info.parse_info(memory)),
             version=about.version,
+            run_id=about.run_id,
             config=info.parse_config(config),
             about_writes=info.parse_info(f"{replication}\n{memory}\n{persistence}"),
         )
@@ -95,6 +97,7 @@ class Facts:
             keys=sum(self.keys.values()),
             timeout_ms=info.node_timeout_ms(self.config),
             version=self.version,
+            run_id=self.run_id,
             config={name: self.config[name] for name in (*_DECLARABLE, *NO_FAILOVER_NAMES) if name in self.config},
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,

@@ -12,6 +12,7 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.nodes import copies as copies_of
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.discover import Listing, Names, Resolver, discover
 from bootstrap.nodes.failures import Failure
@@ -37,6 +38,8 @@ class Observer:
         self._listing = Listing()
         self._elsewhere: frozenset[NodeId] = frozenset()
         self._silent: tuple[UnreachablePeer, ...] = ()
+        self._deserted: set[Address] = set()
+        """Former places of members where nothing answered before."""
 
     def look(self) -> ClusterView:
         """Asks the DNS for the peers, then every peer for its state."""
@@ -44,6 +47,7 @@ class Observer:
         self._elsewhere, self._silent = frozenset(), ()
         view = self._ask_all()
         self._silent = view.unreachable
+        view = self._with_copies(view)
         view = self._with_keys(view, view.slots_to_count())
         view = self._with_names(view)
         view = self._with_left_over(view)
@@ -90,7 +94,19 @@ class Observer:
         failed = tuple(answer for answer in chosen.values() if isinstance(answer, UnreachablePeer))
         missing = tuple(self._missing({peer.ordinal for peer in peers} | silent))
         unreachable = tuple(sorted((*self._silent, *failed, *missing), key=lambda peer: peer.ordinal))
-        return ClusterView(nodes=nodes, unreachable=unreachable, alive_elsewhere=self._elsewhere)
+        copies = tuple(copies_of.among_pods(answer for answer in answers.values() if isinstance(answer, Node)))
+        return ClusterView(nodes=nodes, unreachable=unreachable, alive_elsewhere=self._elsewhere, copies=copies)
+
+    def _with_copies(self, view: ClusterView) -> ClusterView:
+        """The view with the members that also answer at their former addresses. Each such address is asked until
+        nothing answers there.
+        """
+        former = {a: node for a, node in copies_of.former_places(view).items() if a not in self._deserted}
+        if not former:
+            return view
+        answers = self._nodes.look_briefly(former)
+        self._deserted |= former.keys() - answers.keys()
+        return replace(view, copies=(*view.copies, *copies_of.elsewhere(former, answers)))
 
     def _missing(self, listed: set[int]) -> Iterator[UnreachablePeer]:
         """Wanted pods that the DNS does not list, and why."""

@@ -7,6 +7,7 @@ themselves. RESP2 is requested, which every server since Redis 5.0 speaks.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from redis.connection import Connection
+from redis.exceptions import ResponseError
 
 from bootstrap.model.node import Address
 from bootstrap.model.unreachable import UnreachableReason
@@ -29,6 +31,8 @@ milliseconds."""
 MOVE_ANSWER_LIMIT_S = 90.0
 """How long a reply may take while slots move: one MIGRATE of a big key blocks two servers."""
 WORKERS_MAX = 64
+LAST_WORDS_MAX = 500
+"""Bytes of what a server says before it hangs up that are read."""
 
 _MAY_BE_TLS = frozenset({UnreachableReason.UNREACHABLE, UnreachableReason.TIMEOUT, UnreachableReason.NOT_REDIS})
 """What a client sees where one side speaks TLS and the other does not."""
@@ -91,7 +95,7 @@ class ConnectionPool:
         except Exception as error:  # noqa: BLE001 - a server that is not Redis makes redis-py raise anything
             if address in self._open:
                 self._open.pop(address).disconnect()
-            failure = self._diagnose_tls(address, classify_error(error))
+            failure = self._last_words(address, self._diagnose_tls(address, classify_error(error)))
             return replace(failure, detail=self._credentials.redact(failure.detail))
 
     def _diagnose_tls(self, address: Address, failure: Failure) -> Failure:
@@ -105,6 +109,20 @@ class ConnectionPool:
         except OSError:
             return failure
         return Failure(UnreachableReason.TLS, detail) if detail else failure
+
+    def _last_words(self, address: Address, failure: Failure) -> Failure:
+        """What a server says before it hangs up, as one does that has reached `maxclients`. A client that sends a
+        command first may lose these words to a reset of the connection; this sends nothing.
+        """
+        if self._tls or failure.why is not UnreachableReason.UNREACHABLE:
+            return failure
+        try:
+            place, limit_s = (address.host, address.port), self._answer_limit_s / 5
+            with socket.create_connection(place, timeout=limit_s) as silent:
+                heard = silent.recv(LAST_WORDS_MAX)
+        except OSError:
+            return failure
+        return classify_error(ResponseError(heard[1:].decode(errors="replace"))) if heard[:1] == b"-" else failure
 
     def _new_connection(self, address: Address, answer_limit_s: float, encoding_errors: str) -> Connection:
         return self._class(

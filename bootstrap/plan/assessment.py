@@ -25,6 +25,7 @@ from bootstrap.plan import (
     rebalance,
     spread,
     topology,
+    unclaimed,
 )
 from bootstrap.plan.lost_members import LostMember
 from bootstrap.plan.open_slots import OpenSlot
@@ -96,8 +97,9 @@ class Assessment:
 
     @cached_property
     def slots_after_failover(self) -> Mapping[NodeId, SlotSet]:
-        """What each node owns once every absent or stale master has been replaced."""
-        return lost_members.slots_after_failover(self.view, self.absent_members)
+        """What each node owns once every absent or stale master has been replaced, and each owner claims its slots."""
+        after = lost_members.slots_after_failover(self.view, self.absent_members)
+        return {node: slots | self.unclaimed_slots.get(node, SlotSet()) for node, slots in after.items()}
 
     @cached_property
     def slots_after_repair(self) -> Mapping[NodeId, SlotSet]:
@@ -132,6 +134,11 @@ class Assessment:
     def uncovered_slots_by_holder(self) -> Mapping[NodeId, SlotSet]:
         """Slots without an owner of which exactly one master holds keys, by that master."""
         return open_slots.uncovered_by_holder(self.uncovered_slots_with_keys, self.view)
+
+    @cached_property
+    def unclaimed_slots(self) -> Mapping[NodeId, SlotSet]:
+        """Slots without an owner that all others name as one master's, by that master."""
+        return unclaimed.find(self.view, self.uncovered_slots_with_keys)
 
     # Config epochs
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.view import ClusterView
 
@@ -55,3 +58,29 @@ def masterless_replicas(group: tuple[Node, ...]) -> bool:
 
 def _owns_slots(group: tuple[Node, ...]) -> bool:
     return any(node.slots for node in group)
+
+
+def copies(view: ClusterView) -> Iterator[Reason]:
+    """Servers with one node id. Whatever is sent to one of them reaches the other members in the name of both."""
+    for copy in view.copies:
+        short = f"{copy.node_id[:8]}…"
+        if copy.pod_of_other:
+            yield Reason(
+                code="cloned-node",
+                message=f"{copy.pod} at {copy.address} and {copy.pod_of_other} at {copy.other} are two servers with "
+                f"the node id {short}: the disk of one is a copy of the other's",
+                remedy=f"find the original: the other members know {short} at its address (kubectl exec POD -- "
+                "redis-cli CLUSTER NODES); then give the copy an empty disk: kubectl delete pvc data-POD --wait=false; "
+                f"kubectl delete pod POD; then {RUN_AGAIN}",
+                node=copy.pod,
+            )
+        else:
+            yield Reason(
+                code="copied-cluster",
+                message=f"a copy of this cluster runs at {copy.other}: a server there has the node id {short} of "
+                f"{copy.pod} at {copy.address}, and the members believe it to be there. Nothing has been changed",
+                remedy="decide which of the two is to live, and stop the other; if these pods are the copy, their own "
+                "cluster needs node ids of its own: start it with empty disks and load the data as a client does. A "
+                f"pod of your own that is about to end needs some seconds for it; then {RUN_AGAIN}",
+                node=copy.pod,
+            )

@@ -25,15 +25,16 @@ def _accept(found: Assessment) -> str:
 def two_clusters(found: Assessment) -> Iterator[Reason]:
     """Groups of nodes that do not know each other and would lose data if they were joined."""
     for group in found.conflicting_clusters:
-        slots, pod = sum(len(node.slots) for node in group), group[0].pod
+        slots, pod, where = sum(len(node.slots) for node in group), group[0].pod, group[0].address
         yield Reason(
             code="two-clusters",
             message=f"separate cluster on {', '.join(node.pod for node in group)}: {several(slots, 'slot')} and "
             f"{several(sum(node.keys for node in group), 'key')}",
-            remedy=f"decide which cluster to keep: kubectl exec {pod} -- redis-cli CLUSTER NODES shows its members, "
-            f"kubectl exec {pod} -- redis-cli --scan its keys, kubectl get pvc the volumes; only if nobody needs the "
-            f"keys of this cluster, for each of its pods: kubectl delete pvc data-{pod} --wait=false, kubectl delete "
-            f"pod {pod}; then {RUN_AGAIN}",
+            remedy=f"a stale DNS record, or a pod of another cluster: kubectl get pods -A -o wide | grep "
+            f"{where.host} shows whose pod that is, redis-cli -h {where.host} -p {where.port} CLUSTER NODES its "
+            f"members; if it is not {pod}, leave it alone, let the Service list only pods of this cluster (kubectl get "
+            f"endpointslices) and {RUN_AGAIN}; if it is {pod} itself, its disk comes from another cluster: give it "
+            "its own disk back (docs/findings.md, two-clusters)",
             node=pod,
         )
 
@@ -56,7 +57,7 @@ def slots_lost(found: Assessment) -> Iterator[Reason]:
     if lost or unowned:
         yield Reason(
             code="slots-lost",
-            message=f"no copy is left of the slots {lost | unowned}: the nodes that held them are gone",
+            message=f"no copy is left of the slots {(lost | unowned).listed()}: the nodes that held them are gone",
             remedy="bring back a pod that held them, with its disk: kubectl get pods,pvc; or accept that their keys "
             f"are lost, {_accept(found)}",
         )
@@ -86,7 +87,7 @@ def _moved_to(lost: LostMember, found: Assessment) -> Iterator[Reason]:
         return
     slots = SlotSet.of(*((slot, slot) for slot, _ in moving))
     holders = [candidate for candidate in lost.candidates if candidate.keys]
-    message = f"the slots {slots} were being moved to a master that is lost"
+    message = f"the slots {slots.listed()} were being moved to a master that is lost"
     remedy = "bring back its disk: kubectl get pods,pvc; or accept that the keys which had arrived there are lost, "
     remedy += _accept(found)
     if holders:

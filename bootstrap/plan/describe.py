@@ -59,7 +59,7 @@ def _describe_write(step: Write, view: ClusterView) -> str:
         case Meet():
             return f"introduce {view.name(step.newcomer)} at {step.address} to {view.name(step.introducer)}"
         case AddSlots():
-            return f"assign slots {step.slots} to {view.name(step.node)}"
+            return f"assign slots {step.slots.listed()} to {view.name(step.node)}"
         case Replicate():
             return f"make {view.name(step.replica)} a replica of {view.name(step.master)}"
         case Reattach():
@@ -69,7 +69,7 @@ def _describe_write(step: Write, view: ClusterView) -> str:
         case SetSlotState():
             return f"open slot {step.slot} on {view.name(step.node)} as migrating to {view.name(step.other)}"
         case SetSlotOwner():
-            return f"set {view.name(step.owner)} as the owner of slots {step.slots} on {view.name(step.node)}"
+            return f"set {view.name(step.owner)} as the owner of slots {step.slots.listed()} on {view.name(step.node)}"
         case MoveKeys():
             return f"move the keys of slot {step.slot} from {view.name(step.source)} to {view.name(step.target)}"
         case TakeSlot():
@@ -81,7 +81,7 @@ def _describe_write(step: Write, view: ClusterView) -> str:
             return f"wipe {view.name(step.node)}: {what} and its list of members"
         case MoveSlots():
             count = several(len(step.slots), "slot")
-            return f"move {count} from {view.name(step.source)} to {view.name(step.target)}: {step.slots}"
+            return f"move {count} from {view.name(step.source)} to {view.name(step.target)}: {step.slots.listed()}"
         case CancelMigration():
             return f"cancel the migration task {step.task_id} on {view.name(step.node)}"
         case ManualFailover():

@@ -29,7 +29,7 @@ def findings(found: Assessment) -> Iterator[Finding]:
         yield Finding(code="blank-nodes", message=f"blank, not a member of any cluster: {', '.join(blank)}")
     owned_by_lost = SlotSet.union_of(lost.slots for lost in found.absent_members)
     if free := view.claimed().complement() - owned_by_lost:
-        yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free}")
+        yield Finding(code="slots-uncovered", message=f"{several(len(free), 'slot')} without an owner: {free.listed()}")
     if pairs := len(found.unlinked):
         yield Finding(code="not-linked", message=f"{several(pairs, 'pair')} of nodes not linked in both directions")
     if not settled(AwaitAgreement(), view):
@@ -54,7 +54,9 @@ def findings(found: Assessment) -> Iterator[Finding]:
         yield _outranked(view.by_id[node_id], holders)
     if open_slots := view.open_slots():
         pods = ", ".join(node.pod for node in view.nodes if node.open_slots)
-        yield Finding(code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots}) on {pods}")
+        yield Finding(
+            code="open-slots", message=f"{several(len(open_slots), 'open slot')} ({open_slots.listed()}) on {pods}"
+        )
     for each in left_over.find(view):
         yield Finding(code="keys-left-over", message=str(each), node=each.holder.pod)
     yield from _size(found)
@@ -67,16 +69,16 @@ def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
     known_by = several(len(lost.known_by), "node")
     message = f"no pod has the node id {view.name(lost.node_id)}, which {known_by} still list as a member"
     if lost.candidate:
-        message += f"; it owned {lost.slots}, and {lost.candidate.pod} has the best copy"
+        message += f"; it owned {lost.slots.listed()}, and {lost.candidate.pod} has the best copy"
     elif lost.slots:
-        message += f"; it owned {lost.slots}, and no copy is left"
+        message += f"; it owned {lost.slots.listed()}, and no copy is left"
     return Finding(code="lost-member", message=message)
 
 
 def _absent_master(absent: LostMember) -> Iterator[Finding]:
     """While pods are missing, a member without slots is not worth a finding: its pod is named already."""
     if absent.slots:
-        message = f"the master of {absent.slots} is on a pod that does not answer, or has lost its disk"
+        message = f"the master of {absent.slots.listed()} is on a pod that does not answer, or has lost its disk"
         copy = f"{absent.candidate.pod} has the best copy" if absent.candidate else "no pod that answers has a copy"
         yield Finding(code="master-missing", message=f"{message}; {copy}")
 

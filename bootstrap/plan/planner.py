@@ -7,7 +7,8 @@ The order of the phases, with its reasons:
    no failover on nodes that have moved, so that they link without waiting and without a failover (`quickening`).
 2. *meet* makes the full mesh before any node owns a slot. A run that is killed here has assigned nothing, and in the
    full mesh every later change reaches all nodes in one hop. *set owners* corrects the owner of slots on nodes that
-   import them, because these nodes ignore gossip about it.
+   import them, because these nodes ignore gossip about it. *claim again* lets an owner claim slots that all others
+   name as its own.
 3. *agree* writes nothing: changes in flight between the nodes arrive.
 4. *elect* lets a replica take over from a lost master, by the servers' own election where that can still happen.
 5. *forget unrecoverable* removes lost masters whose slots a person has given up: the servers accept a new owner of a
@@ -58,6 +59,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
+from bootstrap.plan.clusters import copies
 from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import bump_epochs, elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
@@ -69,6 +71,7 @@ from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
 from bootstrap.plan.resize import foreseen, resize
 from bootstrap.plan.settled import settled
 from bootstrap.plan.stray_keys import keys_left_over, keys_on_several_nodes
+from bootstrap.plan.unclaimed import claim_again
 
 _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejoin delay", steps=(AwaitServing(),))
 """Comes before the settings are restored, where `quicken` has changed them."""
@@ -76,9 +79,11 @@ _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejo
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     """The way from `view` to `desired`. Where pods do not answer, the plan has only what none of them could contradict;
-    nothing is refused, because their answers may refute each reason.
+    nothing but servers with one node id is refused, because their answers may refute each reason.
     """
     found = Assessment(view, desired)
+    if cloned := tuple(copies(view)):
+        return Refusal(reasons=cloned)
     if found.view.unreachable:
         return _plan_without_missing(found)
     unclear = tuple(keys_on_several_nodes(found))
@@ -146,6 +151,11 @@ def _repair(found: Assessment) -> Iterator[Phase]:
         name="set owners",
         why="a node that imports a slot ignores gossip about its owner",
         steps=tuple(set_owners(found)),
+    )
+    yield Phase(
+        name="claim again",
+        why="gossip never clears an owner, so no other node can be given these slots",
+        steps=tuple(claim_again(found.view, found.unclaimed_slots)),
     )
     yield from open_again(found)
     yield Phase(name="agree", why="changes in flight arrive before new ones are made", steps=tuple(_agree(found)))

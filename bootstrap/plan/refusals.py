@@ -114,10 +114,11 @@ def _members_elsewhere(found: Assessment) -> Iterator[Reason]:
             yield Reason(
                 code="member-elsewhere",
                 message=f"{node_id} answers at {line.address}, and {', '.join(node.pod for node in known_by)} list it "
-                f"as a member, but BOOTSTRAP_SERVICE does not list it (slots: {line.slots or 'none'})",
-                remedy=f"kubectl get pods -A -o wide | grep {host} shows what runs there; if it belongs to this "
-                "cluster, let the headless Service select it: kubectl get service -o wide shows the selector; if not, "
-                "on each pod that lists it, within a minute: kubectl exec "
+                f"as a member, but BOOTSTRAP_SERVICE does not list it (slots: {line.slots.listed() or 'none'})",
+                remedy="a stale DNS record, or a pod of another cluster, listed in its place passes by itself: "
+                f"{RUN_AGAIN}; if it does not, kubectl get pods -A -o wide | grep {host} shows what runs there; "
+                "if it belongs to this cluster, let the headless Service select it: kubectl get service -o wide shows "
+                "the selector; if not, on each pod that lists it, within a minute: kubectl exec "
                 f"{known_by[0].pod} -- redis-cli CLUSTER FORGET {node_id}; then {RUN_AGAIN}",
                 node=known_by[0].pod,
             )

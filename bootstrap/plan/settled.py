@@ -82,8 +82,9 @@ def _write_settled(step: Write, view: ClusterView) -> bool:
             state = (own.importing if step.importing else own.migrating) if own else ()
             return (step.slot, step.other) in state
         case SetSlotOwner():
-            line = nodes[step.node].others.get(step.owner) if step.node in nodes else None
-            return line is not None and not step.slots - line.slots
+            members = nodes[step.node].members if step.node in nodes else ()
+            named = next((member for member in members if member.node_id == step.owner), None)
+            return named is not None and not step.slots - named.slots
         case MoveKeys():
             return step.source in nodes and not nodes[step.source].keys_in.get(step.slot)
         case TakeSlot():

@@ -98,9 +98,9 @@ def _listing(node: Node, slots: SlotSet) -> str:
 
 def keys_outside_or_moving(found: Assessment) -> Iterator[Reason]:
     """Keys on masters without slots, other than keys of slots that these masters are about to own."""
-    held, incoming = found.uncovered_slots_by_holder, found.incoming_slots
+    gains = (found.uncovered_slots_by_holder, found.incoming_slots, found.unclaimed_slots)
     about_to_own = {
-        node: held.get(node, SlotSet()) | incoming.get(node, SlotSet()) for node in held.keys() | incoming.keys()
+        node: SlotSet.union_of(gained.get(node, SlotSet()) for gained in gains) for gained in gains for node in gained
     }
     return keys_outside(found, about_to_own)
 
@@ -111,8 +111,12 @@ def keys_outside(found: Assessment, about_to_own: Mapping[NodeId, SlotSet]) -> I
         explained = sum(node.keys_in.get(slot, 0) for slot in about_to_own.get(node.node_id, ()))
         if node.keys > explained and node.role is Role.MASTER and not node.slots:
             client = f"kubectl exec {node.pod} -- redis-cli"
-            remedy = f"save the keys that are needed: {client} --scan lists them; only when nobody needs the others: "
-            remedy += f"{client} FLUSHALL; then {RUN_AGAIN}"
+            remedy = (
+                f"kubectl get pod {node.pod} -o wide: if its IP is not {node.address.host}, that is a stale DNS "
+                f"record, or a pod of another cluster: leave it alone and {RUN_AGAIN}; if it is, save the keys that "
+                f"are needed: {client} --scan lists them; only when nobody needs the others: {client} FLUSHALL; "
+                f"then {RUN_AGAIN}"
+            )
             if node.open_slots:
                 remedy = (
                     "do not empty it: it imports slots, and may hold the only copy of their keys; "

@@ -9,7 +9,7 @@ from bootstrap.clock import Clock
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
-from bootstrap.model.plan import Plan
+from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.failover import confirmed_takeovers
@@ -19,6 +19,9 @@ from bootstrap.run.reasons import held_takeovers, of_machines, of_takeovers, of_
 MISSING_S = 10.0
 """Seconds without an answer after which a pod counts as overdue. A server that is started again answers within a second
 or two of its container; a blank pod that took its place meanwhile would be one replica too many."""
+HOPELESS_S = 10.0
+"""Seconds for which every pod has to give an answer that only a changed setting changes. While a password is rotated,
+some servers reject it for seconds; a wrong one is rejected by all, for ever."""
 
 
 @dataclass(slots=True)
@@ -29,26 +32,35 @@ class MissingPods:
     log: Log
     explain: Callable[[ClusterView], ClusterView]
     _since: dict[str, float] = field(default_factory=dict)
+    _hopeless_since: float | None = None
     _logged: frozenset[str] = frozenset()
 
     def watched(self, view: ClusterView) -> ClusterView:
         """The view with the pods that are overdue; every view of the run has to pass here."""
         now = self.clock.now()
         self._since = {peer.pod: self._since.get(peer.pod, now) for peer in view.unreachable}
+        hopeless = bool(view.unreachable) and not view.nodes and all(peer.why.permanent for peer in view.unreachable)
+        self._hopeless_since = (now if self._hopeless_since is None else self._hopeless_since) if hopeless else None
         late = {pod for pod, since in self._since.items() if now - since >= MISSING_S}
         if not late:
             return view
         return replace(view, unreachable=tuple(replace(p, overdue=p.pod in late) for p in view.unreachable))
 
+    @property
+    def hopeless(self) -> bool:
+        """True where every pod has answered for some seconds that a setting has to change: waiting cannot help."""
+        return self._hopeless_since is not None and self.clock.now() - self._hopeless_since >= HOPELESS_S
+
     def something_to_do(self, view: ClusterView, desired: Desired) -> tuple[ClusterView, bool]:
-        """Whether something can be done without the missing pods. Kubernetes is asked about them only where nothing
-        else can be done and its proof decides, so that no repair waits for its answer; then the view has it.
+        """Whether something can be done, or has to be refused, without the missing pods. Kubernetes is asked about them
+        only where nothing else can be done and its proof decides, so that no repair waits for its answer; then the view
+        has it.
         """
         decision = plan(view, desired)
         if isinstance(decision, Plan) and not decision and held_takeovers(decision):
             view = self.explain(view)
             decision = plan(view, desired)
-        found = isinstance(decision, Plan) and bool(decision)
+        found = isinstance(decision, Refusal) or bool(decision)
         pods = frozenset(peer.pod for peer in view.unreachable)
         if isinstance(decision, Plan) and found and pods != self._logged:
             self._logged = pods

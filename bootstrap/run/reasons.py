@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from bootstrap.errors import AGAIN, Reason
+from bootstrap.model import bus
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
@@ -20,7 +21,8 @@ from bootstrap.model.steps import (
     Step,
     recipient,
 )
-from bootstrap.model.unreachable import UnreachablePeer
+from bootstrap.model.unreachable import UnreachablePeer, in_groups
+from bootstrap.model.unreachable import in_words as group_in_words
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
@@ -43,8 +45,18 @@ def plan_summary(plan: Plan) -> Mapping[str, list[str]]:
 
 
 def of_unreachable(peers: Iterable[UnreachablePeer]) -> list[Reason]:
-    """One reason per peer, with the remedy for its kind of failure."""
-    return [Reason(code=peer.why.code, message=str(peer), remedy=peer.remedy, node=peer.pod) for peer in peers]
+    """One reason per peer, with the remedy for its kind of failure; peers that one setting keeps from answering
+    have one reason together, without a node.
+    """
+    return [
+        Reason(
+            code=group[0].why.code,
+            message=group_in_words(group),
+            remedy=group[0].remedy,
+            node=group[0].pod if len(group) == 1 else None,
+        )
+        for group in in_groups(peers)
+    ]
 
 
 def of_machines(view: ClusterView) -> list[Reason]:
@@ -94,7 +106,7 @@ def of_takeovers(decision: Plan | Refusal, view: ClusterView) -> list[Reason]:
     slots = SlotSet.union_of(step.slots for step in takeovers)
     unproven = ", ".join(peer.pod for peer in view.unreachable if not peer.not_running) or "no pod"
     message = (
-        f"too few masters are left to elect one for the slots {slots}: "
+        f"too few masters are left to elect one for the slots {slots.listed()}: "
         f"{', '.join(view.name(step.candidate) for step in takeovers)} could take over without votes, which is safe "
         f"only if the missing masters do not run; not known to be stopped: {unproven}"
     )
@@ -139,7 +151,7 @@ def _grant(pod: str, why: str) -> str:
 def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
     """The reason for steps that were sent, or waited for, and did not settle before the deadline."""
     listed = "; ".join(_first([describe(step, view) for step in steps], LISTED_MAX))
-    if not view.unreachable and any(isinstance(step, Meet | AwaitMesh) for step in steps):
+    if not view.unreachable and any(view.unlinked()) and any(isinstance(step, Meet | AwaitMesh) for step in steps):
         return _blocked_bus(listed, view)
     if any(isinstance(step, Replicate | Reattach | AwaitReplication) for step in steps):
         remedy = (
@@ -152,18 +164,9 @@ def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
 
 def _blocked_bus(listed: str, view: ClusterView) -> Reason:
     """The reason where all nodes answer on their data ports, but not all links between nodes come up."""
-    pairs = list(view.unlinked())
-    everywhere = len(pairs) == len(view.nodes) * (len(view.nodes) - 1) // 2
-    names = ", ".join(_first([f"{one.pod} and {other.pod}" for one, other in pairs], LISTED_MAX))
-    who = "no node can reach another" if everywhere else f"{names} cannot reach each other"
-    numbers = sorted({str(node.bus_port) for pair in pairs for node in pair}, key=int)
-    ports = f"port{'s' if len(numbers) > 1 else ''} {', '.join(_first(numbers, LISTED_MAX))}"
-    message = (
-        f"{who} on the cluster bus ({ports}), data ports answer: a NetworkPolicy, firewall or mesh blocks the bus; "
-        f"not done in time: {listed}"
-    )
-    remedy = f"allow TCP {ports} between the pods: kubectl get networkpolicy lists the policies; then {AGAIN}"
-    return Reason(code="not-settled", message=message, remedy=remedy)
+    missing = bus.without_link(view)
+    message = f"{bus.message(missing, view)}; not done in time: {listed}"
+    return Reason(code="bus-blocked", message=message, remedy=bus.remedy(missing))
 
 
 def _first(texts: Sequence[str], count: int) -> list[str]:

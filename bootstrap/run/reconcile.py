@@ -38,8 +38,6 @@ from bootstrap.verify import violations
 SETTLE_LIMIT_S = 3.0
 """Seconds in which a phase has to settle before a new plan is made. A MEET dies after max(node timeout, 1 s)."""
 SETTLE_LIMIT_S_PER_NODE = 0.05
-REFUSAL_LIMIT_S = 3.0
-"""Seconds for which a reason to refuse has to last before the run refuses."""
 REFRESH_EVERY_S = 0.02
 GOSSIP_S_PER_NODE = 0.005
 """The first moments of gossip are not watched: with few cores the queries slow down the gossip that they watch.
@@ -152,26 +150,26 @@ class Reconciler:
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
         """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
-        others. Raises at the deadline: Misconfigured where a setting has to change before one can answer, else NotYet.
+        others. Raises Misconfigured once every pod has said so for seconds, or at the deadline; or NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
             self.clock.check()
             if not (view := self.look()).unreachable:
                 return view
+            limit = self.deadline.sooner(0.0) if self.missing.hopeless else self.deadline
             if not all_of_them and not self.deadline.passed:
                 self.desired = with_confirmation(view, self.desired)
                 self.view, found = self.missing.something_to_do(view, self._attainable())
                 if found:
                     return self.view
-            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=self.deadline)
+            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=limit)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
         A reason to refuse has to last for some seconds: looks at many nodes may show a state that never existed.
         """
-        limit = self.deadline.sooner(REFUSAL_LIMIT_S)
-        backoff = Backoff(self.clock, self.log)
+        began, backoff = self.clock.now(), Backoff(self.clock, self.log)
         # Only a look finds out whether an unlisted member is alive elsewhere, and counts keys beside their owners.
         incomplete = view and (view.unlisted() or view.unreachable or view.slots_to_count() - view.open_slots())
         view = refreshed = None if incomplete else view
@@ -180,7 +178,7 @@ class Reconciler:
             decision = planner(view, self._attainable())
             if view is refreshed and isinstance(decision, Plan) and decision.premature(view):
                 view = None
-            elif isinstance(decision, Plan) or limit.passed:
+            elif isinstance(decision, Plan) or self.clock.now() - began >= decision.lasts_s or self.deadline.passed:
                 return view, decision
             else:
                 view, why = None, partial(in_words, decision.reasons)
@@ -234,8 +232,8 @@ class Reconciler:
             if self.view.unreachable:
                 raise self.peers_missing()
             raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        step = describe(unsettled[0], self.view)
-        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), first=step)
+        why = of_unsettled(unsettled, self.view).message
+        self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why)
         return None
 
     def _move(self, moves: list[MoveSlots], view: ClusterView) -> None:

@@ -12,6 +12,7 @@ from bootstrap.config import Settings
 from bootstrap.errors import NotYet, Reason
 from bootstrap.kube.integration import Integration
 from bootstrap.log import Log
+from bootstrap.model import bus
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
@@ -79,6 +80,12 @@ class Verbs:
             print(skew_text(view, self.settings.desired), file=self.out)
         else:
             self.log.info("plan", **plan_fields(decision, view))
+        if missing := bus.blocked(view):
+            text, remedy = bus.message(missing, view), bus.remedy(missing)
+            if self.console:
+                print(f"bus-blocked: {text}\n    → {remedy}", file=self.out)
+            else:
+                self.log.warning("bus_blocked", why=text, remedy=remedy)
 
     def verify(self) -> Outcome:
         """Looks, and reports every invariant that does not hold. Raises NotYet where clients cannot use the cluster."""

@@ -3,19 +3,28 @@
 `write FROM TO`, `read FROM TO`: keys, through the Service gold-redis. `reach PORT ADDRESS…`: connections to addresses.
 `endure SECONDS FROM`: writes keys all that time, and prints as JSON what a replica has too, and the longest pause.
 `found NUMBERS`: reads the keys of that JSON list.
+`stay`: connects and writes until its input ends, and prints as JSON what it has done and every error.
 """
 
 import json
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
+from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
+from redis.exceptions import ConnectionError as ConnectionLost
+from redis.retry import Retry
 
 LIMIT_S = 5
 EACH_S = 0.02
@@ -38,14 +47,29 @@ def found(numbers: Iterable[int]) -> int:
 
 def connected(limit_s: float) -> RedisCluster:
     """A client that waits that long for an answer. Logs in and uses TLS if the Secrets for that are mounted."""
+    return RedisCluster("gold-redis", 6379, **login(limit_s))
+
+
+class Mounted(CredentialProvider):
+    """Reads the Secret for every connection. Both keys are of one version of it."""
+
+    def get_credentials(self) -> tuple[str, str]:
+        """The name and the password."""
+        version = (AUTH / "..data").resolve()
+        name, password = ((version / key).read_text(encoding="utf-8") for key in ("username", "password"))
+        return name, password
+
+
+def login(limit_s: float) -> dict[str, Any]:
+    """Options of redis-py, from the Secrets that are mounted."""
     known: dict[str, Any] = {"socket_timeout": limit_s, "socket_connect_timeout": limit_s}
     if (AUTH / "password").exists():
-        known |= {key: (AUTH / key).read_text(encoding="utf-8") for key in ("username", "password")}
+        known["credential_provider"] = Mounted()
     if (TLS / "ca.crt").exists():
         files = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "tls.crt", "ssl_keyfile": "tls.key"}
         known |= {"ssl": True, "ssl_check_hostname": False}
         known |= {option: str(TLS / file) for option, file in files.items()}
-    return RedisCluster("gold-redis", 6379, protocol=2, decode_responses=True, **known)
+    return known | {"protocol": 2, "decode_responses": True}
 
 
 def endure(seconds: float, first: int) -> str:
@@ -68,6 +92,63 @@ def endure(seconds: float, first: int) -> str:
     return json.dumps({"copied": copied, "next": number, "longest_s": round(longest_s, 1)})
 
 
+def stay() -> str:
+    """Several times a second, a new client writes, and each server gets a new connection without a retry.
+
+    A client and connections that have been there since the start are used as well.
+    """
+    ended = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    done, errors, closed = Counter[str](), list[str](), 0
+    lasting = connected(LIMIT_S)
+    addresses = sorted({each[4][0] for each in socket.getaddrinfo("redis-service", 6379, proto=socket.IPPROTO_TCP)})
+    held = {address: direct(str(address)) for address in addresses}
+
+    def attempt(kind: str, call: Callable[[], Any]) -> None:
+        try:
+            call()
+            done[kind] += 1
+        except (RedisError, RedisClusterException, OSError) as error:
+            errors.append(f"{time.strftime('%X')} {kind}: {type(error).__name__} {error}")
+
+    def write_anew() -> None:
+        client = connected(LIMIT_S)
+        client.set("new", "value")
+        client.close()
+
+    def ping_anew(address: str) -> None:
+        with direct(address) as client:
+            client.ping()
+
+    def ping_again(connection: Redis) -> None:
+        nonlocal closed
+        try:
+            connection.ping()
+        except AuthenticationError:
+            raise
+        except ConnectionLost:  # the server has closed it; the client connects again at once
+            closed += 1
+            connection.ping()
+
+    while not ended.wait(EACH_S * 5):
+        attempt("new client", write_anew)
+        attempt("lasting client", lambda: lasting.set(f"key:{done['lasting client']}", "value"))
+        for address, connection in held.items():
+            attempt("new connection", partial(ping_anew, str(address)))
+            attempt("lasting connection", partial(ping_again, connection))
+    return json.dumps({"done": done, "closed": closed, "errors": errors})
+
+
+def direct(address: str) -> Redis:
+    """One connection to one server, never repeated."""
+    return Redis(address, 6379, retry=Retry(NoBackoff(), 0), single_connection_client=True, **login(LIMIT_S))
+
+
 def reach(port: int, *addresses: str) -> int:
     """The number of addresses that accept a connection."""
     reached = 0
@@ -84,6 +165,8 @@ if __name__ == "__main__":
             print(reach(int(arguments[0]), *arguments[1:]))
         case "endure":
             print(endure(float(arguments[0]), int(arguments[1])))
+        case "stay":
+            print(stay())
         case "found":
             print(found(json.loads(arguments[0])))
         case _:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -208,11 +209,35 @@ class Namespace:
         The first call creates the pod. By default it has the label of clients that network-policy admits.
         It runs on that node, if one is given.
         """
+        self.client_pod(name, labels, node)
+        program = CLIENT.read_text(encoding="utf-8")
+        return self.kubectl("exec", "-i", name, "--", "python", "-", *arguments, stdin=program).strip()
+
+    @contextmanager
+    def staying_client(self, name: str = "client") -> Iterator[dict[str, Any]]:
+        """A client that connects and writes all the time. What it has to tell is there after the end."""
+        self.client_pod(name)
+        program = CLIENT.read_text(encoding="utf-8")
+        place = [KUBECTL, "--context", self.context, "--namespace", self.name]
+        told = dict[str, Any]()
+        with subprocess.Popen(
+            [*place, "exec", "-i", name, "--", "python", "-c", program, "stay"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield told
+                output, _ = process.communicate(timeout=KUBECTL_S)
+                told |= json.loads(output)
+            finally:
+                process.kill()
+
+    def client_pod(self, name: str, labels: dict[str, str] | None = None, node: str = "") -> None:
+        """Creates the pod of a client, unless it is there, and waits until it is ready."""
         if not self.get("pod", name, "--ignore-not-found"):
             self.create_all([_client_pod(self.image, name, LET_IN if labels is None else labels, node)])
             self.kubectl("wait", "--for=condition=Ready", f"pod/{name}", f"--timeout={PODS_S}s", limit_s=PODS_S + 5)
-        program = CLIENT.read_text(encoding="utf-8")
-        return self.kubectl("exec", "-i", name, "--", "python", "-", *arguments, stdin=program).strip()
 
     def describe(self) -> str:
         """The objects, the Events and the log of every container, for the report of a failure."""

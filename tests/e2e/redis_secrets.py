@@ -28,4 +28,24 @@ def _tls() -> dict[str, str]:
         return {"tls.crt": own, "ca.crt": own, "tls.key": key.read_text(encoding="ascii")}
 
 
+def issue_anew(directory: Path) -> None:
+    """Writes new-ca.crt, and tls.crt and tls.key of that authority, with the extensions that strict clients require."""
+    names = {
+        "basicConstraints": "critical,CA:FALSE",
+        "keyUsage": "critical,digitalSignature",
+        "extendedKeyUsage": "serverAuth,clientAuth",
+        "subjectAltName": "DNS:gold-redis",
+        "subjectKeyIdentifier": "hash",
+        "authorityKeyIdentifier": "keyid",
+    }
+    (directory / "extensions").write_text("".join(f"{key}={value}\n" for key, value in names.items()), encoding="ascii")
+    new_key = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    for command in (
+        f"{new_key} -x509 -days 2 -subj /CN=new -addext keyUsage=critical,keyCertSign -keyout ca.key -out new-ca.crt",
+        f"{new_key} -subj /CN=gold-redis -keyout tls.key -out request",
+        "x509 -req -in request -CA new-ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out tls.crt",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=directory, check=True, capture_output=True, timeout=OPENSSL_S)
+
+
 SECRETS: Mapping[str, Callable[[], dict[str, str]]] = {"redis-auth": _auth, "redis-tls": _tls}

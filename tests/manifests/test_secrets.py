@@ -230,6 +230,19 @@ def test_a_changed_secret_is_applied_without_a_restart(
 
 
 @with_a_client
+def test_a_further_user_changes_its_password_in_the_same_order(pod: Pod, tmp_path: Path) -> None:
+    """Both passwords are valid between the first change of users.acl and the last one."""
+    secret = Secret.of(tmp_path, users_acl="user reader on >old ~* +ping\n")
+    assert secret.render().returncode == 0
+    pod = pod.with_auth(secret)
+    with running(a_server, tmp_path / "server", *options(secret)) as server:
+        for passwords, valid in ((">old >new", ("old", "new")), (">new", ("new",))):
+            secret.change(users_acl=f"user reader on {passwords} ~* +ping\n")
+            assert pod.alive(server) == ""
+            assert tuple(each for each in ("old", "new") if login(server, "reader", each)) == valid
+
+
+@with_a_client
 def test_an_invalid_changed_secret_changes_nothing(pod: Pod, tmp_path: Path) -> None:
     """A key is missing, or a line is not a valid ACL: the log reports it, and the server keeps its users."""
     secret = rendered(tmp_path)

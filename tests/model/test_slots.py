@@ -90,3 +90,12 @@ def test_an_impossible_split_is_rejected(shards: int) -> None:
     """A share has at least one slot."""
     with pytest.raises(ValueError, match="cannot split"):
         even_split(shards)
+
+
+def test_a_long_list_of_slots_is_cut_to_200_characters() -> None:
+    """The first ranges, and how many slots follow; a list that fits is whole."""
+    every_second = SlotSet.of(*((slot, slot) for slot in range(0, 16384, 2)))
+    shown, _, more = every_second.listed().partition(" and ")
+    assert len(every_second.listed()) <= 200
+    assert len(shown.split()) + int(more.removesuffix(" more")) == 8192
+    assert SlotSet.of((0, 5460), (9000, 9000)).listed() == "0-5460 9000"

@@ -142,6 +142,27 @@ def remove_all_slots_from_an_owner(cluster: FakeCluster) -> None:
     gossip(cluster)
 
 
+def delete_slots_by_hand(cluster: FakeCluster) -> None:
+    """Gossip clears no owner: the others go on naming it."""
+    give_keys(cluster[1], 6000, 3)
+    cluster[1].slots -= SlotSet.of((5461, 7000))
+
+
+def delete_all_slots_by_hand(cluster: FakeCluster) -> None:
+    cluster[1].keys = 0
+    give_keys(cluster[1], 6000, 14)
+    cluster[1].slots = SlotSet()
+
+
+def restore_an_older_nodes_conf(cluster: FakeCluster) -> None:
+    """The owner believes that its slots are still those of the master from which they came."""
+    give_keys(cluster[1], 6000, 3)
+    moved = SlotSet.of((5461, 7000))
+    cluster[1].slots -= moved
+    cluster[1].known[cluster[0].node_id].slots |= moved
+    cluster[1].importing[6000] = cluster[0].node_id
+
+
 def block_a_link(cluster: FakeCluster) -> None:
     cluster[3].link_up, cluster[3].hangs = False, True
 
@@ -239,6 +260,9 @@ DAMAGES: dict[str, Callable[[FakeCluster], None]] = {
     "the target of an open slot failed over": fail_over_the_target_of_an_open_slot,
     "slots were removed from their owner": remove_slots_from_their_owner,
     "a master was left without slots": remove_all_slots_from_an_owner,
+    "slots were deleted by hand": delete_slots_by_hand,
+    "all slots of a master were deleted by hand": delete_all_slots_by_hand,
+    "an older nodes.conf came back": restore_an_older_nodes_conf,
     "a link is stuck": block_a_link,
     "two masters have one epoch": double_the_epochs,
     "voters hold a higher epoch for a master": believe_a_higher_epoch,

@@ -33,7 +33,9 @@ from tests.plan.damage import (
     LEFT_OVER,
     believe_a_higher_epoch,
     block_a_link,
+    delete_all_slots_by_hand,
     delete_left_over,
+    delete_slots_by_hand,
     double_the_epochs,
     follow_the_wrong_master,
     give_keys,
@@ -56,6 +58,12 @@ from tests.plan.damage import (
 from tests.run.runs import run_on, run_on_without_goodbye
 
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
+UNOWNED = (
+    remove_slots_from_their_owner,
+    remove_all_slots_from_an_owner,
+    delete_slots_by_hand,
+    delete_all_slots_by_hand,
+)
 every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 
 STRAY = {"keys-on-several", "keys-left-over"}
@@ -102,7 +110,7 @@ def test_a_run_repairs_it_and_a_second_run_changes_nothing(damage: Callable[[Fak
     assert violations(view, SHAPE) == ()
     assert not any(node.handshakes for node in cluster.nodes)
     assert found_keys(cluster) == before
-    unowned = damage in (remove_slots_from_their_owner, remove_all_slots_from_an_owner)
+    unowned = damage in UNOWNED
     settings = () if damage in (move_all, move_all_long_ago) else (SetTimeout, SetConfig)
     assert not [step for step in cluster.written if isinstance(step, (*settings, Wipe if unowned else AddSlots))]
     cluster.written.clear()

@@ -201,6 +201,10 @@ def dangers(view: ClusterView, steps: list[Step]) -> Iterator[str]:
                     yield f"{step} begins a move"
             case SetSlotOwner():
                 importer = nodes[step.node]
+                if step.node == step.owner:
+                    if step.slots & view.claimed():
+                        yield f"{step} claims slots that have an owner"
+                    continue
                 owned_by_others = SlotSet.union_of(n.slots for n in view.nodes if n.node_id != step.owner)
                 if step.slots - nodes[step.owner].slots or step.slots & owned_by_others:
                     yield f"{step} sets a node that is not the only owner"

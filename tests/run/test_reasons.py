@@ -26,7 +26,7 @@ def test_nodes_without_any_link_point_to_the_cluster_bus() -> None:
     """Every node answers on its data port and reaches no other: the message names the bus and its port."""
     view = FakeCluster(6).look()
     reason = of_unsettled([*meets(view), AwaitMesh()], view)
-    assert reason.code == "not-settled"
+    assert reason.code == "bus-blocked"
     assert reason.message.startswith("no node can reach another on the cluster bus (port 16379), data ports answer: ")
     assert "introduce redis-app-1" in reason.message
     assert reason.message.endswith("; and 3 more")
@@ -34,14 +34,14 @@ def test_nodes_without_any_link_point_to_the_cluster_bus() -> None:
 
 
 def test_missing_links_are_named() -> None:
-    """One node out of six is cut off from the bus: the first three of five pairs, and the number of the others."""
+    """One node out of six is cut off from the bus: who cannot reach whom, in both directions."""
     cluster = formed(shape())
     for node in cluster.nodes:
         node.known = {k: v for k, v in node.known.items() if cluster[5].node_id not in (k, node.node_id)}
     view = cluster.look()
     assert of_unsettled([AwaitMesh()], view).message.startswith(
-        "redis-app-0 and redis-app-5, redis-app-1 and redis-app-5, redis-app-2 and redis-app-5, and 2 more "
-        "cannot reach each other on the cluster bus (port 16379), data ports answer: "
+        "redis-app-0, redis-app-1, redis-app-2, and 2 more cannot reach redis-app-5; redis-app-5 cannot reach "
+        "redis-app-0, redis-app-1, redis-app-2, and 2 more on the cluster bus (port 16379), data ports answer: "
     )
 
 
@@ -133,3 +133,20 @@ def test_a_dead_machine_is_named_with_the_way_to_do_without_it() -> None:
     (reason,) = of_machines(replace(view, unreachable=peers))
     assert "kubectl delete" not in reason.remedy
     assert "delete no claim" in reason.remedy
+
+
+def test_pods_with_the_same_answer_that_only_a_setting_changes_have_one_reason() -> None:
+    """A wrong password is one mistake, not six. Pods that fail for reasons of their own stay apart."""
+    words = "WRONGPASS invalid username-password pair or user is disabled."
+    peers = [
+        UnreachablePeer(pod=f"redis-app-{n}", ordinal=n, why=UnreachableReason.WRONG_PASSWORD, detail=words)
+        for n in range(12)
+    ]
+    silent = [
+        UnreachablePeer(pod=f"redis-app-{n}", ordinal=n, why=UnreachableReason.CONNECTION_REFUSED) for n in (12, 13)
+    ]
+    one, *others = of_unreachable([*peers, *silent])
+    assert one.message.startswith("redis-app-0, redis-app-1, ")
+    assert one.message.endswith(f"redis-app-7 and 4 more: rejects the user name or password ({words})")
+    assert one.node is None
+    assert [reason.node for reason in others] == ["redis-app-12", "redis-app-13"]

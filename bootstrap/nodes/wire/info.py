@@ -22,6 +22,8 @@ class Server:
     """`cluster`, `standalone` or `sentinel`; empty where it is missing."""
     version: str
     """For people: `redis 7.0.15`, `valkey 9.1.2`."""
+    run_id: str = ""
+    """New at every start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,11 @@ def parse_info(text: str) -> Mapping[str, str]:
 def parse_server(info: Mapping[str, str]) -> Server:
     """The server section of INFO; Valkey names itself in `server_name`."""
     kind = info.get("server_name", "redis")
-    return Server(mode=info.get("redis_mode", ""), version=f"{kind} {info.get(f'{kind}_version', '?')}")
+    return Server(
+        mode=info.get("redis_mode", ""),
+        version=f"{kind} {info.get(f'{kind}_version', '?')}",
+        run_id=info.get("run_id", ""),
+    )
 
 
 def parse_replication(info: Mapping[str, str]) -> Replication:

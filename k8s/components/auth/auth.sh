@@ -59,7 +59,7 @@ read_name() {
 }
 
 # Prints one line of the ACL file: NAME, KEY of its password, RIGHTS. A second password under also-KEY is valid as well.
-# So a password can be changed without a moment in which a client has a wrong one.
+# So a password can be changed without a moment in which a client has a wrong one: docs/operations.md.
 user() {
   printf 'user %s on' "$1"
   for key in "$2" "also-$2"; do

@@ -1,0 +1,134 @@
+"""Faults that no wait mends: named soon, once, in the servers' own words."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bootstrap.local.programs import Program
+from bootstrap.model import bus
+from tests.real.network import Network, missing_requirement, send_from_own_address
+from tests.real.testbed import StartTestbed
+from tests.waiting import wait_until
+
+
+def test_a_password_that_every_pod_rejects_ends_the_run_soon(
+    redis_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """Exit 4 long before the deadline, with one reason that quotes the servers."""
+    three = start_testbed(redis_program, 3, 0, config=("requirepass rightone", "masterauth rightone"))
+    secret = tmp_path / "password"
+    secret.write_text("wrongone")
+    result = three.run("apply", BOOTSTRAP_DEADLINE_S="40", BOOTSTRAP_PASSWORD_FILE=str(secret))
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "wrong-password")
+    assert "WRONGPASS" in reason["message"] or "invalid" in reason["message"]
+    assert "redis-app-0, redis-app-1, redis-app-2" in reason["message"]
+    assert result.outcome["took_s"] < 40
+
+
+def test_a_renamed_command_is_named(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """`rename-command CLUSTER ""` on every pod: exit 4 long before the deadline; it is not said to be no Redis."""
+    three = start_testbed(redis_program, 3, 0, config=('rename-command CLUSTER ""',))
+    result = three.run("apply", BOOTSTRAP_DEADLINE_S="40")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "unknown-command")
+    assert "unknown command" in reason["message"]
+    assert "CLUSTER" in reason["message"]
+    assert "rename-command" in reason["remedy"]
+    assert result.outcome["took_s"] < 40
+
+
+def test_servers_without_a_free_connection_are_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """`maxclients` reached on every server: one reason with a code of its own, exit 1, since clients may leave."""
+    three = start_testbed(redis_program, 3, 0, config=("maxclients 5",))
+    crowd = []
+    try:
+        for server in three.cluster.servers:
+            for _ in range(5):
+                crowd.append(socket.create_connection((server.address.host, server.address.port)))
+                with contextlib.suppress(OSError):
+                    crowd[-1].sendall(b"PING\r\n")
+                    crowd[-1].recv(100)
+        result = three.run("apply", BOOTSTRAP_DEADLINE_S="3")
+    finally:
+        for each in crowd:
+            each.close()
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (1, "too-many-clients")
+    assert "max number of clients" in reason["message"]
+    assert "maxclients" in reason["remedy"]
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    if missing := missing_requirement():
+        pytest.skip(missing)
+    with Network() as network:
+        yield network
+
+
+def test_a_blocked_bus_has_one_reason_in_every_verb(
+    network: Network, redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Port 16379 of every pod is blocked, before the cluster is formed and afterwards."""
+    three = start_testbed(redis_program, 3, 0)
+    for server in three.cluster.servers:
+        send_from_own_address(server)
+        network.cut_bus(server)
+    (reason,) = three.run("apply", BOOTSTRAP_DEADLINE_S="5").outcome["reasons"]
+    assert reason["code"] == "bus-blocked"
+    assert reason["message"].startswith("no node can reach another on the cluster bus (port 16379)")
+    assert "allow TCP port 16379" in reason["remedy"]
+    network.heal()
+    assert three.run("apply").exit_code == 0
+    last = three.cluster.servers[2]
+    network.cut_bus(last)
+    wait_until(lambda: len(bus.blocked(three.view())) == 4 and not three.view().nodes[2].serving, "links are down")
+    verified = three.run("verify")
+    (reason,) = [reason for reason in verified.outcome["reasons"] if reason["code"] == "bus-blocked"]
+    assert "redis-app-2" in reason["message"]
+    assert "port 16379" in reason["message"]
+    assert not [reason for reason in verified.outcome["reasons"] if reason["code"] == "link-down"]
+    (line,) = [line for line in three.run("plan").lines if line["event"] == "bus_blocked"]
+    assert line["why"] == reason["message"]
+
+
+def test_a_stale_record_that_is_corrected_in_time_is_not_refused(
+    redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """The address of redis-app-2 is that of another cluster's pod for some seconds, as a DNS cache may say."""
+    ours, theirs = start_testbed(redis_program, 3, 0), start_testbed(redis_program, 3, 0)
+    assert ours.run("apply").exit_code == theirs.run("apply").exit_code == 0
+    zone, before = ours.cluster.nameserver.zone, theirs.view()
+    other = theirs.cluster.servers[2].address
+    stale = replace(zone.pods[2], addresses=(other.host,), port=other.port)
+    ours.cluster.nameserver.publish(replace(zone, pods=(*zone.pods[:2], stale)))
+    correction = threading.Timer(6, ours.cluster.nameserver.publish, (zone,))
+    correction.start()
+    applied = ours.run("apply")
+    correction.join()
+    assert (applied.exit_code, applied.outcome["outcome"]) == (0, "unchanged"), applied.text
+    assert [line for line in applied.lines if line["event"] == "looking_again"]
+    assert theirs.view().fingerprint() == before.fingerprint()
+    assert all(len(node.others) == 2 for node in theirs.view().nodes)
+
+
+def test_no_remedy_empties_what_another_service_may_own(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """The stale record stays: refused, and nobody is told to delete a pod or a volume."""
+    ours, theirs = start_testbed(redis_program, 3, 0), start_testbed(redis_program, 3, 0)
+    assert ours.run("apply").exit_code == theirs.run("apply").exit_code == 0
+    zone, other = ours.cluster.nameserver.zone, theirs.cluster.servers[2].address
+    stale = replace(zone.pods[2], addresses=(other.host,), port=other.port)
+    ours.cluster.nameserver.publish(replace(zone, pods=(*zone.pods[:2], stale)))
+    refused = ours.run("apply", BOOTSTRAP_DEADLINE_S="4")
+    assert refused.exit_code == 3, refused.text
+    for reason in refused.outcome["reasons"]:
+        assert "delete" not in reason["remedy"]
+    assert any("stale DNS record, or a pod of another cluster" in r["remedy"] for r in refused.outcome["reasons"])
