@@ -15,7 +15,7 @@ from bootstrap.model.steps import Wipe
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.verify import violations
-from tests.real.clusters import TIMEOUT_MS, client, formed
+from tests.real.clusters import TIMEOUT_MS, client, formed, replace_pods
 from tests.real.sizes import assert_good, declared, listed, started
 from tests.real.testbed import StartTestbed, Testbed
 from tests.waiting import wait_until
@@ -29,7 +29,7 @@ def job_without(six: Testbed, folder: Path, denied: str, *servers: Server) -> di
             node.execute_command("ACL", "SETUSER", "job", *rules)
     password = folder / "password"
     password.write_text("S3cret")
-    return {"BOOTSTRAP_USERNAME": "job", "BOOTSTRAP_PASSWORD_FILE": str(password), "BOOTSTRAP_DEADLINE_S": "8"}
+    return {"BOOTSTRAP_USERNAME": "job", "BOOTSTRAP_PASSWORD_FILE": str(password), "BOOTSTRAP_DEADLINE_S": "40"}
 
 
 def save_fails(server: Server) -> None:
@@ -105,7 +105,7 @@ def test_a_probe_that_failed_fails_again(
     six, keys = formed(any_program_since_7, start_testbed)
     login = job_without(six, tmp_path, denied)
     for verb in ("apply", "verify"):
-        said = six.run(verb, **login)
+        said = six.run(verb, **{**login, "BOOTSTRAP_DEADLINE_S": "5"})
         assert (said.exit_code, said.outcome["reasons"][0]["code"], said.outcome["steps"]) == (1, "probe", 0), said.text
     assert sum(node.keys for node in six.view().nodes if node.slots) == len(keys)
 
@@ -144,3 +144,13 @@ def test_what_shrinking_needs_is_known_before_the_first_slot_moves(
     said = declared(eight, 3, 1).run("apply", **job_without(eight, tmp_path, "-cluster|reset"))
     assert (said.exit_code, said.outcome["steps"]) == (4, 0), said.text
     assert_good(eight, keys)
+
+
+def test_a_repair_does_what_it_may(any_program_since_7: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+    """Without the right to forget a lost member, its replica still takes over, and clients are served."""
+    six, _ = formed(any_program_since_7, start_testbed)
+    replace_pods(six, 1, wiped=True)
+    said = six.run("apply", **job_without(six, tmp_path, "-cluster|forget"))
+    assert (said.exit_code, said.outcome["serving"]) == (4, True), said.text
+    assert "cluster|forget" in said.outcome["reasons"][0]["remedy"]
+    assert six.view().nodes[4].slots
