@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model.node import Node, NodeId, Role
+from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.view import ClusterView
 
 
@@ -83,4 +83,24 @@ def copies(view: ClusterView) -> Iterator[Reason]:
                 "cluster needs node ids of its own: start it with empty disks and load the data as a client does. A "
                 f"pod of your own that is about to end needs some seconds for it; then {RUN_AGAIN}",
                 node=copy.pod,
+            )
+
+
+def one_announced_address(view: ClusterView) -> Iterator[Reason]:
+    """Nodes that announce the same address: each introduction of one of them would reach another."""
+    announced: dict[Address, list[Node]] = {}
+    for node in view.nodes:
+        if node.myself.address is not None:
+            announced.setdefault(node.myself.address, []).append(node)
+    for address, nodes in sorted(announced.items()):
+        if len(nodes) > 1:
+            pods = ", ".join(node.pod for node in nodes)
+            where = ", ".join(str(node.address) for node in nodes)
+            yield Reason(
+                code="one-announced-address",
+                message=f"{pods} answer at {where} and all announce the address {address} to the other nodes",
+                remedy="give each server its own address: without cluster-announce-ip a server finds it. The setting "
+                "must be the pod's IP (fieldRef status.podIP); with hostNetwork each pod needs a machine of its own: "
+                f"kubectl exec {nodes[0].pod} -- redis-cli CONFIG GET cluster-announce-ip; then {RUN_AGAIN}",
+                node=nodes[0].pod,
             )

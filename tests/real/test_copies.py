@@ -1,4 +1,4 @@
-"""Cloned disks: one node id at two living servers. Nothing is written on either side."""
+"""Cloned disks, which give two living servers one node id, and one address that all announce: nothing is written."""
 
 from __future__ import annotations
 
@@ -49,3 +49,14 @@ def test_a_copy_beside_its_living_original_is_refused(any_program: Program, star
     assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
     assert {reason["code"] for reason in refused.outcome["reasons"]} == {"copied-cluster"}
     assert other.run("plan").exit_code == 3
+
+
+def test_pods_that_announce_one_address_are_refused(any_program: Program, start_testbed: StartTestbed) -> None:
+    """Before anybody is introduced."""
+    six = start_testbed(any_program, config=("cluster-announce-ip 127.9.9.9",))
+    refused = six.run("apply")
+    assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
+    (reason,) = refused.outcome["reasons"]
+    assert reason["code"] == "one-announced-address"
+    assert "redis-app-0, redis-app-1" in reason["message"]
+    assert "cluster-announce-ip" in reason["remedy"]
