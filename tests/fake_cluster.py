@@ -217,7 +217,7 @@ class FakeCluster:
         self.rejected += rejected
         return rejected
 
-    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
+    def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         return []
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> FakeTransfer:

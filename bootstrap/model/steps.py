@@ -285,12 +285,14 @@ Local = Setting | SetSlotState | SetSlotOwner | MoveKeys | CloseSlot | CancelMig
 
 
 class Rejected(NamedTuple):
-    """A write that, as far as is known, had no effect."""
+    """A write that the server did not accept, or not as a whole."""
 
     write: Write
     why: str
     answered: bool
     """True when the server rejected the write; False when there was no answer, and the next try may succeed."""
+    partly: bool = False
+    """True where the server had already accepted a part of it, such as the reset of a wipe."""
 
 
 def recipient(step: Write) -> NodeId:

@@ -24,11 +24,10 @@ from bootstrap.model.steps import (
     MoveSlots,
     Provision,
     Rejected,
-    Wipe,
     Write,
 )
 from bootstrap.model.view import ClusterView
-from bootstrap.nodes.commands import WIPE_TRIALS, commands_for
+from bootstrap.nodes.commands import changed, commands_for
 from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
 from bootstrap.nodes.counting import close_slot, count_keys, count_left_over, names_in
 from bootstrap.nodes.failures import Failure, error_text
@@ -37,6 +36,7 @@ from bootstrap.nodes.membership import leave, provision_node
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, detect_mode
 from bootstrap.nodes.pipeline import Pipeline
 from bootstrap.nodes.pool import ANSWER_LIMIT_S, MOMENT_S, ConnectionPool
+from bootstrap.nodes.trial import obstacle
 
 if TYPE_CHECKING:
     from bootstrap.nodes.migration.transfer import SlotTransfer
@@ -130,37 +130,42 @@ class Nodes:
                 why = f"{answer.why.value} {answer.detail}".strip()
                 rejected += [Rejected(write, why, answered=False) for write in writes[address]]
                 continue
-            for write, error in zip(writes[address], answer, strict=True):
+            for write, (error, partly) in zip(writes[address], answer, strict=True):
                 if error is not None:
                     code = getattr(error, "status_code", None) or ""
                     why = f"{code} {self._credentials.redact(error_text(error))}".strip()
-                    rejected.append(Rejected(write, why, answered=True))
+                    rejected.append(Rejected(write, why, answered=True, partly=partly))
         return rejected
 
-    def denied_wipes(self, wipes: Mapping[Address, Wipe]) -> Sequence[Rejected]:
-        """The wipes that would be rejected because the user lacks a right, or the server a command. Nothing changes; a
-        node that does not answer is left out.
+    def denied_writes(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
+        """The writes that would be rejected because the user lacks a right, or the server a command; a wipe also where
+        the server refuses writes. Nothing is executed. A node that does not answer is left out.
         """
-        trials = {address: partial(ask_all, commands=WIPE_TRIALS) for address in wipes}
-        denied: list[Rejected] = []
-        for address, replies in self._pool.run_each(trials).items():
-            for reply in [] if isinstance(replies, Failure) else replies:
-                code = getattr(reply, "status_code", None) or ""
-                why = f"{code} {self._credentials.redact(error_text(reply))}".strip()
-                if why.startswith("NOPERM") or "unknown command" in why.lower():
-                    denied.append(Rejected(wipes[address], why, answered=True))
-        return denied
+        trials = {address: partial(self._try, ordered) for address, ordered in writes.items()}
+        answers = self._pool.run_each(trials)
+        return [
+            Rejected(write, self._credentials.redact(error_text(why)), answered=True)
+            for address, answer in answers.items()
+            if not isinstance(answer, Failure)
+            for write, why in zip(writes[address], answer, strict=True)
+            if why
+        ]
 
-    def _send(self, writes: Sequence[Write], connection: Connection) -> list[Exception | None]:
-        """A node's error for each write, None where it accepted the write."""
+    def _try(self, writes: Sequence[Write], connection: Connection) -> list[str]:
+        return [obstacle(connection, write, self._modes.get(connection)) for write in writes]
+
+    def _send(self, writes: Sequence[Write], connection: Connection) -> list[tuple[Exception | None, bool]]:
+        """A node's error for each write, None where it accepted the write, and whether it accepted a part of it."""
         commands = [() if isinstance(write, _SEVERAL_EXCHANGES) else commands_for(write) for write in writes]
-        replies = iter(ask_all(connection, tuple(chain.from_iterable(commands))))
-        errors = [first_error(list(islice(replies, len(each)))) for each in commands]
+        all_replies = iter(ask_all(connection, tuple(chain.from_iterable(commands))))
+        replies = [list(islice(all_replies, len(each))) for each in commands]
         # One deadline for all moves of keys: an exchange that goes on for longer is ended as one that hangs.
         deadline = Deadline.after(MOMENT_S, self._clock)
         return [
-            self._send_in_turns(write, connection, deadline) if isinstance(write, _SEVERAL_EXCHANGES) else error
-            for write, error in zip(writes, errors, strict=True)
+            (self._send_in_turns(write, connection, deadline), False)
+            if isinstance(write, _SEVERAL_EXCHANGES)
+            else (first_error(answers), any(map(changed, each, answers)))
+            for write, each, answers in zip(writes, commands, replies, strict=True)
         ]
 
     def _send_in_turns(self, write: Write, connection: Connection, deadline: Deadline) -> Exception | None:

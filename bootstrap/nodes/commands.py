@@ -60,12 +60,11 @@ PROBE_COMMANDS: Command = ("COMMAND", "INFO", "SET", "GET", "DEL")
 INLINE_PING = b"PING\r\n"
 """The one command that is sent without redis-py, to find out whether a port answers without TLS."""
 
+MULTI: Command = ("MULTI",)
+EXEC: Command = ("EXEC",)
+DISCARD: Command = ("DISCARD",)
 RESET: Command = ("CLUSTER", "RESET", "HARD")
 FLUSH: Command = ("FLUSHALL", "ASYNC")
-WIPE_TRIALS: tuple[Command, ...] = (("FLUSHALL", "NO-SUCH-OPTION"), ("CLUSTER", "RESET", "NO-SUCH-OPTION"))
-"""Commands of a wipe, with an option that no server knows: they change nothing. A server checks the rights of the user
-before the options (`processCommand` in server.c), so its answer shows whether the user may send them.
-"""
 SAVE: Command = ("SAVE",)
 """Only for an empty server: it blocks until the file is written. It fails while a background save runs."""
 BGSAVE: Command = ("BGSAVE",)
@@ -73,7 +72,16 @@ BGREWRITEAOF: Command = ("BGREWRITEAOF",)
 
 FUNCTION_LIST: Command = ("FUNCTION", "LIST")
 ACL_LIST: Command = ("ACL", "LIST")
+ACL_WHOAMI: Command = ("ACL", "WHOAMI")
 ACL_SAVE: Command = ("ACL", "SAVE")
+
+MIN_REPLICAS: Command = ("CONFIG", "GET", "min-replicas-to-write")
+TRIAL_OF_MOVING_KEYS: tuple[Command, ...] = (
+    ("CLUSTER", "GETKEYSINSLOT", 0, 1),
+    ("MEMORY", "USAGE", "x"),
+    ("MIGRATE", "127.0.0.1", 1, "", 0, 1, "KEYS", "x"),
+)
+"""What a move of keys sends to their source, with arguments of no meaning: only tried, never executed."""
 
 MIGRATION_STATUS: Command = ("CLUSTER", "MIGRATION", "STATUS", "ALL")
 GET_SLOT_MIGRATIONS: Command = ("CLUSTER", "GETSLOTMIGRATIONS")
@@ -107,7 +115,7 @@ def commands_for(write: Write) -> tuple[Command, ...]:
         case CloseSlot():
             return (stable(write.slot),)
         case Wipe():
-            return (("MULTI",), FLUSH, RESET, ("EXEC",), SAVE) if write.flush else (RESET, FLUSH, SAVE)
+            return (MULTI, FLUSH, RESET, EXEC, SAVE) if write.flush else (RESET, FLUSH, SAVE)
         case MoveKeys() | MoveSlots() | Provision() | Leave() | CancelMigration():
             raise TypeError(f"{type(write).__name__} takes several exchanges with its node, not a list of commands")
         case ManualFailover():
@@ -120,6 +128,13 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return tuple(meet(address, bus_port) for address, bus_port in write.others)
         case _:
             assert_never(write)
+
+
+def changed(command: Command, reply: object) -> bool:
+    """Whether a command of a write has changed its server, by the reply: those that only wait for EXEC have not."""
+    if command in (MULTI, SAVE) or reply == "QUEUED" or isinstance(reply, Exception):
+        return False
+    return not (isinstance(reply, list) and any(isinstance(each, Exception) for each in reply))
 
 
 def meet(address: Address, bus_port: int) -> Command:
@@ -202,6 +217,11 @@ def function_code(library: str) -> Command:
 def function_load(code: str) -> Command:
     """Loads a function library, also over one of the same name."""
     return ("FUNCTION", "LOAD", "REPLACE", code)
+
+
+def acl_dry_run(user: str, command: Command) -> Command:
+    """Redis since 7.0: whether a user may send a command."""
+    return ("ACL", "DRYRUN", user, *command)
 
 
 def acl_set_user(name: str, rules: Sequence[str]) -> Command:

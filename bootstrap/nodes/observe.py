@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bootstrap.model import left_over
 from bootstrap.model.node import Address, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write, recipient
+from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes import copies as copies_of
@@ -74,14 +74,11 @@ class Observer:
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends every write to its node, once. Returns the writes that were not accepted, and why."""
-        by_address: dict[Address, list[Write]] = {}
-        for write in writes:
-            by_address.setdefault(view.by_id[recipient(write)].address, []).append(write)
-        return list(self._nodes.send(by_address))
+        return list(self._nodes.send(_by_address(writes, view)))
 
-    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
-        """The wipes that would be rejected for lack of a right. Nothing is changed."""
-        return list(self._nodes.denied_wipes({view.by_id[wipe.node].address: wipe for wipe in wipes}))
+    def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        """The writes that would be rejected for lack of a right. Nothing is changed."""
+        return list(self._nodes.denied_writes(_by_address(writes, view)))
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> SlotTransfer:
         """A transfer of slots. Nothing is sent before it is advanced."""
@@ -221,6 +218,13 @@ class Observer:
             for (node_id, _), answer in answers.items()
             if (answer.why not in _NETWORK if isinstance(answer, Failure) else answer.node_id == node_id)
         )
+
+
+def _by_address(writes: Iterable[Write], view: ClusterView) -> dict[Address, list[Write]]:
+    found: dict[Address, list[Write]] = {}
+    for write in writes:
+        found.setdefault(view.by_id[recipient(write)].address, []).append(write)
+    return found
 
 
 def choose(answers: Mapping[Peer, Mapping[Address, Node | Failure]]) -> Mapping[Peer, Node | UnreachablePeer]:

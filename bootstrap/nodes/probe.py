@@ -1,7 +1,8 @@
 """Client probe: write, read and delete a short-lived key in every shard, as `redis-cli -c` does by hand.
 
-It connects through the access Service where there is one, so it also proves that clients can connect. Only a run that
-changed something probes; a run on a healthy cluster writes nothing.
+It connects through the access Service where there is one, so it also proves that clients can connect. A run on a
+healthy cluster writes nothing: its probe is dry. It sends the same commands in a transaction that it discards, so that
+servers check all that they check before they execute a command. So every later run finds what made a probe fail.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bootstrap.clock import Clock, Deadline
@@ -25,6 +27,7 @@ from bootstrap.nodes.commands import PROBE_COMMANDS
 from bootstrap.nodes.connection import Credentials, connection_class
 from bootstrap.nodes.failures import error_text, server_error_text
 from bootstrap.nodes.pool import ANSWER_LIMIT_S
+from bootstrap.nodes.trial import try_out
 
 KEY_LIFE_MS = 10_000
 """A key that a killed probe leaves behind expires after this."""
@@ -36,8 +39,11 @@ class ProbeFailed(Exception):
     """A client could not do what it should be able to do; the text names the step and the shard."""
 
 
-def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, clock: Clock) -> int:
-    """Connects through the first endpoint that answers and probes every shard; returns the number of shards.
+def probe(
+    view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, clock: Clock, dry: bool = False
+) -> int:
+    """Connects through the first endpoint that answers and probes every shard; returns the number of shards. A `dry`
+    probe executes nothing.
 
     Raises ProbeFailed with the first step that failed, and what `clock.check` raises.
     """
@@ -45,7 +51,7 @@ def probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credenti
 
     def run() -> None:
         try:
-            ended.append(_probe(view, endpoints, credentials))
+            ended.append(_probe(view, endpoints, credentials, dry=dry))
         except Exception as error:  # noqa: BLE001 - a server that is not Redis makes redis-py raise anything
             ended.append(error)
 
@@ -79,7 +85,7 @@ class _Client(RedisCluster):
         return reply
 
 
-def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials) -> int:
+def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, dry: bool) -> int:
     client = _Client(
         # Only a client with a URL accepts a class of connections. It uses the other endpoints in the same way.
         url=f"redis://{endpoints[0]}",
@@ -95,7 +101,7 @@ def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credent
     with client:
         keys = keys_for({node.node_id: node.slots for node in view.nodes if node.slots}, secrets.token_hex(8))
         for master, key in keys.items():
-            _prove(client, view.name(master), key, credentials)
+            (_try if dry else _prove)(client, view.name(master), key, credentials)
     return len(keys)
 
 
@@ -113,6 +119,26 @@ def keys_for(owners: Mapping[NodeId, SlotSet], token: str) -> Mapping[NodeId, st
     raise AssertionError("count() never ends")
 
 
+def _try(client: RedisCluster, pod: str, key: str, credentials: Credentials) -> None:
+    """Like `_prove`, without executing anything. A user without the right to transactions only reads."""
+    step = "reach"
+    try:
+        pool = client.get_redis_connection(client.get_node_from_key(key)).connection_pool
+        connection = pool.get_connection()
+        try:
+            replies = try_out(connection, [("SET", key, key, "PX", KEY_LIFE_MS), ("GET", key), ("DEL", key)])
+        finally:
+            pool.release(connection)
+        if len(replies) == 1 and isinstance(replies[0], NoPermissionError):
+            replies, step = [], "read"
+            client.get(key)
+    except Exception as error:
+        raise _failed(step, pod, error, credentials) from error
+    for step, reply in zip(("write", "read", "delete"), replies, strict=False):
+        if isinstance(reply, Exception):
+            raise _failed(step, pod, reply, credentials) from reply
+
+
 def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -> None:
     step = "write"
     try:
@@ -122,7 +148,12 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
         step = "delete"
         client.delete(key)
     except Exception as error:
-        message = credentials.redact(error_text(error))
-        raise ProbeFailed(f"a client could not {step} a key in the shard of {pod}: {message}") from error
+        raise _failed(step, pod, error, credentials) from error
     if found != key:
         raise ProbeFailed(f"a client read a different value than it wrote in the shard of {pod}")
+
+
+def _failed(step: str, pod: str, error: Exception, credentials: Credentials) -> ProbeFailed:
+    return ProbeFailed(
+        f"a client could not {step} a key in the shard of {pod}: {credentials.redact(error_text(error))}"
+    )

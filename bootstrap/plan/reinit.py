@@ -47,11 +47,6 @@ def wiping(view: ClusterView, desired: Desired, confirm: str) -> Plan | Refusal:
     return Plan(findings=(finding,), phases=tuple(phase for phase in phases if phase.steps))
 
 
-def wipes_of(decision: Plan) -> tuple[Wipe, ...]:
-    """All wipes of the plan."""
-    return tuple(step for phase in decision.phases for step in phase.steps if isinstance(step, Wipe))
-
-
 def _unfinished_forming(view: ClusterView, desired: Desired) -> bool:
     """True for a forming that was interrupted: no key anywhere, no member lost, and steps left to do."""
     empty = not view.unlisted() and not any(node.keys for node in view.nodes)

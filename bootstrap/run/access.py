@@ -1,8 +1,9 @@
 """The way clients take into the cluster, and the checks that it is open.
 
 That is the access Service, or the pods themselves where the settings name none. A run that wrote something probes: as a
-client it writes, reads and deletes a key in every shard. A run on a healthy cluster writes nothing and only checks that
-an endpoint answers.
+client it writes, reads and deletes a key in every shard. A run on a healthy cluster writes nothing: it checks that an
+endpoint answers, and tries the probe without executing it. Without that, running again after a failed probe would
+report success.
 """
 
 from __future__ import annotations
@@ -39,26 +40,28 @@ class Access:
     clock: Clock
     log: Log
 
-    def prove(self, view: ClusterView, *, deadline: Deadline, check_lock: Callable[[], None]) -> None:
-        """Probes every shard as a client. Raises NotYet (`probe`) at the deadline, and NotYet from `check_lock`."""
+    def prove(
+        self, view: ClusterView, *, deadline: Deadline, check_lock: Callable[[], None], dry: bool = False
+    ) -> None:
+        """Probes every shard as a client; a `dry` probe executes nothing. Raises NotYet (`probe`) at the deadline, and
+        NotYet from `check_lock`.
+        """
         backoff = Backoff(self.clock, self.log)
         while True:
             endpoints, through = self._endpoints(view, deadline)
             check_lock()
             try:
-                shards = probe(view, endpoints, self.credentials, clock=self.clock)
+                shards = probe(view, endpoints, self.credentials, clock=self.clock, dry=dry)
             except ProbeFailed as error:
                 reason = Reason(code="probe", message=str(error), remedy=self._remedy(through))
                 backoff.wait("probe_waits", partial(str, error), partial(NotYet.because, (reason,)), deadline=deadline)
             else:
-                self.log.info("probe_done", shards=shards, through=through)
+                if not dry:
+                    self.log.info("probe_done", shards=shards, through=through)
                 return
 
     def check_endpoints(self, view: ClusterView, world: World, *, deadline: Deadline) -> None:
-        """Checks that an endpoint of the access Service answers. Raises NotYet (`no-way-in`) at the deadline.
-
-        Without this check, running again after a failed probe would report success.
-        """
+        """Checks that an endpoint of the access Service answers. Raises NotYet (`no-way-in`) at the deadline."""
         backoff = Backoff(self.clock, self.log)
         while True:
             endpoints, through = self._endpoints(view, deadline)

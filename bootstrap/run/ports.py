@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from bootstrap.model.node import Address
-from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write
+from bootstrap.model.steps import MoveSlots, Rejected, Write
 from bootstrap.model.view import ClusterView
 
 
@@ -32,8 +32,8 @@ class World(Protocol):
         """Sends each write once; returns those that were not accepted, with the reason."""
         ...
 
-    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
-        """The wipes that servers would reject for lack of a right; changes nothing."""
+    def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        """The writes that servers would reject for lack of a right; changes nothing."""
         ...
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:

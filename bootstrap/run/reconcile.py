@@ -21,7 +21,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import loss_accepted
 from bootstrap.plan.planner import plan
-from bootstrap.plan.reinit import wipes_of, wiping
+from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
 from bootstrap.run.missing import MissingPods, with_confirmation
@@ -29,6 +29,7 @@ from bootstrap.run.patience import Patience
 from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejected, of_unsettled, plan_summary
+from bootstrap.run.rights import Rights
 from bootstrap.run.slot_moves import SlotMoves
 from bootstrap.run.spreading import Spreading, resizes
 from bootstrap.run.temporary_settings import TemporarySettings, is_denied, none_allowed
@@ -70,7 +71,7 @@ class Reconciler:
     first_view: ClusterView | None = None
     """The first view in which every peer answered: the state in which the run found the cluster."""
     steps_done: int = 0
-    """Writes that servers accepted."""
+    """Writes that servers accepted, as a whole or in part."""
     resized: bool = False
     """This run has moved slots, or taken a pod out of the cluster."""
     rejected: tuple[Reason, ...] = ()
@@ -81,18 +82,17 @@ class Reconciler:
     missing: MissingPods = field(init=False)
     slot_moves: SlotMoves = field(init=False)
     patience: Patience = field(default_factory=Patience)
+    rights: Rights = field(init=False)
 
     def __post_init__(self) -> None:
-        self.temporary = TemporarySettings(self.clock)
+        self.temporary, self.rights = TemporarySettings(self.clock), Rights(self.world)
         self.links = LinkWatch(self.clock)
         self.missing = MissingPods(self.clock, self.log, self.explain)
         self.slot_moves = SlotMoves(clock=self.clock, log=self.log, limit_s=self.move_limit_s, show=self.show_progress)
 
     def converge(self) -> ClusterView:
-        """Brings the cluster to the desired shape; returns the view that proves it.
-
-        Raises Refused (with every reason), NotYet (deadline, signal, lost lock) or Misconfigured. Temporary settings
-        are restored on every way out.
+        """Brings the cluster to the desired shape; returns the view that proves it. Raises Refused (with every reason),
+        NotYet (deadline, signal, lost lock) or Misconfigured. Temporary settings are restored on every way out.
         """
         try:
             return self._converge()
@@ -112,8 +112,7 @@ class Reconciler:
                 raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
-            if not wiped and (denied := self.world.denied_wipes(wipes_of(decision), view)):
-                raise Misconfigured.because(of_rejected(denied, view)[:REASONS_SHOWN])
+            self.rights.check(decision, view)
             wiped = True
             self._do(decision.phases[0], view)
 
@@ -141,6 +140,7 @@ class Reconciler:
                     limit = self.patience.limit(bad, self.deadline)
                     backoff.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=limit)
                 case Plan():
+                    self.rights.check(decision, view)
                     settled_view = self._do(decision.phases[0], view)
 
     def look(self) -> ClusterView:
@@ -167,7 +167,6 @@ class Reconciler:
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
-
         A reason to refuse has to last for some seconds: looks at many nodes may show a state that never existed.
         """
         began, backoff = self.clock.now(), Backoff(self.clock, self.log)
@@ -263,7 +262,7 @@ class Reconciler:
         rejected = self.world.send(writes, view)
         self.links.sent(writes)
         self.temporary.sent(writes, rejected, declared_ms)
-        self.steps_done += len(writes) - len(rejected)
+        self.steps_done += len(writes) - sum(not no.partly for no in rejected)
         self._note_rejected(rejected, view)
         if is_denied(rejected):
             self.temporary.denied = self.rejected

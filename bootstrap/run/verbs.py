@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from bootstrap import __version__
-from bootstrap.clock import Clock
+from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
 from bootstrap.errors import NotYet, Reason
 from bootstrap.kube.integration import Integration
@@ -88,11 +88,12 @@ class Verbs:
                 self.log.warning("bus_blocked", why=text, remedy=remedy)
 
     def verify(self) -> Outcome:
-        """Looks, and reports every invariant that does not hold."""
+        """Looks, and reports every invariant that does not hold. Raises NotYet where clients cannot use the cluster."""
         limit = self.reconciler.deadline.sooner(VERIFY_LIMIT_S)
         while True:
             bad = violations(self.reconciler.look(), self.settings.desired)
             if not bad:
+                self._check_access(limit)
                 return self.outcome("unchanged", 0)
             if limit.passed:
                 return self.outcome("failed", 1, bad)
@@ -137,7 +138,7 @@ class Verbs:
         if view.spares:
             self.log.info("safe_to_shrink", pods=[node.pod for node in view.spares], next=self._advice(view))
         if not run.steps_done:
-            self.access.check_endpoints(run.view, run.world, deadline=run.deadline)
+            self._check_access(run.deadline)
             return self.outcome("unchanged", 0)
         self._prove(view)
         first = run.first_view or view
@@ -153,6 +154,12 @@ class Verbs:
 
     def _prove(self, view: ClusterView) -> None:
         self.access.prove(view, deadline=self.reconciler.deadline, check_lock=self.reconciler.check_lock)
+
+    def _check_access(self, deadline: Deadline) -> None:
+        """Checks, without writing, that clients can connect, write and read."""
+        view = self.reconciler.view
+        self.access.check_endpoints(view, self.reconciler.world, deadline=deadline)
+        self.access.prove(view, deadline=deadline, check_lock=self.clock.check, dry=True)
 
     def _had_another_size(self, first: ClusterView) -> bool:
         """Whether the cluster had another number of members at first; a lost member counts while others know it."""

@@ -12,7 +12,7 @@ from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
 from bootstrap.log import logger
 from bootstrap.model.node import Address, NodeId
-from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write, recipient
+from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.run.ports import Transfer, World
 from bootstrap.run.session import session
@@ -60,8 +60,8 @@ class KilledRun:
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         return self.world.check_endpoints(endpoints)
 
-    def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
-        return self.world.denied_wipes(wipes, view)
+    def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
+        return self.world.denied_writes(writes, view)
 
     def move(self, moves: Sequence[MoveSlots], view: ClusterView) -> Transfer:
         if self.dead:

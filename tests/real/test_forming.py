@@ -53,6 +53,9 @@ READS = {
     "cmdstat_cluster",
     "cmdstat_cluster|nodes",
     "cmdstat_cluster|info",
+    "cmdstat_cluster|slots",
+    "cmdstat_multi",
+    "cmdstat_discard",
     "cmdstat_config",
     "cmdstat_config|get",
     "cmdstat_command",
@@ -65,7 +68,8 @@ READS = {
     "cmdstat_client",
     "cmdstat_client|setinfo",
 }
-"""The commands that a run sends to a healthy cluster, and those that its servers send to each other. On Redis 6.2,
+"""The commands that a run has executed on a healthy cluster, and those that its servers send to each other. The dry
+probe discards its transaction, so its SET, GET and DEL are not among them. On Redis 6.2,
 `cluster` and `config` stand for their subcommands; there the run's own `steps: 0` shows that they were reads."""
 
 

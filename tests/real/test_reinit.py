@@ -117,29 +117,6 @@ def test_no_old_key_comes_back_after_a_restart(
         assert [name for name in keys if reader.exists(name)] == []
 
 
-@pytest.mark.parametrize("denied", ["-flushall", "-cluster|reset"])
-def test_a_user_that_may_not_wipe_wipes_nothing(
-    denied: str, any_program_since_7: Program, start_testbed: StartTestbed, tmp_path: Path
-) -> None:
-    """Every server is asked before the first write: exit 4, no step, every key and member is there."""
-    six, keys = formed(any_program_since_7, start_testbed)
-    fingerprint = six.run("plan").outcome["cluster"]
-    for server in six.cluster.servers:
-        with Redis(server.address.host, server.address.port) as node:
-            rules = ("on", ">S3cret", "~*", "&*", "+@all", *((denied,) if server.name == "redis-app-4" else ()))
-            node.execute_command("ACL", "SETUSER", "job", *rules)
-    password = tmp_path / "password"
-    password.write_text("S3cret")
-    login = {"BOOTSTRAP_USERNAME": "job", "BOOTSTRAP_PASSWORD_FILE": str(password)}
-    said = six.run("reinit", "--confirm", fingerprint, **login)
-    (reason,) = said.outcome["reasons"]
-    assert (said.exit_code, said.outcome["steps"], reason["code"]) == (4, 0, "step-rejected"), said.text
-    assert "redis-app-4" in reason["remedy"]
-    assert violations(six.view(), replace(six.desired, timeout_ms=TIMEOUT_MS)) == ()
-    with client(six) as reader:
-        assert {name: reader.get(name) for name in keys} == keys
-
-
 def test_a_declared_setting_that_cannot_be_read_is_said(
     any_program_since_7: Program, start_testbed: StartTestbed, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewri
   +cluster|setslot +cluster|countkeysinslot +cluster|getkeysinslot +select +migrate +restore-asking
   +cluster|nodes +cluster|info +info +config|get
   +config|set +cluster|set-config-epoch +cluster|bumpepoch +cluster|meet +cluster|addslots +cluster|replicate +cluster|failover +cluster|forget
-  +cluster|slots +command +set +get +del'
+  +cluster|slots +command +set +get +del +multi +discard'
 # The rights of the servers: replication, probes, introduction to peers, manual failover before a pod stops, and applying
 # a changed Secret.
 server_rights='resetchannels
