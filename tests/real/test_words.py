@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
 from bootstrap.model import bus
 from tests.real.network import Network, missing_requirement, send_from_own_address
@@ -64,6 +65,49 @@ def test_servers_without_a_free_connection_are_named_once(redis_program: Program
     assert (result.exit_code, reason["code"]) == (1, "too-many-clients")
     assert "max number of clients" in reason["message"]
     assert "maxclients" in reason["remedy"]
+
+
+def test_a_service_name_that_does_not_match_is_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """The pods of a StatefulSet with another serviceName are listed under their addresses: exit 4, once the DNS's
+    caches cannot be the cause.
+    """
+    six = start_testbed(redis_program)
+    zone = six.cluster.nameserver.zone
+    pods = tuple(replace(pod, name=pod.addresses[0].replace(".", "-")) for pod in zone.pods)
+    six.cluster.nameserver.publish(replace(zone, pods=pods))
+    result = six.run("apply")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "service-name")
+    assert "redis-app-5: the Service lists its pods without their names" in reason["message"]
+    assert "kubectl get statefulset redis-app -o yaml | grep serviceName" in reason["remedy"]
+    assert 30 < result.outcome["took_s"] < 50
+
+
+def test_names_of_another_stateful_set_are_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """Its pods may be there before ours, so the run waits; the remedy names the setting."""
+    six = start_testbed(redis_program)
+    zone = six.cluster.nameserver.zone
+    pods = tuple(replace(pod, name=pod.name.replace("redis-app", "other")) for pod in zone.pods)
+    six.cluster.nameserver.publish(replace(zone, pods=pods))
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (1, "no-record")
+    assert "lists other names: other-0, other-1, other-2, and 3 more" in reason["message"]
+    assert "BOOTSTRAP_STATEFULSET" in reason["remedy"]
+
+
+def test_a_truncated_dns_answer_is_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """UDP answers and TCP is closed: not "the DNS does not run"."""
+    three = start_testbed(redis_program, 3, 0)
+    zone = three.cluster.nameserver.zone
+    more = tuple(replace(zone.pods[0], name=f"redis-app-{ordinal}") for ordinal in range(3, 60))
+    three.cluster.nameserver.publish(replace(zone, pods=(*zone.pods, *more)))
+    three.cluster.nameserver.behave(Behaviour.NO_TCP)
+    result = three.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "dns-truncated")
+    assert "does not fit into UDP" in reason["message"]
+    assert "allow TCP port 53" in reason["remedy"]
 
 
 @pytest.fixture
