@@ -80,13 +80,13 @@ _INSPECT = {
     "endpointslices with kubectl get pods -o wide",
 }
 _CHANGE = {
-    UnreachableReason.DNS_TRUNCATED: "allow TCP port 53 as well as UDP, from this pod to the cluster's DNS: kubectl get "
-    "networkpolicy lists the policies (the component k8s/components/network-policy allows both); BOOTSTRAP_NAMESERVER "
-    "sets another DNS server",
-    UnreachableReason.SERVICE_NAME: "kubectl get statefulset {statefulset} -o yaml | grep serviceName shows the Service "
-    "that gives the pods their names: set BOOTSTRAP_SERVICE to it, or correct serviceName, for which the StatefulSet is "
-    "created again: kubectl delete statefulset {statefulset} --cascade=orphan; kubectl apply -k OVERLAY; kubectl rollout "
-    "restart statefulset {statefulset}",
+    UnreachableReason.DNS_TRUNCATED: "allow TCP port 53 as well as UDP, from this pod to the cluster's DNS: kubectl "
+    "get networkpolicy lists the policies (the component k8s/components/network-policy allows both); "
+    "BOOTSTRAP_NAMESERVER sets another DNS server",
+    UnreachableReason.SERVICE_NAME: "kubectl get statefulset {statefulset} -o yaml | grep serviceName shows the "
+    "Service that gives the pods their names: set BOOTSTRAP_SERVICE to it, or correct serviceName, for which the "
+    "StatefulSet is created again: kubectl delete statefulset {statefulset} --cascade=orphan; kubectl apply -k "
+    "OVERLAY; kubectl rollout restart statefulset {statefulset}",
     UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in the redis.conf of {pod} and restart the pod: kubectl "
     "delete pod {pod}",
     UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user; the "

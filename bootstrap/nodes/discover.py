@@ -87,8 +87,8 @@ class Resolver:
             except _NoTcp as error:
                 truncated = True
                 errors.append(
-                    f"the answer of the name server {server} does not fit into UDP, and its TCP port {server.port} gives "
-                    f"none: {error}"
+                    f"the answer of the name server {server} does not fit into UDP, and its TCP port {server.port} "
+                    f"gives none: {error}"
                 )
             except dns.exception.Timeout:
                 errors.append(f"the name server {server} does not answer")
