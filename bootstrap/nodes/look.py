@@ -17,6 +17,7 @@ from bootstrap.model.node import (
     DEFAULT_TIMEOUT_MS,
     NO_FAILOVER_NAMES,
     Address,
+    Endpoint,
     Member,
     Memory,
     Node,
@@ -31,6 +32,7 @@ from bootstrap.nodes.membership import libraries, users
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from bootstrap.nodes.wire import info
 from bootstrap.nodes.wire.cluster import ClusterInfo, parse_cluster_info, parse_cluster_nodes
+from bootstrap.nodes.wire.slots import parse_cluster_slots
 from bootstrap.nodes.writes import refusals
 
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
@@ -127,6 +129,13 @@ def _under_way(ask_node: Ask, mode: MigrationMode) -> Iterator[SlotMigration]:
     for migration in reported_migrations(ask_node, mode):
         if not migration.over and mode.led_by(migration):
             yield migration
+
+
+def endpoints_of(connection: Connection) -> frozenset[Endpoint]:
+    """Where a server sends its clients. Raises its error reply, and WireError."""
+    if isinstance(reply := ask(connection, *commands.CLUSTER_SLOTS), Exception):
+        raise reply
+    return parse_cluster_slots(reply)
 
 
 def timeout_of(ask_node: Ask) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bootstrap.model import left_over
 from bootstrap.model.bus import shortened
-from bootstrap.model.node import Address, Node, NodeId, Peer, Role
+from bootstrap.model.node import Address, Endpoint, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
@@ -72,6 +72,10 @@ class Observer:
         answers = self._nodes.look((str(endpoint), -1, endpoint) for endpoint in endpoints)
         found = (answers[str(endpoint), endpoint] for endpoint in endpoints)
         return [str(answer) if isinstance(answer, Failure) else "" for answer in found]
+
+    def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
+        """Where each node of the view sends its clients; a node that does not report it is left out."""
+        return self._nodes.endpoints(node.address for node in view.nodes)
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends every write to its node, once. Returns the writes that were not accepted, and why."""

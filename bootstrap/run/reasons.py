@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from bootstrap.errors import AGAIN, Reason
+from bootstrap.errors import AGAIN, RUN_AGAIN, Reason
 from bootstrap.model import bus
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
@@ -134,6 +134,16 @@ def of_rejection(step: str, pod: str, why: str) -> Reason:
         return Reason(code="no-room", message=message, remedy=remedy)
     remedy = _grant(pod, why) if why.startswith("NOPERM") else f"kubectl logs {pod}; then {AGAIN}"
     return Reason(code="step-rejected", message=message, remedy=remedy)
+
+
+def probe_remedy(pod: str, why: str) -> str:
+    """The remedy where the servers refuse a command of the probe as such."""
+    if "unknown command" in why:
+        return (
+            "a rename-command in the redis.conf of the pods hides it from clients, too, or a proxy answers: remove "
+            f"that line and restart the pods, one after the other: kubectl delete pod {pod}; then {RUN_AGAIN}"
+        )
+    return _grant(pod, why)
 
 
 def _grant(pod: str, why: str) -> str:

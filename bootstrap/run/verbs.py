@@ -152,7 +152,8 @@ class Verbs:
         return self.outcome("reinitialised", 0)
 
     def _prove(self, view: ClusterView) -> None:
-        self.access.prove(view, deadline=self.reconciler.deadline, check_lock=self.reconciler.check_lock)
+        run = self.reconciler
+        self.access.prove(view, run.world, deadline=run.deadline, check_lock=run.check_lock)
 
     def _had_another_size(self, first: ClusterView) -> bool:
         """Whether the cluster had another number of members at first; a lost member counts while others know it."""
