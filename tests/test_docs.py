@@ -23,6 +23,7 @@ ENTRY_LABELS = ["Seen", "Likely cause", "Program", "You"]
 CODE = r"[a-z]+(?:-[a-z]+)*"
 NOT_CODES = {
     "cluster-allow-replica-migration",
+    "cluster-announce-bus-port",
     "cluster-announce-hostname",
     "cluster-announce-ip",
     "cluster-node-timeout",
@@ -35,6 +36,7 @@ NOT_CODES = {
     "redis-bootstrap",
     "redis-bootstrap-settings",
     "redis-cli",
+    "tls-cluster",
     "unknown-endpoint",
     "redis-tls",
     "rename-command",

@@ -91,6 +91,8 @@ class Member:
     slots: SlotSet = field(default_factory=SlotSet)
     migrating: tuple[tuple[int, NodeId], ...] = ()
     importing: tuple[tuple[int, NodeId], ...] = ()
+    unanswered_ms: int = 0
+    """For how long the member has not answered a ping of the reporting node on the bus; 0 where none is under way."""
 
     @property
     def role(self) -> Role:

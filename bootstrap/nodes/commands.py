@@ -49,7 +49,7 @@ LOOK: tuple[Command, ...] = (
     ("INFO", "memory"),
     ("INFO", "server"),
     PERSISTENCE,
-    ("CONFIG", "GET", "cluster-*"),
+    ("CONFIG", "GET", "*cluster*"),
 )
 """One look at a node."""
 COUNT_KEYS: Command = ("CLUSTER", "COUNTKEYSINSLOT")

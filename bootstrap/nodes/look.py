@@ -37,6 +37,7 @@ from bootstrap.nodes.writes import refusals
 
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that may be declared, and that can change at run time without harm."""
+_KEPT = (*_DECLARABLE, *NO_FAILOVER_NAMES, "tls-cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Facts:
             timeout_ms=info.node_timeout_ms(self.config),
             version=self.version,
             run_id=self.run_id,
-            config={name: self.config[name] for name in (*_DECLARABLE, *NO_FAILOVER_NAMES) if name in self.config},
+            config={name: self.config[name] for name in _KEPT if name in self.config},
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
             migrations=self.migrations,

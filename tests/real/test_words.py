@@ -144,6 +144,41 @@ def test_a_blocked_bus_has_one_reason_in_every_verb(
     assert line["why"] == reason["message"]
 
 
+def test_a_bus_that_is_blocked_in_one_direction_is_no_health(
+    network: Network, redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Nothing reaches the bus of redis-app-5, and its own packets reach all others. No server suspects another one, and
+    if its master fails, no vote reaches it: it is not elected.
+    """
+    six = start_testbed(redis_program)
+    for server in six.cluster.servers:
+        send_from_own_address(server)
+    assert six.run("apply").exit_code == 0
+    assert six.run("verify").exit_code == 0
+    network.close_bus(six.cluster.servers[5])
+    wait_until(lambda: len(bus.blocked(six.view())) == 5, "the pings of all others are overdue")
+    assert all(node.serving for node in six.view().nodes)
+    for verb in ("verify", "apply"):
+        result = six.run(verb)
+        (reason,) = result.outcome["reasons"]
+        assert (result.exit_code, reason["code"]) == (1, "bus-blocked")
+        assert "redis-app-0, redis-app-1, redis-app-2, and 2 more cannot reach redis-app-5 on" in reason["message"]
+        assert result.outcome["took_s"] < 30
+    assert [line for line in six.run("plan").lines if line["event"] == "bus_blocked"]
+    network.heal()
+    wait_until(lambda: not bus.blocked(six.view()), "all pings are answered")
+    assert six.run("apply").outcome["outcome"] == "unchanged"
+
+
+def test_a_wrong_bus_port_is_named_with_the_setting(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """`cluster-announce-bus-port` with a port on which nobody listens: not only a NetworkPolicy explains that."""
+    three = start_testbed(redis_program, 3, 0, config=("cluster-announce-bus-port 17000",))
+    (reason,) = three.run("apply", BOOTSTRAP_DEADLINE_S="4").outcome["reasons"]
+    assert reason["code"] == "bus-blocked"
+    assert "(port 17000)" in reason["message"]
+    assert "correct cluster-announce-bus-port" in reason["remedy"]
+
+
 def test_a_stale_record_that_is_corrected_in_time_is_not_refused(
     redis_program: Program, start_testbed: StartTestbed
 ) -> None:
