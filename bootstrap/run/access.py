@@ -25,7 +25,7 @@ from bootstrap.nodes.probe import ProbeFailed, probe
 from bootstrap.run.endpoints import Misled, addresses_for_clients
 from bootstrap.run.missing import HOPELESS_S
 from bootstrap.run.ports import World
-from bootstrap.run.reasons import probe_remedy
+from bootstrap.run.reasons import denied_remedy
 
 UNKNOWN_NAME_S = 35.0
 """Seconds. CoreDNS and resolvers remember for up to 30 s that a name did not exist."""
@@ -59,7 +59,7 @@ class Access:
             except ProbeFailed as error:
                 if error.denied:
                     pod = view.nodes[0].pod
-                    remedy = probe_remedy(pod, str(error))
+                    remedy = denied_remedy(pod, str(error))
                     wait.once(Reason(code="probe-denied", message=str(error), remedy=remedy), HOPELESS_S, Misconfigured)
                 else:
                     wait.once(Reason(code="probe", message=str(error), remedy=self._remedy(through)))

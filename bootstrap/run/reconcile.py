@@ -253,7 +253,7 @@ class Reconciler:
             self.steps_done += len(moves) - len(transfer.rejected) if transfer.slots_done else 0
         self._note_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **self.slot_moves.progress.as_fields())
-        self.slot_moves.wait_after(self.rejected, self.deadline)
+        self.slot_moves.wait_after(self.rejected, self.deadline, denied=none_allowed(moves, transfer.rejected))
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         """Sends each write once. Raises Misconfigured where the Redis user may send none of them."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.cluster import ClusterNode, RedisCluster
 
 from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
@@ -108,6 +109,26 @@ def test_a_truncated_dns_answer_is_named_once(redis_program: Program, start_test
     assert (result.exit_code, reason["code"]) == (4, "dns-truncated")
     assert "does not fit into UDP" in reason["message"]
     assert "allow TCP port 53" in reason["remedy"]
+
+
+def test_a_command_for_moving_slots_that_every_pod_denies_ends_the_run_soon(
+    migrating_program: Program, start_testbed: StartTestbed
+) -> None:
+    """`rename-command MIGRATE ""`: exit 4 with the setting to change, long before the deadline."""
+    four = start_testbed(migrating_program, 3, 0, servers=4, config=('rename-command MIGRATE ""',))
+    zone = four.cluster.nameserver.zone
+    four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+    assert four.run("apply").exit_code == 0
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
+    with RedisCluster(startup_nodes=endpoints, protocol=2) as client:
+        for number in range(50):
+            client.set(f"key:{number}", number)
+    four.cluster.nameserver.publish(zone)
+    result = replace(four, shards=4).run("apply")
+    assert {reason["code"] for reason in result.outcome["reasons"]} == {"step-rejected"}, result.text
+    assert result.exit_code == 4
+    assert all("rename-command" in reason["remedy"] for reason in result.outcome["reasons"])
+    assert result.outcome["took_s"] < 40
 
 
 @pytest.fixture
