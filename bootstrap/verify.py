@@ -135,6 +135,9 @@ def _links(view: ClusterView) -> Iterator[Reason]:
             elif line.flags & {"fail", "fail?", "handshake", "noaddr"}:
                 flags = ",".join(sorted(line.flags))
                 yield _bad("suspected", f"{node.pod} marks {peer.pod} as {flags}", node.pod, _check_bus(peer))
+            elif bus.unanswered(node, line):
+                message = f"{node.pod} has had no answer from {peer.pod} for {line.unanswered_ms // 1000} s"
+                yield _bad("link-down", message, node.pod, _check_bus(peer))
 
 
 def _check_bus(peer: Node) -> str:

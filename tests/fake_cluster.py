@@ -8,11 +8,11 @@ passes only in `sleep`, in ticks of 0.1 s, as in the servers' own cron. It is `W
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bootstrap.model import left_over
-from bootstrap.model.node import Address, Member, Node, NodeId, Place, Replication, Role
+from bootstrap.model.node import Address, Endpoint, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
@@ -203,6 +203,9 @@ class FakeCluster:
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         return ["" for _ in endpoints]
+
+    def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
+        return {}
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         rejected = []

@@ -23,6 +23,8 @@ ENTRY_LABELS = ["Seen", "Likely cause", "Program", "You"]
 CODE = r"[a-z]+(?:-[a-z]+)*"
 NOT_CODES = {
     "cluster-allow-replica-migration",
+    "cluster-announce-bus-port",
+    "cluster-announce-hostname",
     "cluster-announce-ip",
     "cluster-node-timeout",
     "cluster-replica-no-failover",
@@ -34,6 +36,8 @@ NOT_CODES = {
     "redis-bootstrap",
     "redis-bootstrap-settings",
     "redis-cli",
+    "tls-cluster",
+    "unknown-endpoint",
     "redis-tls",
     "rename-command",
     "self-heal",

@@ -18,8 +18,9 @@ from bootstrap.kube.integration import Integration
 from bootstrap.kube.labels import label
 from bootstrap.kube.lease import DURATION_S, LeaseLock
 from bootstrap.kube.pods import Pods, rollout_of
+from bootstrap.kube.stale_records import without_stale
 from bootstrap.log import Log
-from bootstrap.model.node import Address, Place
+from bootstrap.model.node import Address, NodeId, Place
 from bootstrap.model.outcome import Outcome
 from bootstrap.model.view import ClusterView
 
@@ -41,7 +42,9 @@ class InKubernetes(Integration):
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._places: Mapping[str, Place] = {}
         self._rollout = ""
-        self._places_for: frozenset[tuple[str, Address]] = frozenset()
+        self._addresses: Mapping[str, frozenset[str]] = {}
+        """The addresses of every pod; empty where they are not known."""
+        self._places_for: frozenset[tuple[str, Address, NodeId]] = frozenset()
         self._places_until = 0.0
         self._places_read = False
         self._places_denied = False
@@ -82,28 +85,30 @@ class InKubernetes(Integration):
         return self._pods.explain(view)
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """Adds nodes and zones, and a rollout. The pods are read again after a pod's address has changed, and when they
-        were read some seconds ago.
+        """Adds nodes and zones, and a rollout, and takes out what answers at an address that is not its pod's. The pods
+        are read again after a pod's address or node id has changed, and when they were read some seconds ago.
 
         Raises ApiError if Kubernetes does not answer and every peer does: roles assigned without knowing the places
         would stay. While a peer is missing, and later on, the view goes without what Kubernetes does not report.
         """
         if self._places_denied or not (view.nodes or view.unreachable):
             return view
-        pods = frozenset((node.pod, node.address) for node in view.nodes)
+        pods = frozenset((node.pod, node.address, node.node_id) for node in view.nodes)
         if pods != self._places_for:
-            self._places_for, self._places, self._places_read = pods, {}, False
+            self._places_for, self._places, self._addresses, self._places_read = pods, {}, {}, False
             self._places_until = 0.0
         needed = not (self._places_read or view.unreachable)
         if needed or self._clock.now() >= self._places_until:
             self._read_places(needed=needed)
             self._places_until = self._clock.now() + PLACES_FOR_S
+        view = without_stale(view, self._addresses) if self._addresses else view
         return replace(view, places=self._places, rollout=self._rollout)
 
     def _read_places(self, *, needed: bool) -> None:
         try:
             pods = self._pods.look()
             self._places, self._rollout = self._pods.places(pods), rollout_of(pods.values())
+            self._addresses = {name: pod.addresses for name, pod in pods.items()}
             self._places_read = True
         except Forbidden as error:  # without places, roles follow the ordinals
             self._log.warning("places_unknown", why=str(error), **error.remedy_field)
@@ -112,6 +117,7 @@ class InKubernetes(Integration):
             if needed:
                 raise
             self._log.warning("places_unknown", why=str(error), **error.remedy_field)
+            self._addresses = {}
             self._rollout = f"Kubernetes does not report whether pods are being replaced: {error}"
 
     def label(self, view: ClusterView) -> None:

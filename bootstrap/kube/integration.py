@@ -34,7 +34,9 @@ class Integration:
         return view
 
     def with_places(self, view: ClusterView) -> ClusterView:
-        """The view with the node and zone of each pod, and why pods are about to be replaced."""
+        """The view with the node and zone of each pod, and why pods are about to be replaced; and without what answers
+        at an address that is not its pod's.
+        """
         return view
 
     def label(self, view: ClusterView) -> None:

@@ -33,6 +33,8 @@ class Pod:
     """Its Kubernetes node, and the zone if the pod has the label: Kubernetes 1.35 and newer copy it from the node."""
     address: str
     """Its IP; "" before it has one."""
+    addresses: frozenset[str]
+    """All its IPs: a dual-stack pod has two."""
     error: str
     """Why it may not answer, in Kubernetes's own words; "" for a pod that runs."""
     labels: tuple[str | None, str | None]
@@ -148,6 +150,9 @@ def _pod(item: Object, owner_uid: str) -> Pod:
         name=metadata["name"],
         place=Place(node=item["spec"].get("nodeName") or "", zone=labels.get(ZONE_LABEL) or ""),
         address=status.get("podIP") or "",
+        addresses=frozenset(
+            {status.get("podIP"), *(each.get("ip") for each in status.get("podIPs") or ())} - {None, ""}
+        ),
         error="; ".join(_errors(item)),
         labels=(labels.get(ROLE_LABEL), labels.get(SHARD_LABEL)),
         owner_uid=owner_uid,
@@ -176,7 +181,7 @@ def _explanation(peer: UnreachablePeer, pod: Pod | None) -> str:
     where = f"the pod runs at {pod.address} on {pod.place.node}"
     if peer.why is UnreachableReason.NO_RECORD:
         return f"{where}, but the DNS does not list it: compare the Service's selector with the pod's labels"
-    if peer.address and pod.address and peer.address.host != pod.address:
+    if peer.address and pod.address and peer.address.host not in pod.addresses and pod.address not in peer.detail:
         return f"{where}: the DNS still has the old address"
     return ""
 

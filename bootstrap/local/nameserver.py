@@ -48,6 +48,8 @@ class Behaviour(Enum):
     """Read queries and send no response."""
     FAIL = "fail"
     """Respond with SERVFAIL."""
+    NO_TCP = "no tcp"
+    """Answer by UDP alone: close every TCP connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,9 @@ class Nameserver:
 
     def _accept(self) -> None:
         connection, _ = self._tcp.accept()
+        if self._behaviour is Behaviour.NO_TCP:
+            connection.close()
+            return
         connection.settimeout(_SEND_TIMEOUT_S)
         self._connections[connection] = bytearray()
         self._selector.register(connection, selectors.EVENT_READ)

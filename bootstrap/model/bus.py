@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bootstrap.errors import AGAIN
-from bootstrap.model.node import Node
+from bootstrap.errors import AGAIN, RUN_AGAIN
+from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Member, Node
 from bootstrap.model.view import ClusterView
 
+_BUS_OFFSET = 10_000
+"""The bus port is the port for clients plus this, unless cluster-port or cluster-announce-bus-port is set."""
 SHOWN = 3
 """Pods, ports or groups of pods in one list."""
 
 _SUSPECTED = frozenset({"fail", "fail?"})
+_UNANSWERED_MS = 5000
+"""Milliseconds. A shorter node timeout is temporary, and a busy machine may delay an answer for as long."""
 
 Missing = Sequence[tuple[Node, Node]]
 """Pairs of nodes of which the first cannot reach the second."""
+
+
+def unanswered(node: Node, line: Member) -> bool:
+    """True where a peer has not answered for longer than the node timeout. Where only one direction is blocked, the
+    peer's own packets still arrive, so a server never suspects it and reports the link as connected, but cannot send
+    it anything: no vote reaches it, so it is not elected (*measured*, Redis 7.0).
+    """
+    return line.unanswered_ms > max(node.timeout_ms or DEFAULT_TIMEOUT_MS, _UNANSWERED_MS)
 
 
 def blocked(view: ClusterView) -> Missing:
@@ -32,7 +44,7 @@ def blocked(view: ClusterView) -> Missing:
             if line is None or line.address not in (peer.address, peer.myself.address):
                 continue
             mutual = back is not None and line.flags & _SUSPECTED and back.flags & _SUSPECTED
-            if mutual or not line.connected:
+            if mutual or not line.connected or unanswered(node, line):
                 missing.append((node, peer))
     return missing if len(missing) > 1 else []
 
@@ -49,18 +61,37 @@ def without_link(view: ClusterView) -> Missing:
 
 def message(missing: Missing, view: ClusterView) -> str:
     """Who cannot reach whom, the port, and the likely cause."""
-    return (
-        f"{_who(missing, view)} on the cluster bus ({ports(missing)}), data ports answer: a NetworkPolicy, firewall or "
-        "mesh blocks the bus"
-    )
+    with_tls, without_tls = _by_tls(missing)
+    cause = "a NetworkPolicy, firewall or mesh blocks the bus"
+    if with_tls and without_tls:
+        cause = f"tls-cluster is yes on {shortened(with_tls)} and no on {shortened(without_tls)}"
+    elif with_tls:
+        cause += ", or the servers reject each other's certificates"
+    return f"{_who(missing, view)} on the cluster bus ({ports(missing)}), data ports answer: {cause}"
 
 
 def remedy(missing: Missing) -> str:
-    """What to allow."""
-    return (
-        f"allow TCP {ports(missing)} between the pods, in both directions: kubectl get networkpolicy lists the "
-        f"policies; then {AGAIN}"
+    """What to allow, or to correct."""
+    with_tls, without_tls = _by_tls(missing)
+    if with_tls and without_tls:
+        return f"give tls-cluster one value in the redis.conf of all pods and restart them; then {RUN_AGAIN}"
+    listed = (
+        f"allow TCP {ports(missing)} between the pods, in both directions: kubectl get networkpolicy lists the policies"
     )
+    if with_tls:
+        listed += f"; kubectl logs {missing[0][1].pod} shows certificates that it rejects"
+    if any(peer.bus_port != peer.address.port + _BUS_OFFSET for _, peer in missing):
+        listed += (
+            "; if the servers listen on other ports, correct cluster-announce-bus-port: kubectl exec "
+            f"{missing[0][1].pod} -- redis-cli CONFIG GET cluster*port"
+        )
+    return f"{listed}; then {AGAIN}"
+
+
+def _by_tls(missing: Missing) -> tuple[list[str], list[str]]:
+    """The pods whose bus speaks TLS, and those whose bus does not, as far as that is known."""
+    found = {node.pod: node.config.get("tls-cluster") for pair in missing for node in pair}
+    return [pod for pod, value in found.items() if value == "yes"], [p for p, value in found.items() if value == "no"]
 
 
 def ports(missing: Missing) -> str:

@@ -48,6 +48,17 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class Endpoint:
+    """Where a server sends its clients for the slots of one master (CLUSTER SLOTS)."""
+
+    node_id: NodeId
+    host: str
+    """An IP address or a host name; "" for `cluster-preferred-endpoint-type unknown-endpoint`, with which clients stay
+    at the host that they came in by; `?` for a host name that is not set."""
+    port: int
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Peer:
     """A pod that the headless Service lists. Sorted by ordinal: that order breaks every tie in this program."""
@@ -80,6 +91,8 @@ class Member:
     slots: SlotSet = field(default_factory=SlotSet)
     migrating: tuple[tuple[int, NodeId], ...] = ()
     importing: tuple[tuple[int, NodeId], ...] = ()
+    unanswered_ms: int = 0
+    """For how long the member has not answered a ping of the reporting node on the bus; 0 where none is under way."""
 
     @property
     def role(self) -> Role:

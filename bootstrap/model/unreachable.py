@@ -18,6 +18,8 @@ class UnreachableReason(StrEnum):
 
     NO_RECORD = "no DNS record"
     DNS_SILENT = "the DNS lookup failed"
+    DNS_TRUNCATED = "the DNS answer is truncated"
+    SERVICE_NAME = "the Service lists its pods without their names"
     CONNECTION_REFUSED = "connection refused"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "not reachable"
@@ -43,6 +45,11 @@ class UnreachableReason(StrEnum):
     def permanent(self) -> bool:
         """True where waiting alone cannot help: a setting has to change."""
         return self in _CHANGE
+
+    @property
+    def from_dns(self) -> bool:
+        """True where the DNS, which caches, is what the peer fails with."""
+        return self in _DNS
 
     @property
     def silent(self) -> bool:
@@ -73,6 +80,13 @@ _INSPECT = {
     "endpointslices with kubectl get pods -o wide",
 }
 _CHANGE = {
+    UnreachableReason.DNS_TRUNCATED: "allow TCP port 53 as well as UDP, from this pod to the cluster's DNS: kubectl "
+    "get networkpolicy lists the policies (the component k8s/components/network-policy allows both); "
+    "BOOTSTRAP_NAMESERVER sets another DNS server",
+    UnreachableReason.SERVICE_NAME: "kubectl get statefulset {statefulset} -o yaml | grep serviceName shows the "
+    "Service that gives the pods their names: set BOOTSTRAP_SERVICE to it, or correct serviceName, for which the "
+    "StatefulSet is created again: kubectl delete statefulset {statefulset} --cascade=orphan; kubectl apply -k "
+    "OVERLAY; kubectl rollout restart statefulset {statefulset}",
     UnreachableReason.CLUSTER_OFF: "set cluster-enabled yes in the redis.conf of {pod} and restart the pod: kubectl "
     "delete pod {pod}",
     UnreachableReason.NEEDS_PASSWORD: "set BOOTSTRAP_PASSWORD_FILE, and BOOTSTRAP_USERNAME for an ACL user; the "
@@ -93,10 +107,16 @@ _CHANGE = {
     UnreachableReason.TLS: "compare BOOTSTRAP_TLS_CA_FILE, BOOTSTRAP_TLS_CERT_FILE and BOOTSTRAP_TLS_KEY_FILE with the "
     "server's certificates, and check that the port is its TLS port: kubectl logs {pod}",
 }
-_SILENT = frozenset(
+_DNS = frozenset(
     {
         UnreachableReason.NO_RECORD,
         UnreachableReason.DNS_SILENT,
+        UnreachableReason.DNS_TRUNCATED,
+        UnreachableReason.SERVICE_NAME,
+    }
+)
+_SILENT = _DNS | frozenset(
+    {
         UnreachableReason.CONNECTION_REFUSED,
         UnreachableReason.TIMEOUT,
         UnreachableReason.UNREACHABLE,
@@ -107,6 +127,10 @@ _ALIKE = frozenset({UnreachableReason.DNS_SILENT, UnreachableReason.TOO_MANY_CLI
 PODS_SHOWN = 8
 """Pods in one message."""
 
+_OTHER_NAMES = (
+    "kubectl get statefulset,service,endpointslices shows whose pods these are: set BOOTSTRAP_STATEFULSET (now "
+    "{statefulset}) to their StatefulSet, or BOOTSTRAP_SERVICE to the Service of {statefulset}"
+)
 _UNPROTECTED = (
     "the server has no password: unset BOOTSTRAP_PASSWORD_FILE, or give the servers the component k8s/components/auth; "
     "kubectl exec {pod} -- redis-cli CONFIG GET requirepass shows the server's setting"
@@ -127,6 +151,8 @@ class UnreachablePeer:
     """The server's, Kubernetes's or the operating system's own message, without secrets."""
     empty_service: tuple[str, str] | None = None
     """The name and the namespace of the Service if it lists no pod at all."""
+    other_names: bool = False
+    """The Service lists names that are not those of a pod of the StatefulSet."""
     overdue: bool = False
     """This run has waited for it for some seconds, so it is probably not just starting."""
     not_running: bool = False
@@ -152,7 +178,8 @@ class UnreachablePeer:
             )
         if self.why is UnreachableReason.WRONG_PASSWORD and any(text in self.detail for text in _UNPROTECTED_REPLIES):
             return _UNPROTECTED.format(pod=self.pod)
-        return (_CHANGE | _INSPECT)[self.why].format(pod=self.pod)
+        text = _OTHER_NAMES if self.other_names else (_CHANGE | _INSPECT)[self.why]
+        return text.format(pod=self.pod, statefulset=self.pod.rpartition("-")[0])
 
 
 def in_groups(peers: Iterable[UnreachablePeer]) -> list[tuple[UnreachablePeer, ...]]:

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from redis.connection import Connection
 
 from bootstrap.clock import Clock, Deadline, SystemClock
-from bootstrap.model.node import Address, Node
+from bootstrap.model.node import Address, Endpoint, Node
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     CancelMigration,
@@ -31,7 +31,7 @@ from bootstrap.nodes.commands import changed, commands_for
 from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
 from bootstrap.nodes.counting import close_slot, count_keys, count_left_over, names_in
 from bootstrap.nodes.failures import Failure, error_text
-from bootstrap.nodes.look import look_at, provisions_of, timeout_of
+from bootstrap.nodes.look import endpoints_of, look_at, provisions_of, timeout_of
 from bootstrap.nodes.membership import leave, provision_node
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, detect_mode
 from bootstrap.nodes.pipeline import Pipeline
@@ -87,6 +87,11 @@ class Nodes:
             modes: WeakKeyDictionary[Connection, MigrationMode] = WeakKeyDictionary()
             found = pool.run_each({address: partial(look_at, modes=modes) for address in places})
             return {a: each.node("", -1, a) for a, each in found.items() if not isinstance(each, Failure)}
+
+    def endpoints(self, places: Iterable[Address]) -> Mapping[Address, frozenset[Endpoint]]:
+        """Where each node sends its clients; a node that does not report it is left out."""
+        answers = self._pool.run_each(dict.fromkeys(places, endpoints_of))
+        return {place: found for place, found in answers.items() if not isinstance(found, Failure)}
 
     def count(
         self, databases: Mapping[Address, Sequence[int]], slots: SlotSet

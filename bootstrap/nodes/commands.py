@@ -49,13 +49,14 @@ LOOK: tuple[Command, ...] = (
     ("INFO", "memory"),
     ("INFO", "server"),
     PERSISTENCE,
-    ("CONFIG", "GET", "cluster-*"),
+    ("CONFIG", "GET", "*cluster*"),
 )
 """One look at a node."""
 COUNT_KEYS: Command = ("CLUSTER", "COUNTKEYSINSLOT")
 """The number of the slot follows."""
 KNOWN_MIGRATION_COMMANDS: Command = ("COMMAND", "INFO", "cluster|migration", "cluster|migrateslots")
 """Which way of moving slots a server has: Redis's command, Valkey's, or neither."""
+CLUSTER_SLOTS: Command = ("CLUSTER", "SLOTS")
 PROBE_COMMANDS: Command = ("COMMAND", "INFO", "SET", "GET", "DEL")
 INLINE_PING = b"PING\r\n"
 """The one command that is sent without redis-py, to find out whether a port answers without TLS."""

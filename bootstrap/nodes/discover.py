@@ -27,6 +27,9 @@ from bootstrap.model.node import Address, Peer
 
 QUERY_LIMIT_S = 2.0
 """How long one name server may take for one answer."""
+UDP_BYTES = 1232
+"""The size of UDP answers that is asked for (EDNS): it fits into one packet of every network (dnsflagday.net/2020).
+Without it, the records of six pods are too many, and every answer takes a second query, by TCP."""
 _WORKERS_MAX = 16
 
 
@@ -37,8 +40,13 @@ class Listing:
     peers: tuple[Peer, ...] = ()
     unexpected_names: tuple[str, ...] = ()
     """Names under the Service that are not those of a pod of the StatefulSet."""
+    nameless: bool = False
+    """The Service lists pods by their addresses alone, as the DNS does for pods whose subdomain, the `serviceName` of
+    their StatefulSet, is not the Service."""
     error: str = ""
     """Why the list may be incomplete: a name server is silent or fails. Empty when it answered, even with nothing."""
+    truncated: bool = False
+    """`error` is about an answer that was truncated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +80,15 @@ class Resolver:
     def ask(self, name: str, kind: str) -> dns.message.Message:
         """The first usable answer; "no such name" is one. Raises NoAnswer when no name server gives one."""
         errors: list[str] = []
+        truncated = False
         for server in self._nameservers:
             try:
-                query = dns.message.make_query(name, kind)
-                answer, _ = dns.query.udp_with_fallback(
-                    query, server.host, timeout=self._query_limit_s, port=server.port, ignore_unexpected=True
+                answer = self._ask(server, name, kind)
+            except _NoTcp as error:
+                truncated = True
+                errors.append(
+                    f"the answer of the name server {server} does not fit into UDP, and its TCP port {server.port} "
+                    f"gives none: {error}"
                 )
             except dns.exception.Timeout:
                 errors.append(f"the name server {server} does not answer")
@@ -86,7 +98,25 @@ class Resolver:
                 if answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
                     return answer
                 errors.append(f"the name server {server} answers {dns.rcode.to_text(answer.rcode())}")
-        raise NoAnswer("; ".join(errors))
+        raise NoAnswer("; ".join(errors), truncated=truncated)
+
+    def _ask(self, server: Address, name: str, kind: str) -> dns.message.Message:
+        """The answer of one name server: by UDP, or by TCP where it is longer. Raises _NoTcp, and errors of dnspython
+        and of the system.
+        """
+        query = dns.message.make_query(name, kind, use_edns=0, payload=UDP_BYTES)
+        where, port, limit_s = server.host, server.port, self._query_limit_s
+        try:
+            return dns.query.udp(
+                query, where, timeout=limit_s, port=port, ignore_unexpected=True, raise_on_truncation=True
+            )
+        except dns.message.Truncated:
+            try:
+                return dns.query.tcp(query, where, timeout=limit_s, port=port)
+            except dns.exception.Timeout:
+                raise _NoTcp("no answer in time") from None
+            except (OSError, EOFError) as error:
+                raise _NoTcp(getattr(error, "strerror", None) or "the connection is closed") from error
 
     def hosts(self, name: str) -> tuple[str, ...]:
         """The IPv4 and IPv6 addresses of a name, sorted; none if it does not exist. Raises NoAnswer."""
@@ -97,7 +127,17 @@ class Resolver:
 
 
 class NoAnswer(Exception):
-    """No name server gave a usable answer; the text names each server and what happened."""
+    """No name server gave a usable answer; the text names each server and what happened. `truncated` where an answer
+    was too long for UDP, and TCP is not open.
+    """
+
+    def __init__(self, text: str, *, truncated: bool = False) -> None:
+        super().__init__(text)
+        self.truncated = truncated
+
+
+class _NoTcp(Exception):
+    """An answer is too long for UDP, and TCP gives none; the text is the reason."""
 
 
 def system_nameservers() -> tuple[Address, ...]:
@@ -121,25 +161,36 @@ def discover(resolver: Resolver, names: Names, wanted: int) -> Listing:
     try:
         answer = resolver.ask(srv_name, "SRV")
         targets = {(record.target.to_text().lower(), record.port) for record in _records(answer.answer, "SRV")}
-        if not targets:
+        if by_name := not targets:
             targets = {(names.pod(ordinal), names.port) for ordinal in range(wanted)}
             glue: dict[str, set[str]] = {}
         else:
             glue = _glue(answer)
         hosts, error = _hosts(resolver, sorted({target for target, _ in targets}), glue)
+        if by_name and not error and not any(hosts.values()):
+            return Listing(nameless=bool(resolver.hosts(names.zone)))
     except NoAnswer as no_answer:
-        return Listing(error=str(no_answer))
+        return Listing(error=str(no_answer), truncated=no_answer.truncated)
     pod_name = re.compile(rf"({re.escape(names.statefulset)}-(0|[1-9][0-9]{{0,5}}))\..*", re.ASCII)
     found: dict[tuple[int, str], set[Address]] = {}
     unexpected_names: set[str] = set()
+    nameless = False
     for target, port in targets:
+        name = target.split(".", 1)[0]
         if match := pod_name.fullmatch(target):
             addresses = found.setdefault((int(match[2]), match[1]), set())
             addresses |= {Address(host, port) for host in hosts[target]}
+        elif name in {re.sub("[.:]", "-", host) for host in hosts[target]}:
+            nameless = True
         else:
-            unexpected_names.add(target.split(".", 1)[0])
+            unexpected_names.add(name)
     peers = (Peer(ordinal, pod, tuple(sorted(where))) for (ordinal, pod), where in found.items() if where)
-    return Listing(peers=tuple(sorted(peers)), unexpected_names=tuple(sorted(unexpected_names)), error=error)
+    return Listing(
+        peers=tuple(sorted(peers)),
+        unexpected_names=tuple(sorted(unexpected_names)),
+        nameless=nameless,
+        error=error,
+    )
 
 
 def _glue(answer: dns.message.Message) -> dict[str, set[str]]:

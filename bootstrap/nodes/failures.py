@@ -58,14 +58,14 @@ def error_text(error: object) -> str:
 
 def server_error_text(error: BaseException) -> str:
     """The server's own message, where there is one: redis-py's cluster client wraps it in errors of its own."""
-    replies = [link for link in _chain_of(error) if isinstance(link, ResponseError)]
+    replies = [link for link in chain_of(error) if isinstance(link, ResponseError)]
     return error_text(replies[-1] if replies else error)
 
 
 def classify_error(error: BaseException) -> Failure:
     """The reason behind an exception. redis-py wraps the system's errors in its own, so the chain of causes decides."""
     detail = error_text(error)
-    for link in _chain_of(error):
+    for link in chain_of(error):
         match link:
             case NotANode():
                 return Failure(link.why)
@@ -88,7 +88,7 @@ def classify_error(error: BaseException) -> Failure:
     return _classify_text(error, detail)
 
 
-def _chain_of(error: BaseException) -> list[BaseException]:
+def chain_of(error: BaseException) -> list[BaseException]:
     """An error and its causes, down to the first one."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:

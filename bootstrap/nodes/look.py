@@ -17,6 +17,7 @@ from bootstrap.model.node import (
     DEFAULT_TIMEOUT_MS,
     NO_FAILOVER_NAMES,
     Address,
+    Endpoint,
     Member,
     Memory,
     Node,
@@ -31,10 +32,12 @@ from bootstrap.nodes.membership import libraries, users
 from bootstrap.nodes.migration.mode import MigrationMode, detect_mode, reported_migrations
 from bootstrap.nodes.wire import info
 from bootstrap.nodes.wire.cluster import ClusterInfo, parse_cluster_info, parse_cluster_nodes
+from bootstrap.nodes.wire.slots import parse_cluster_slots
 from bootstrap.nodes.writes import refusals
 
 _DECLARABLE = ("cluster-require-full-coverage", "cluster-allow-replica-migration")
 """Settings that may be declared, and that can change at run time without harm."""
+_KEPT = (*_DECLARABLE, *NO_FAILOVER_NAMES, "tls-cluster")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Facts:
             timeout_ms=info.node_timeout_ms(self.config),
             version=self.version,
             run_id=self.run_id,
-            config={name: self.config[name] for name in (*_DECLARABLE, *NO_FAILOVER_NAMES) if name in self.config},
+            config={name: self.config[name] for name in _KEPT if name in self.config},
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
             migrations=self.migrations,
@@ -127,6 +130,13 @@ def _under_way(ask_node: Ask, mode: MigrationMode) -> Iterator[SlotMigration]:
     for migration in reported_migrations(ask_node, mode):
         if not migration.over and mode.led_by(migration):
             yield migration
+
+
+def endpoints_of(connection: Connection) -> frozenset[Endpoint]:
+    """Where a server sends its clients. Raises its error reply, and WireError."""
+    if isinstance(reply := ask(connection, *commands.CLUSTER_SLOTS), Exception):
+        raise reply
+    return parse_cluster_slots(reply)
 
 
 def timeout_of(ask_node: Ask) -> int:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap.model import left_over
-from bootstrap.model.node import Address, Node, NodeId, Peer, Role
+from bootstrap.model.bus import shortened
+from bootstrap.model.node import Address, Endpoint, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
@@ -72,6 +73,10 @@ class Observer:
         found = (answers[str(endpoint), endpoint] for endpoint in endpoints)
         return [str(answer) if isinstance(answer, Failure) else "" for answer in found]
 
+    def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
+        """Where each node of the view sends its clients; a node that does not report it is left out."""
+        return self._nodes.endpoints(node.address for node in view.nodes)
+
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends every write to its node, once. Returns the writes that were not accepted, and why."""
         return list(self._nodes.send(_by_address(writes, view)))
@@ -110,19 +115,23 @@ class Observer:
 
     def _missing(self, listed: set[int]) -> Iterator[UnreachablePeer]:
         """Wanted pods that the DNS does not list, and why."""
-        why, detail, empty = UnreachableReason.NO_RECORD, "", None
+        why, detail, empty, others = UnreachableReason.NO_RECORD, "", None, bool(self._listing.unexpected_names)
         if self._listing.error:
-            why, detail = UnreachableReason.DNS_SILENT, self._listing.error
+            why = UnreachableReason.DNS_TRUNCATED if self._listing.truncated else UnreachableReason.DNS_SILENT
+            detail = self._listing.error
         elif self._listing.unexpected_names:
-            unexpected = ", ".join(self._listing.unexpected_names)
+            unexpected = shortened(self._listing.unexpected_names)
             detail = f"the Service {self._names.service} lists other names: {unexpected}"
+        elif self._listing.nameless and not listed:
+            why = UnreachableReason.SERVICE_NAME
+            detail = f"{self._names.statefulset} has another serviceName than {self._names.service}"
         elif not listed:
             empty = (self._names.service, self._names.namespace)
             detail = f"the Service {empty[0]} in the namespace {empty[1]} lists no pod"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
                 peer = _unreachable(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))
-                yield replace(peer, empty_service=empty)
+                yield replace(peer, empty_service=empty, other_names=others and why is UnreachableReason.NO_RECORD)
 
     def _with_keys(self, view: ClusterView, slots: SlotSet) -> ClusterView:
         """The view with the number of keys that each master holds of each slot. A master that does not answer is

@@ -22,13 +22,16 @@ from redis.retry import Retry
 from bootstrap.clock import Clock, Deadline
 from bootstrap.model.node import Address, NodeId
 from bootstrap.model.slots import SlotSet
+from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.commands import PROBE_COMMANDS
 from bootstrap.nodes.connection import Credentials, connection_class
-from bootstrap.nodes.failures import error_text, server_error_text
+from bootstrap.nodes.failures import chain_of, classify_error, error_text, server_error_text
 from bootstrap.nodes.pool import ANSWER_LIMIT_S
 from bootstrap.nodes.trial import try_out
 
+_NOWHERE_ELSE: Mapping[tuple[str, int], Address] = {}
+_DENIED = frozenset({UnreachableReason.DENIED, UnreachableReason.UNKNOWN_COMMAND})
 KEY_LIFE_MS = 10_000
 """A key that a killed probe leaves behind expires after this."""
 PROBE_LIMIT_S = 15.0
@@ -36,14 +39,26 @@ PROBE_LIMIT_S = 15.0
 
 
 class ProbeFailed(Exception):
-    """A client could not do what it should be able to do; the text names the step and the shard."""
+    """A client could not do what it should be able to do; the text names the step and the shard. `denied` where the
+    server refuses a command as such: its user lacks a right, or the command is renamed.
+    """
+
+    def __init__(self, text: str, *, denied: bool = False) -> None:
+        super().__init__(text)
+        self.denied = denied
 
 
 def probe(
-    view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, clock: Clock, dry: bool = False
+    view: ClusterView,
+    endpoints: Sequence[Address],
+    credentials: Credentials,
+    *,
+    clock: Clock,
+    sent_to: Mapping[tuple[str, int], Address] = _NOWHERE_ELSE,
+    dry: bool = False,
 ) -> int:
-    """Connects through the first endpoint that answers and probes every shard; returns the number of shards. A `dry`
-    probe executes nothing.
+    """Connects through the first endpoint that answers and probes every shard; returns the number of shards. `sent_to`
+    has the addresses of host names, and of "" for a host that servers do not name. A `dry` probe executes nothing.
 
     Raises ProbeFailed with the first step that failed, and what `clock.check` raises.
     """
@@ -51,7 +66,7 @@ def probe(
 
     def run() -> None:
         try:
-            ended.append(_probe(view, endpoints, credentials, dry=dry))
+            ended.append(_probe(view, endpoints, credentials, sent_to, dry=dry))
         except Exception as error:  # noqa: BLE001 - a server that is not Redis makes redis-py raise anything
             ended.append(error)
 
@@ -70,7 +85,8 @@ def probe(
             raise error
         case [Exception() as error]:
             message = credentials.redact(server_error_text(error))
-            raise ProbeFailed(f"a client cannot connect through {through}: {message}") from error
+            text = f"a client cannot connect through {through}: {message}"
+            raise ProbeFailed(text, denied=_is_denied(error)) from error
         case _:
             raise ProbeFailed(f"a client cannot connect through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
@@ -85,7 +101,18 @@ class _Client(RedisCluster):
         return reply
 
 
-def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credentials, *, dry: bool) -> int:
+def _probe(
+    view: ClusterView,
+    endpoints: Sequence[Address],
+    credentials: Credentials,
+    sent_to: Mapping[tuple[str, int], Address],
+    *,
+    dry: bool,
+) -> int:
+    def remapped(place: tuple[str, int]) -> tuple[str, int]:
+        found = sent_to.get((place[0] or "", place[1]))  # redis-py passes None for a host that is not named
+        return (found.host, found.port) if found else place
+
     client = _Client(
         # Only a client with a URL accepts a class of connections. It uses the other endpoints in the same way.
         url=f"redis://{endpoints[0]}",
@@ -96,6 +123,7 @@ def _probe(view: ClusterView, endpoints: Sequence[Address], credentials: Credent
         retry=Retry(NoBackoff(), 0),
         decode_responses=True,
         driver_info=None,
+        address_remap=remapped,
         **credentials.connection_options(),
     )
     with client:
@@ -154,6 +182,10 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
 
 
 def _failed(step: str, pod: str, error: Exception, credentials: Credentials) -> ProbeFailed:
-    return ProbeFailed(
-        f"a client could not {step} a key in the shard of {pod}: {credentials.redact(error_text(error))}"
-    )
+    message = credentials.redact(error_text(error))
+    text = f"a client could not {step} a key in the shard of {pod}: {message}"
+    return ProbeFailed(text, denied=_is_denied(error))
+
+
+def _is_denied(error: Exception) -> bool:
+    return any(classify_error(link).why in _DENIED for link in chain_of(error))

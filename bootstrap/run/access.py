@@ -8,13 +8,14 @@ report success.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import AGAIN, NotYet, Reason
+from bootstrap.errors import AGAIN, BootstrapError, Misconfigured, NotYet, Reason
 from bootstrap.log import Log
 from bootstrap.model.node import Address
 from bootstrap.model.unreachable import DNS_REMEDY
@@ -22,7 +23,10 @@ from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.discover import NoAnswer, Resolver
 from bootstrap.nodes.probe import ProbeFailed, probe
+from bootstrap.run.endpoints import Misled, addresses_for_clients
+from bootstrap.run.missing import HOPELESS_S
 from bootstrap.run.ports import World
+from bootstrap.run.reasons import denied_remedy
 
 UNKNOWN_NAME_S = 35.0
 """Seconds. CoreDNS and resolvers remember for up to 30 s that a name did not exist."""
@@ -41,39 +45,77 @@ class Access:
     log: Log
 
     def prove(
-        self, view: ClusterView, *, deadline: Deadline, check_lock: Callable[[], None], dry: bool = False
+        self,
+        view: ClusterView,
+        world: World,
+        *,
+        deadline: Deadline,
+        check_lock: Callable[[], None],
+        dry: bool = False,
     ) -> None:
-        """Probes every shard as a client; a `dry` probe executes nothing. Raises NotYet (`probe`) at the deadline, and
-        NotYet from `check_lock`.
+        """Probes every shard as a client; a `dry` probe executes nothing. Raises NotYet (`probe`,
+        `endpoint-unresolved`) at the deadline or earlier, Misconfigured (`probe-denied`, `endpoint-setting`) after some
+        seconds, and NotYet from `check_lock`.
         """
-        backoff = Backoff(self.clock, self.log)
+        wait = _Wait(self.clock, self.log, "probe_waits", deadline)
         while True:
             endpoints, through = self._endpoints(view, deadline)
             check_lock()
             try:
-                shards = probe(view, endpoints, self.credentials, clock=self.clock, dry=dry)
+                sent_to = self._addresses_for_clients(view, world)
+                shards = probe(view, endpoints, self.credentials, clock=self.clock, sent_to=sent_to, dry=dry)
+            except Misled as error:
+                wait.misled(error)
             except ProbeFailed as error:
-                reason = Reason(code="probe", message=str(error), remedy=self._remedy(through))
-                backoff.wait("probe_waits", partial(str, error), partial(NotYet.because, (reason,)), deadline=deadline)
+                if error.denied:
+                    pod = view.nodes[0].pod
+                    remedy = denied_remedy(pod, str(error))
+                    wait.once(Reason(code="probe-denied", message=str(error), remedy=remedy), HOPELESS_S, Misconfigured)
+                else:
+                    wait.once(Reason(code="probe", message=str(error), remedy=self._remedy(through)))
             else:
                 if not dry:
                     self.log.info("probe_done", shards=shards, through=through)
                 return
 
     def check_endpoints(self, view: ClusterView, world: World, *, deadline: Deadline) -> None:
-        """Checks that an endpoint of the access Service answers. Raises NotYet (`no-way-in`) at the deadline."""
-        backoff = Backoff(self.clock, self.log)
+        """Checks that an endpoint of the access Service answers, and that clients can go where servers send them.
+        Raises NotYet (`no-way-in`, `endpoint-unresolved`) at the deadline or earlier, and Misconfigured
+        (`endpoint-setting`) after some seconds.
+        """
+        wait = _Wait(self.clock, self.log, "access_waits", deadline)
         while True:
             endpoints, through = self._endpoints(view, deadline)
-            if through == PEERS:
+            failures = [] if through == PEERS else [each for each in world.check_endpoints(endpoints) if each]
+            if len(failures) == len(endpoints):
+                message = f"{through}: {failures[0]}"
+                wait.once(Reason(code="no-way-in", message=message, remedy=self._remedy(through)))
+                continue
+            try:
+                self._addresses_for_clients(view, world)
+            except Misled as error:
+                wait.misled(error)
+            else:
                 return
-            failures = [failure for failure in world.check_endpoints(endpoints) if failure]
-            if len(failures) < len(endpoints):
-                return
-            reason = Reason(code="no-way-in", message=f"{through}: {failures[0]}", remedy=self._remedy(through))
-            backoff.wait(
-                "access_waits", partial(str, reason.message), partial(NotYet.because, (reason,)), deadline=deadline
-            )
+
+    def _addresses_for_clients(self, view: ClusterView, world: World) -> Mapping[tuple[str, int], Address]:
+        """The addresses of endpoints that are host names. Raises Misled."""
+        return addresses_for_clients(world.client_endpoints(view), view, self._hosts_of)
+
+    def _hosts_of(self, name: str) -> Sequence[str]:
+        """The addresses of a name, as a pod of this namespace finds them: with the cluster's search domains, as it is,
+        and as this machine knows it. Raises NoAnswer.
+        """
+        cluster, name = self.settings.cluster_domain, name.removesuffix(".")
+        search = [f"{self.settings.namespace}.svc.{cluster}.", f"svc.{cluster}.", f"{cluster}.", ""]
+        for domain in [""] if name.endswith(f".{cluster}") else search:
+            if hosts := self.resolver.hosts(f"{name}.{domain}"):
+                return hosts
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return ()
+        return [str(place[4][0]) for place in found]
 
     def _endpoints(self, view: ClusterView, deadline: Deadline) -> tuple[list[Address], str]:
         """The addresses at which a client enters, and the name of the Service or `PEERS`. Waits for longer than a name
@@ -103,6 +145,33 @@ class Access:
             f"kubectl get endpointslices --selector kubernetes.io/service-name={through} shows whether the Service has "
             f"ready pods; kubectl get networkpolicy, whether a policy keeps clients out; then {AGAIN}"
         )
+
+
+@dataclass(slots=True)
+class _Wait:
+    """Waits for what clients need, for as long as it can come by itself."""
+
+    clock: Clock
+    log: Log
+    event: str
+    deadline: Deadline
+    _backoff: Backoff = field(init=False)
+    _limits: dict[str, Deadline] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._backoff = Backoff(self.clock, self.log)
+
+    def once(self, reason: Reason, limit_s: float | None = None, error: type[BootstrapError] = NotYet) -> None:
+        """Waits once; raises the error with that reason after `limit_s` seconds of it, or at the deadline."""
+        limit = self.deadline
+        if limit_s is not None:
+            limit = self._limits.setdefault(reason.code, self.deadline.sooner(limit_s))
+        self._backoff.wait(self.event, partial(str, reason.message), partial(error.because, (reason,)), deadline=limit)
+
+    def misled(self, error: Misled) -> None:
+        """Waits once, because clients cannot go where servers send them."""
+        limit_s, kind = (HOPELESS_S, Misconfigured) if error.lasting else (UNKNOWN_NAME_S, NotYet)
+        self.once(error.reason, limit_s, kind)
 
 
 def _missing(service: str, namespace: str) -> str:

@@ -9,7 +9,7 @@ from bootstrap.clock import Clock
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
-from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.plan import STALE_RECORD_S, Plan, Refusal
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.failover import confirmed_takeovers
@@ -21,7 +21,8 @@ MISSING_S = 10.0
 or two of its container; a blank pod that took its place meanwhile would be one replica too many."""
 HOPELESS_S = 10.0
 """Seconds for which every pod has to give an answer that only a changed setting changes. While a password is rotated,
-some servers reject it for seconds; a wrong one is rejected by all, for ever."""
+some servers reject it for seconds; a wrong one is rejected by all, for ever. What comes from the DNS has to last for
+longer than its caches keep it."""
 
 
 @dataclass(slots=True)
@@ -33,12 +34,14 @@ class MissingPods:
     explain: Callable[[ClusterView], ClusterView]
     _since: dict[str, float] = field(default_factory=dict)
     _hopeless_since: float | None = None
+    _hopeless_s: float = HOPELESS_S
     _logged: frozenset[str] = frozenset()
 
     def watched(self, view: ClusterView) -> ClusterView:
         """The view with the pods that are overdue; every view of the run has to pass here."""
         now = self.clock.now()
         self._since = {peer.pod: self._since.get(peer.pod, now) for peer in view.unreachable}
+        self._hopeless_s = STALE_RECORD_S if any(peer.why.from_dns for peer in view.unreachable) else HOPELESS_S
         hopeless = bool(view.unreachable) and not view.nodes and all(peer.why.permanent for peer in view.unreachable)
         self._hopeless_since = (now if self._hopeless_since is None else self._hopeless_since) if hopeless else None
         late = {pod for pod, since in self._since.items() if now - since >= MISSING_S}
@@ -49,7 +52,7 @@ class MissingPods:
     @property
     def hopeless(self) -> bool:
         """True where every pod has answered for some seconds that a setting has to change: waiting cannot help."""
-        return self._hopeless_since is not None and self.clock.now() - self._hopeless_since >= HOPELESS_S
+        return self._hopeless_since is not None and self.clock.now() - self._hopeless_since >= self._hopeless_s
 
     def something_to_do(self, view: ClusterView, desired: Desired) -> tuple[ClusterView, bool]:
         """Whether something can be done, or has to be refused, without the missing pods. Kubernetes is asked about them

@@ -10,8 +10,8 @@ from bootstrap.errors import Reason
 
 PERSON_S = 15.0
 """Seconds. A server repeats a failed save after 5 s, so a disk that has room again is noticed in time."""
-FOR_A_PERSON = frozenset({"writes-refused"})
-"""Violations that no write of this program ends."""
+FOR_A_PERSON = frozenset({"writes-refused", "bus-blocked"})
+"""Violations that no write of this program ends, where nothing else is left."""
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from bootstrap.model.node import Address
+from bootstrap.model.node import Address, Endpoint
 from bootstrap.model.steps import MoveSlots, Rejected, Write
 from bootstrap.model.view import ClusterView
 
@@ -26,6 +26,10 @@ class World(Protocol):
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         """For each address, why no node answers there; "" where one does."""
+        ...
+
+    def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
+        """Where each node sends its clients, by the node's address; a node that does not report it is left out."""
         ...
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:

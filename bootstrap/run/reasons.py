@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from bootstrap.errors import AGAIN, Reason
+from bootstrap.errors import AGAIN, RUN_AGAIN, Reason
 from bootstrap.model import bus
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
@@ -19,6 +19,7 @@ from bootstrap.model.steps import (
     Rejected,
     Replicate,
     Step,
+    Write,
     recipient,
 )
 from bootstrap.model.unreachable import UnreachablePeer, in_groups
@@ -132,8 +133,19 @@ def of_rejection(step: str, pod: str, why: str) -> Reason:
             f"maxmemory BYTES, and the same in its redis.conf; then {AGAIN}"
         )
         return Reason(code="no-room", message=message, remedy=remedy)
-    remedy = _grant(pod, why) if why.startswith("NOPERM") else f"kubectl logs {pod}; then {AGAIN}"
+    denied = why.startswith("NOPERM") or "unknown command" in why.lower()
+    remedy = denied_remedy(pod, why) if denied else f"kubectl logs {pod}; then {AGAIN}"
     return Reason(code="step-rejected", message=message, remedy=remedy)
+
+
+def denied_remedy(pod: str, why: str) -> str:
+    """The remedy where a server refuses a command as such: its user lacks a right, or it does not know the command."""
+    if "unknown command" in why.lower():
+        return (
+            "a rename-command in the redis.conf of the pods hides it, or a proxy answers: remove that line and restart "
+            f"the pods, one after the other: kubectl delete pod {pod}; then {RUN_AGAIN}"
+        )
+    return _grant(pod, why)
 
 
 def _grant(pod: str, why: str) -> str:
@@ -158,7 +170,9 @@ def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
             f"a first copy takes time: kubectl logs of the replica shows it; raise BOOTSTRAP_DEADLINE_S, or {AGAIN}"
         )
     else:
-        remedy = AGAIN
+        pods = sorted({view.name(recipient(step)) for step in steps if isinstance(step, Write)})
+        look = f"kubectl logs {pods[0]}" if pods else "python -m bootstrap verify"
+        remedy = f"{AGAIN}; if the same steps remain then, {look} shows why"
     return Reason(code="not-settled", message=f"not done in time: {listed}", remedy=remedy)
 
 

@@ -61,7 +61,7 @@ class Reconciler:
     check_lock: Callable[[], None] = lambda: None
     """Raises NotYet once another run may write; called before every write and before a refusal."""
     with_places: Callable[[ClusterView], ClusterView] = lambda view: view
-    """Adds where the pods run, as far as that is known."""
+    """Adds where the pods run, as far as that is known, and takes out what is not the pod that the DNS calls it."""
     move_limit_s: float = 3600.0
     """Time limit for moving slots, in seconds; this time does not count for `deadline`."""
     show_progress: Callable[[Progress], None] = lambda _: None
@@ -186,8 +186,8 @@ class Reconciler:
 
     def _completed(self, view: ClusterView) -> ClusterView:
         """The view with what more than one query shows: stuck links, overdue pods, places, spare pods."""
-        view = self.temporary.watched(self.missing.watched(self.links.watched(view)), self.desired)
-        return self.with_places(view).within(self.desired.nodes)
+        view = self.missing.watched(self.links.watched(self.with_places(view)))
+        return self.temporary.watched(view, self.desired).within(self.desired.nodes)
 
     def _attainable(self) -> Desired:
         return self.spreading.attainable(self.temporary.attainable(self.desired))
@@ -252,7 +252,7 @@ class Reconciler:
             self.steps_done += len(moves) - len(transfer.rejected) if transfer.slots_done else 0
         self._note_rejected(transfer.rejected, view)
         self.log.info("slots_moved", **self.slot_moves.progress.as_fields())
-        self.slot_moves.wait_after(self.rejected, self.deadline)
+        self.slot_moves.wait_after(self.rejected, self.deadline, denied=none_allowed(moves, transfer.rejected))
 
     def _write(self, writes: list[Write], view: ClusterView) -> None:
         """Sends each write once. Raises Misconfigured where the Redis user may send none of them."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bootstrap.clock import REPORT_EVERY_S, Backoff, Clock, Deadline, Ticker
-from bootstrap.errors import NotYet, Reason
+from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Reason
 from bootstrap.log import Log
+from bootstrap.run.missing import HOPELESS_S
 from bootstrap.run.ports import Transfer
 from bootstrap.run.progress import Progress
 from bootstrap.run.reasons import in_words
@@ -33,6 +34,7 @@ class SlotMoves:
     progress: Progress = field(init=False)
     """Of the latest transfer."""
     _deadline: Deadline | None = None
+    _denied_until: Deadline | None = None
     _backoff: Backoff = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,14 +66,21 @@ class SlotMoves:
                 if log_due.due():
                     self.log.info("moving_slots", **self.progress.as_fields())
 
-    def wait_after(self, rejected: Sequence[Reason], deadline: Deadline) -> None:
-        """Pauses after a transfer with rejected moves, longer each time. Raises NotYet at the deadline of the run."""
-        if rejected:
-            self._backoff.wait(
-                "slots_not_moved", partial(in_words, rejected), partial(NotYet.because, rejected), deadline=deadline
-            )
-        else:
+    def wait_after(self, rejected: Sequence[Reason], deadline: Deadline, *, denied: bool) -> None:
+        """Pauses after a transfer with rejected moves, longer each time. Raises NotYet at the deadline of the run, and
+        Misconfigured where servers have denied the commands of every move for some seconds.
+        """
+        if not rejected:
             self._backoff = self._new_backoff()
+        if not denied:
+            self._denied_until = None
+        elif self._denied_until is None and deadline.left_s > HOPELESS_S:
+            self._denied_until = deadline.sooner(HOPELESS_S)
+        limit = self._denied_until or deadline
+        error: type[BootstrapError] = Misconfigured if self._denied_until else NotYet
+        if rejected:
+            why, give_up = partial(in_words, rejected), partial(error.because, rejected)
+            self._backoff.wait("slots_not_moved", why, give_up, deadline=limit)
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self.clock, self.log, longest_s=RETRY_PAUSE_MAX_S)

@@ -108,8 +108,9 @@ class TemporarySettings:
 
 
 def none_allowed(writes: Sequence[Write], rejected: Sequence[Rejected]) -> bool:
-    """True when the Redis user may send none of the writes."""
-    return len(rejected) == len(writes) > 0 and all(no.why.startswith("NOPERM") for no in rejected)
+    """True when the Redis user may send none of the writes, or no server knows their commands."""
+    denied = (no.why.startswith("NOPERM") or "unknown command" in no.why.lower() for no in rejected)
+    return len(rejected) == len(writes) > 0 and all(denied)
 
 
 def is_denied(rejected: Iterable[Rejected]) -> bool:

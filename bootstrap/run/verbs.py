@@ -153,13 +153,14 @@ class Verbs:
         return self.outcome("reinitialised", 0)
 
     def _prove(self, view: ClusterView) -> None:
-        self.access.prove(view, deadline=self.reconciler.deadline, check_lock=self.reconciler.check_lock)
+        run = self.reconciler
+        self.access.prove(view, run.world, deadline=run.deadline, check_lock=run.check_lock)
 
     def _check_access(self, deadline: Deadline) -> None:
         """Checks, without writing, that clients can connect, write and read."""
-        view = self.reconciler.view
-        self.access.check_endpoints(view, self.reconciler.world, deadline=deadline)
-        self.access.prove(view, deadline=deadline, check_lock=self.clock.check, dry=True)
+        view, world = self.reconciler.view, self.reconciler.world
+        self.access.check_endpoints(view, world, deadline=deadline)
+        self.access.prove(view, world, deadline=deadline, check_lock=self.clock.check, dry=True)
 
     def _had_another_size(self, first: ClusterView) -> bool:
         """Whether the cluster had another number of members at first; a lost member counts while others know it."""

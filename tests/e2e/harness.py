@@ -176,6 +176,15 @@ class Namespace:
                 if "terminated" in status["state"]:
                     yield status["state"]["terminated"].get("message", "")
 
+    def first_outcome(self, job: str = "redis-bootstrap") -> dict[str, Any] | None:
+        """The outcome of the first pod of a Job, from its termination message; None before its end."""
+        for pod in self.tries(job)[:1]:
+            for status in pod["status"].get("containerStatuses", []):
+                if "terminated" in status["state"]:
+                    outcome: dict[str, Any] = json.loads(status["state"]["terminated"]["message"])
+                    return outcome
+        return None
+
     def tries(self, job: str) -> list[Manifest]:
         """The pods of that Job, in order of their creation."""
         pods: list[Manifest] = self.get("pods", "-l", f"job-name={job}")["items"]

@@ -10,16 +10,28 @@ import pytest
 from tests.manifests.kustomize import COMPONENTS, Manifest, build
 from tests.waiting import wait_until
 
-from .harness import PODS_S, Namespace
+from .harness import PODS_S, RUN_S, Namespace
 from .requirements import needs_disks
 
 NETWORK_POLICY = COMPONENTS / "network-policy"
 POLICY_S = 40
+SERVERS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "redis-app"}}, "policyTypes": ["Ingress"]}
 WALL = {
     "apiVersion": "networking.k8s.io/v1",
     "kind": "NetworkPolicy",
     "metadata": {"name": "wall"},
-    "spec": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "redis-app"}}, "policyTypes": ["Ingress"]},
+    "spec": SERVERS,
+}
+NO_BUS = WALL | {
+    "metadata": {"name": "no-bus"},
+    "spec": SERVERS | {"ingress": [{"ports": [{"port": 6379, "protocol": "TCP"}]}]},
+}
+"""Lets the data port through, and blocks the cluster bus."""
+SHORT = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "redis-bootstrap-settings"},
+    "data": {"BOOTSTRAP_DEADLINE_S": "60"},
 }
 
 
@@ -58,6 +70,27 @@ def test_only_clients_with_the_label_get_in(namespace: Namespace) -> None:
     assert reached_without_label(namespace, servers) == 0
     run = namespace.run("again")
     assert (run.outcome["outcome"], run.forbidden) == ("unchanged", ())
+
+
+def test_a_policy_that_blocks_the_bus_is_named(namespace: Namespace) -> None:
+    """One reason with the port and what to allow. The same Job forms the cluster once the policy is gone."""
+    namespace.create_all([NO_BUS])
+    namespace.apply("minikube", patches=[{"patch": json.dumps(SHORT)}])
+    namespace.wait_for_servers(ready=False)
+    servers = [pod["status"]["podIP"] for pod in namespace.servers().values()]
+    try:
+        wait_until(lambda: namespace.client("reach", "16379", *servers) == "0", "the policy is enforced", POLICY_S)
+    except AssertionError:
+        pytest.skip("this cluster's network does not enforce NetworkPolicies")
+    assert namespace.client("reach", "6379", *servers) == "6"
+    said = wait_until(namespace.first_outcome, "the first try ends", RUN_S)
+    assert said["exit_code"] == 1, said
+    (reason,) = said["reasons"]
+    assert reason["code"] == "bus-blocked", said
+    assert "on the cluster bus (port 16379), data ports answer: a NetworkPolicy" in reason["message"]
+    assert "allow TCP port 16379" in reason["remedy"]
+    namespace.kubectl("delete", "networkpolicy", "no-bus")
+    assert namespace.ended().outcome["outcome"] == "formed"
 
 
 def test_services_follow_the_roles(namespace: Namespace) -> None:

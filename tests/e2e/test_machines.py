@@ -92,7 +92,7 @@ def test_the_others_serve_without_a_machine_that_never_returns(namespace: Namesp
         elsewhere = machines(namespace)[others[0]]
         reading = partial(namespace.client, "read", "0", str(BEFORE), name="reader", node=elsewhere)
         wait_until(lambda: succeeds(reading, str(BEFORE)), "every key is read", PAUSE_MAX_S)
-        said = wait_until(lambda: first_outcome(namespace, "without"), "the first try ends", RUN_S)
+        said = wait_until(lambda: namespace.first_outcome("without"), "the first try ends", RUN_S)
         assert (said["exit_code"], said["serving"]) == (1, True), said
         assert sorted(reason["node"] for reason in said["reasons"] if "node" in reason) == lost
         (machine,) = (reason for reason in said["reasons"] if reason["code"] == "machine-not-ready")
@@ -114,16 +114,6 @@ def succeeds(reading: Callable[[], str], expected: str) -> bool:
         return reading() == expected
     except AssertionError:
         return False
-
-
-def first_outcome(namespace: Namespace, job: str) -> dict[str, Any] | None:
-    """The outcome of the first pod of a Job, from its termination message; None before its end."""
-    for pod in namespace.tries(job)[:1]:
-        for status in pod["status"].get("containerStatuses", []):
-            if "terminated" in status["state"]:
-                outcome: dict[str, Any] = json.loads(status["state"]["terminated"]["message"])
-                return outcome
-    return None
 
 
 def crash_while_writing(namespace: Namespace, machine: str, first: int, *, client: str) -> dict[str, Any]:

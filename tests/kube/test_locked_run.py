@@ -156,7 +156,7 @@ def test_a_run_that_lost_its_lease_does_not_probe(inside: Callable[..., InKubern
         log=Notes(),
     )
     with pytest.raises(NotYet, match="no longer holds the Lease"):
-        access.prove(view, deadline=run.deadline, check_lock=run.check_lock)
+        access.prove(view, servers, deadline=run.deadline, check_lock=run.check_lock)
 
 
 def test_an_api_that_is_down_is_waited_for(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

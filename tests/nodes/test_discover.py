@@ -201,6 +201,36 @@ def test_the_next_server_is_queried_when_one_fails(nameserver: Nameserver) -> No
             resolver_of(broken, address_of(nameserver), query_limit_s=SHORT_S).ask("x.", "A")
 
 
+def test_ten_pods_fit_into_one_udp_answer() -> None:
+    """A network that lets only UDP through serves a small cluster: the query allows 1232 bytes."""
+    with Nameserver(Zone(pods=tuple(pod(ordinal) for ordinal in range(10)))) as nameserver:
+        nameserver.behave(Behaviour.NO_TCP)
+        listing = discover(resolver(nameserver), NAMES, 10)
+        assert (len(listing.peers), listing.error) == (10, "")
+        assert {question.transport for question in nameserver.questions} == {"udp"}
+
+
+def test_a_truncated_answer_without_tcp_is_named(nameserver: Nameserver) -> None:
+    """UDP answers, so the name server runs: the error names its TCP port."""
+    nameserver.publish(Zone(pods=tuple(pod(ordinal) for ordinal in range(60))))
+    nameserver.behave(Behaviour.NO_TCP)
+    listing = discover(resolver(nameserver), NAMES, 60)
+    assert (listing.peers, listing.truncated) == ((), True)
+    assert listing.error.startswith(f"the answer of the name server {nameserver.address} does not fit into UDP")
+    assert f"its TCP port {nameserver.port} gives none" in listing.error
+
+
+@pytest.mark.parametrize("srv", [True, False], ids=["with SRV", "without SRV"])
+def test_pods_that_are_listed_by_address_are_noticed(nameserver: Nameserver, srv: bool) -> None:
+    """The DNS names a pod after its address where the serviceName of its StatefulSet is another Service: CoreDNS knows
+    such a pod as `10-0-0-1.redis-service.…`.
+    """
+    pods = (Pod(name="10-0-0-1", addresses=("10.0.0.1",)), Pod(name="fd00--2", addresses=("fd00::2",)))
+    nameserver.publish(Zone(pods=pods, srv=srv))
+    listing = discover(resolver(nameserver), NAMES, 2)
+    assert (listing.peers, listing.nameless, listing.unexpected_names) == ((), True, ())
+
+
 def test_a_hundred_pods_are_listed_whole() -> None:
     """The answer is too big for a UDP packet and is fetched by TCP."""
     with Nameserver(Zone(pods=tuple(pod(ordinal) for ordinal in range(100)))) as nameserver:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
 from bootstrap.log import logger
-from bootstrap.model.node import Address, NodeId
+from bootstrap.model.node import Address, Endpoint, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
 from bootstrap.run.ports import Transfer, World
@@ -59,6 +59,9 @@ class KilledRun:
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         return self.world.check_endpoints(endpoints)
+
+    def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
+        return self.world.client_endpoints(view)
 
     def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         return self.world.denied_writes(writes, view)

@@ -74,6 +74,10 @@ class Network:
         for end, side in (("--dport", "-d"), ("--dport", "-s"), ("--sport", "-d"), ("--sport", "-s")):
             _drop("-p", "tcp", side, host, end, str(server.address.port + BUS_OFFSET))
 
+    def close_bus(self, server: Server) -> None:
+        """Drops all packets to the port of the server's cluster bus. Its own connections to others still work."""
+        _drop("-p", "tcp", "-d", server.address.host, "--dport", str(server.address.port + BUS_OFFSET))
+
     def heal(self) -> None:
         """Removes all rules, so that every packet arrives again."""
         _run("iptables", "-w", "-F", "INPUT")

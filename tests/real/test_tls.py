@@ -107,6 +107,24 @@ def test_no_client_certificate_is_needed_if_the_servers_require_none(
     assert result.exit_code == 0, result.text
 
 
+def test_a_bus_with_tls_on_one_side_alone_is_named(six: Testbed, good: Certificate) -> None:
+    """`tls-cluster no` on one of six servers: not a NetworkPolicy. Afterwards the same run forms the cluster."""
+    odd = six.cluster.servers[5]
+    before, odd.config = odd.config, (*odd.config, "tls-cluster no")
+    odd.terminate()
+    odd.start()
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="5", **good.variables())
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (1, "bus-blocked"), result.text
+    assert "tls-cluster is yes on redis-app-" in reason["message"]
+    assert "and no on redis-app-5" in reason["message"]
+    assert "NetworkPolicy" not in reason["message"]
+    odd.config = before
+    odd.terminate()
+    odd.start()
+    assert six.run("apply", **good.variables()).exit_code == 0
+
+
 def test_a_server_of_another_authority_is_not_trusted(six: Testbed, stranger: Certificate) -> None:
     """Exit 4, with OpenSSL's description of what is wrong with the certificate."""
     assert_tls_error(

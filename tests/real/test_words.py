@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.cluster import ClusterNode, RedisCluster
 
+from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
 from bootstrap.model import bus
 from tests.real.network import Network, missing_requirement, send_from_own_address
@@ -66,6 +68,69 @@ def test_servers_without_a_free_connection_are_named_once(redis_program: Program
     assert "maxclients" in reason["remedy"]
 
 
+def test_a_service_name_that_does_not_match_is_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """The pods of a StatefulSet with another serviceName are listed under their addresses: exit 4, once the DNS's
+    caches cannot be the cause.
+    """
+    six = start_testbed(redis_program)
+    zone = six.cluster.nameserver.zone
+    pods = tuple(replace(pod, name=pod.addresses[0].replace(".", "-")) for pod in zone.pods)
+    six.cluster.nameserver.publish(replace(zone, pods=pods))
+    result = six.run("apply")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "service-name")
+    assert "redis-app-5: the Service lists its pods without their names" in reason["message"]
+    assert "kubectl get statefulset redis-app -o yaml | grep serviceName" in reason["remedy"]
+    assert 30 < result.outcome["took_s"] < 50
+
+
+def test_names_of_another_stateful_set_are_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """Its pods may be there before ours, so the run waits; the remedy names the setting."""
+    six = start_testbed(redis_program)
+    zone = six.cluster.nameserver.zone
+    pods = tuple(replace(pod, name=pod.name.replace("redis-app", "other")) for pod in zone.pods)
+    six.cluster.nameserver.publish(replace(zone, pods=pods))
+    result = six.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (1, "no-record")
+    assert "lists other names: other-0, other-1, other-2, and 3 more" in reason["message"]
+    assert "BOOTSTRAP_STATEFULSET" in reason["remedy"]
+
+
+def test_a_truncated_dns_answer_is_named_once(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """UDP answers and TCP is closed: not "the DNS does not run"."""
+    three = start_testbed(redis_program, 3, 0)
+    zone = three.cluster.nameserver.zone
+    more = tuple(replace(zone.pods[0], name=f"redis-app-{ordinal}") for ordinal in range(3, 60))
+    three.cluster.nameserver.publish(replace(zone, pods=(*zone.pods, *more)))
+    three.cluster.nameserver.behave(Behaviour.NO_TCP)
+    result = three.run("apply", BOOTSTRAP_DEADLINE_S="2")
+    (reason,) = result.outcome["reasons"]
+    assert (result.exit_code, reason["code"]) == (4, "dns-truncated")
+    assert "does not fit into UDP" in reason["message"]
+    assert "allow TCP port 53" in reason["remedy"]
+
+
+def test_a_command_for_moving_slots_that_every_pod_denies_ends_the_run_soon(
+    migrating_program: Program, start_testbed: StartTestbed
+) -> None:
+    """`rename-command MIGRATE ""`: exit 4 with the setting to change, long before the deadline."""
+    four = start_testbed(migrating_program, 3, 0, servers=4, config=('rename-command MIGRATE ""',))
+    zone = four.cluster.nameserver.zone
+    four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
+    assert four.run("apply").exit_code == 0
+    endpoints = [ClusterNode(server.address.host, server.address.port) for server in four.cluster.servers[:3]]
+    with RedisCluster(startup_nodes=endpoints, protocol=2) as client:
+        for number in range(50):
+            client.set(f"key:{number}", number)
+    four.cluster.nameserver.publish(zone)
+    result = replace(four, shards=4).run("apply")
+    assert {reason["code"] for reason in result.outcome["reasons"]} == {"step-rejected"}, result.text
+    assert result.exit_code == 4
+    assert all("rename-command" in reason["remedy"] for reason in result.outcome["reasons"])
+    assert result.outcome["took_s"] < 40
+
+
 @pytest.fixture
 def network() -> Iterator[Network]:
     if missing := missing_requirement():
@@ -98,6 +163,41 @@ def test_a_blocked_bus_has_one_reason_in_every_verb(
     assert not [reason for reason in verified.outcome["reasons"] if reason["code"] == "link-down"]
     (line,) = [line for line in three.run("plan").lines if line["event"] == "bus_blocked"]
     assert line["why"] == reason["message"]
+
+
+def test_a_bus_that_is_blocked_in_one_direction_is_no_health(
+    network: Network, redis_program: Program, start_testbed: StartTestbed
+) -> None:
+    """Nothing reaches the bus of redis-app-5, and its own packets reach all others. No server suspects another one, and
+    if its master fails, no vote reaches it: it is not elected.
+    """
+    six = start_testbed(redis_program)
+    for server in six.cluster.servers:
+        send_from_own_address(server)
+    assert six.run("apply").exit_code == 0
+    assert six.run("verify").exit_code == 0
+    network.close_bus(six.cluster.servers[5])
+    wait_until(lambda: len(bus.blocked(six.view())) == 5, "the pings of all others are overdue")
+    assert all(node.serving for node in six.view().nodes)
+    for verb in ("verify", "apply"):
+        result = six.run(verb)
+        (reason,) = result.outcome["reasons"]
+        assert (result.exit_code, reason["code"]) == (1, "bus-blocked")
+        assert "redis-app-0, redis-app-1, redis-app-2, and 2 more cannot reach redis-app-5 on" in reason["message"]
+        assert result.outcome["took_s"] < 30
+    assert [line for line in six.run("plan").lines if line["event"] == "bus_blocked"]
+    network.heal()
+    wait_until(lambda: not bus.blocked(six.view()), "all pings are answered")
+    assert six.run("apply").outcome["outcome"] == "unchanged"
+
+
+def test_a_wrong_bus_port_is_named_with_the_setting(redis_program: Program, start_testbed: StartTestbed) -> None:
+    """`cluster-announce-bus-port` with a port on which nobody listens: not only a NetworkPolicy explains that."""
+    three = start_testbed(redis_program, 3, 0, config=("cluster-announce-bus-port 17000",))
+    (reason,) = three.run("apply", BOOTSTRAP_DEADLINE_S="4").outcome["reasons"]
+    assert reason["code"] == "bus-blocked"
+    assert "(port 17000)" in reason["message"]
+    assert "correct cluster-announce-bus-port" in reason["remedy"]
 
 
 def test_a_stale_record_that_is_corrected_in_time_is_not_refused(

@@ -7,13 +7,14 @@ redis-py has a parser for CLUSTER NODES, but it keys lines by `ip:port` and so m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from bootstrap.errors import WireError
 from bootstrap.model.node import Address, Member, NodeId
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
 from bootstrap.nodes.wire.info import parse_info
-from bootstrap.nodes.wire.values import address, node_id, number, quote, slot_range
+from bootstrap.nodes.wire.values import address, is_number, node_id, number, quote, slot_range
 
 _OPEN_SLOT = re.compile(r"\[([0-9]{1,5})-([<>])-([0-9a-f]{40})\]", re.ASCII)
 _NODES = "CLUSTER NODES"
@@ -29,10 +30,22 @@ class ClusterInfo:
 
 def parse_cluster_nodes(text: str) -> tuple[Member, ...]:
     """CLUSTER NODES, one `Member` per line, in the server's order; exactly one of them is `myself`."""
-    members = tuple(_member(line) for line in text.splitlines() if line.strip())
+    lines = [line for line in text.splitlines() if line.strip()]
+    members = [_member(line) for line in lines]
     if sum("myself" in member.flags for member in members) != 1:
         raise WireError("CLUSTER NODES: not exactly one line is flagged myself")
-    return members
+    return tuple(_with_unanswered(members, [line.split()[4:6] for line in lines]))
+
+
+def _with_unanswered(members: Sequence[Member], times: Sequence[Sequence[str]]) -> Iterator[Member]:
+    """The members with the time since a ping was sent that is under way. The reply has no present time; the latest
+    answer of any other member is at most about a second old.
+    """
+    pings = [(int(ping), int(pong)) if is_number(ping) and is_number(pong) else (0, 0) for ping, pong in times]
+    others = [pair for member, pair in zip(members, pings, strict=True) if "myself" not in member.flags]
+    now = max((max(pair) for pair in others), default=0)
+    for member, (ping, _) in zip(members, pings, strict=True):
+        yield replace(member, unanswered_ms=now - ping) if 0 < ping < now else member
 
 
 def parse_cluster_info(text: str) -> ClusterInfo:
