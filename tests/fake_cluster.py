@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from bootstrap.model import left_over
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
@@ -216,6 +218,12 @@ class FakeCluster:
                 raise Killed
         self.rejected += rejected
         return rejected
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> dict[NodeId, LinkTrouble]:
+        """Nothing to see: a link that hangs here comes up once the replica is reconnected."""
+        return {}
 
     def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
         return []

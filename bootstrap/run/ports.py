@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from bootstrap.model.node import Address
+from bootstrap.model.links import LinkTrouble
+from bootstrap.model.node import Address, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write
 from bootstrap.model.view import ClusterView
 
@@ -26,6 +28,12 @@ class World(Protocol):
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         """For each address, why no node answers there; "" where one does."""
+        ...
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        """The likely causes for replicas whose links are down; `broken_off`: those that began to copy and stopped."""
         ...
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:

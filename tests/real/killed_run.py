@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
 from bootstrap.log import logger
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Wipe, Write, recipient
 from bootstrap.model.view import ClusterView
@@ -59,6 +61,11 @@ class KilledRun:
 
     def check_endpoints(self, endpoints: Sequence[Address]) -> list[str]:
         return self.world.check_endpoints(endpoints)
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        return self.world.link_troubles(view, replicas, broken_off)
 
     def denied_wipes(self, wipes: Iterable[Wipe], view: ClusterView) -> list[Rejected]:
         return self.world.denied_wipes(wipes, view)
