@@ -107,7 +107,8 @@ def _of_rights(settings: Mapping[str, str], master: Node, pool: ConnectionPool) 
     user = settings.get("masteruser") or "default"
     commands = tuple(("ACL", "DRYRUN", user, *words) for words in _RIGHTS)
     replies = pool.run_each({master.address: partial(ask_all, commands=commands)})[master.address]
-    denied = [] if isinstance(replies, Failure) else [str(each) for each in replies if "no permissions" in str(each)]
+    told = [] if isinstance(replies, Failure) else [each for each in replies if isinstance(each, str)]
+    denied = [each for each in told if "no permissions" in each]  # an error is about this program's own rights
     return (LinkCause.NO_RIGHT, f"{user}: {error_text(denied[0])}") if denied else None
 
 

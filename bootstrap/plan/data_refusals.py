@@ -103,8 +103,8 @@ def _where_they_were(found: Assessment) -> str:
         for replica, source in lost.overwritten if lost.no_copy_left else ():
             empty.setdefault(source.pod, []).append(replica.pod)
     came_back = [
-        f"{pod} came back at its address without its disk, and {' and '.join(replicas)}, which copied from there, "
-        f"{'has' if len(replicas) == 1 else 'have'} copied that"
+        f"{pod} came back empty at its address, and {' and '.join(replicas)}, which follow"
+        f"{'s' if len(replicas) == 1 else ''} that address, copied that"
         for pod, replicas in empty.items()
     ]
     return "; ".join(came_back) or "the nodes that held them are gone"

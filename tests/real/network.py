@@ -74,6 +74,12 @@ class Network:
         for end, side in (("--dport", "-d"), ("--dport", "-s"), ("--sport", "-d"), ("--sport", "-s")):
             _drop("-p", "tcp", side, host, end, str(server.address.port + BUS_OFFSET))
 
+    def cut_data(self, one: Server, other: Server) -> None:
+        """Drops all packets from each of the servers to the data port of the other. Their cluster buses are linked."""
+        for source, target in ((one, other), (other, one)):
+            port = str(target.address.port)
+            _drop("-p", "tcp", "-s", source.address.host, "-d", target.address.host, "--dport", port)
+
     def heal(self) -> None:
         """Removes all rules, so that every packet arrives again."""
         _run("iptables", "-w", "-F", "INPUT")
