@@ -20,23 +20,20 @@ def reasons(view: ClusterView) -> Iterator[Reason]:
         if copy.pod_of_other == copy.pod:
             yield _started_twice(copy)
         elif copy.pod_of_other:
-            yield _cloned(copy, view)
+            yield _cloned(copy)
     if outside := [copy for copy in view.copies if not copy.pod_of_other]:
         yield _copied_cluster(outside)
 
 
-def _cloned(copy: Copy, view: ClusterView) -> Reason:
-    short = f"{copy.node_id[:8]}…"
-    lines = (member for node in view.nodes for member in node.members if member.node_id == copy.node_id)
-    known_at = {line.address for line in lines if line.address in (copy.address, copy.other)}
-    known = f"; the other members know it at {known_at.pop()}" if len(known_at) == 1 else ""
+def _cloned(copy: Copy) -> Reason:
     return Reason(
         code="cloned-node",
         message=f"{copy.pod} at {copy.address} and {copy.pod_of_other} at {copy.other} are two servers with the node "
-        f"id {short}: the disk of one is a copy of the other's{known}",
-        remedy=f"find the original: the other members know {short} at its address (kubectl exec POD -- redis-cli "
-        "CLUSTER NODES); then give the copy an empty disk: kubectl delete pvc data-POD --wait=false; kubectl delete "
-        f"pod POD; then {RUN_AGAIN}",
+        f"id {copy.node_id[:8]}…: the disk of one is a copy of the other's",
+        remedy="find the copy: kubectl get pvc -o custom-columns="
+        "NAME:.metadata.name,FROM:.spec.dataSource.name,CREATED:.metadata.creationTimestamp; what the members know "
+        "does not show it, since they take the address from which they heard last; then give the copy an empty disk: "
+        f"kubectl delete pvc data-POD --wait=false; kubectl delete pod POD; then {RUN_AGAIN}",
         node=copy.pod,
     )
 

@@ -118,7 +118,8 @@ class Observer:
         """The view with the members that also answer at their former addresses. Each such address is asked until
         nothing answers there; a server that loads its data may be the member.
         """
-        former = {a: node for a, node in copies_of.former_places(view).items() if a not in self._deserted}
+        known = self._deserted.union(*((copy.address, copy.other) for copy in view.copies))
+        former = {a: node for a, node in copies_of.former_places(view).items() if a not in known}
         if not former:
             return view
         answers = self._nodes.look_briefly(former)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model.node import Node, Role
+from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
@@ -98,15 +98,18 @@ def slots_lost(found: Assessment) -> Iterator[Reason]:
 
 
 def _where_they_were(found: Assessment) -> str:
-    empty: dict[str, list[str]] = {}
+    copied: dict[NodeId, list[Node]] = {}
     for lost in found.absent_members:
         for replica, source in lost.overwritten if lost.no_copy_left else ():
-            empty.setdefault(source.pod, []).append(replica.pod)
-    came_back = [
-        f"{pod} came back empty at its address, and {' and '.join(replicas)}, which follow"
-        f"{'s' if len(replicas) == 1 else ''} that address, copied that"
-        for pod, replicas in empty.items()
-    ]
+            copied.setdefault(source.node_id, []).append(replica)
+    came_back = []
+    for node_id, replicas in copied.items():
+        source, pods = found.view.by_id[node_id], " and ".join(replica.pod for replica in replicas)
+        what = "is at the address of the lost master now" if source.slots else "came back empty at its address"
+        came_back.append(
+            f"{source.pod} {what}, and {pods}, which follow{'s' if len(replicas) == 1 else ''} that address, copied "
+            "that"
+        )
     return "; ".join(came_back) or "the nodes that held them are gone"
 
 

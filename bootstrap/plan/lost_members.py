@@ -56,7 +56,7 @@ def absent(view: ClusterView, given_up: AbstractSet[NodeId] = frozenset()) -> tu
         # The report with the highest epoch counts: an older one may name slots that have moved since.
         newest = max(known_by, key=lambda node: (node.others[node_id].config_epoch, -node.ordinal))
         followers = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
-        overwritten = tuple(_overwritten(followers, view))
+        overwritten = tuple(_overwritten(followers, newest.others[node_id].slots, view))
         empty = {replica.node_id for replica, _ in overwritten}
         candidates = [node for node in followers if node_id in given_up or node.node_id not in empty]
         candidates.sort(key=lambda node: (node.node_id in empty, -node.replication.offset, node.ordinal))
@@ -72,15 +72,18 @@ def absent(view: ClusterView, given_up: AbstractSet[NodeId] = frozenset()) -> tu
     return tuple(found)
 
 
-def _overwritten(followers: list[Node], view: ClusterView) -> Iterator[tuple[Node, Node]]:
-    """The followers of a lost master that copy from another node, and that node. A replica connects to an address, not
-    to a node id, so it copies whatever server answers there (*measured*, 7.0.15). Where that server still has the keys
-    and lost its nodes.conf alone, the copy is whole.
+def _overwritten(followers: list[Node], slots: SlotSet, view: ClusterView) -> Iterator[tuple[Node, Node]]:
+    """The followers of a lost master that have copied from another node, and that node. A replica connects to an
+    address, not to a node id, so it copies whatever server answers there (*measured*, 7.0.15): the master's own without
+    its disk, or one of another shard, which has its address now. Where the master has lost its nodes.conf alone, it
+    still has the keys, of `slots` only, and the copy is whole.
     """
     places = {node.address: node for node in view.nodes}
     for replica in followers:
         source = places.get(replica.replication.master) if replica.replication.master else None
-        if source and replica.replication.link_up and (not replica.keys or source.role is Role.REPLICA):
+        if source is None or not replica.replication.link_up:
+            continue
+        if not replica.keys or source.role is Role.REPLICA or source.slots - slots:
             yield replica, source
 
 

@@ -130,8 +130,9 @@ def explained_now(view: ClusterView, world: World) -> ClusterView:
 def reasons(view: ClusterView) -> list[Reason]:
     """One reason for each cause, with its replicas and the command that shows the log of one."""
     found: dict[tuple[LinkCause, str], list[LinkTrouble]] = {}
-    for trouble in view.link_troubles.values():
-        found.setdefault((trouble.cause, trouble.detail), []).append(trouble)
+    for node in view.nodes:
+        if trouble := view.link_troubles.get(node.node_id):
+            found.setdefault((trouble.cause, trouble.detail), []).append(trouble)
     return [_reason(group, view) for group in found.values()]
 
 

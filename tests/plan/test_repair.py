@@ -260,6 +260,19 @@ def test_a_replica_that_kept_its_copy_takes_over_from_a_master_that_came_back_em
     assert cluster[7].keys == 11
 
 
+def test_a_replica_that_copied_from_another_shard_does_not_take_over() -> None:
+    """The address of its lost master is that of another master now, and it follows the address."""
+    cluster = healthy()
+    lose_a_master(cluster)
+    cluster[4].source, cluster[4].keys = cluster[0].address, cluster[0].keys
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).converge()
+    (reason,) = caught.value.reasons
+    assert reason.code == "slots-lost"
+    assert "redis-app-0 is at the address of the lost master now, and redis-app-4" in reason.message
+    assert cluster.written == []
+
+
 def simulate(seed: int) -> None:
     cluster = Unreliable.healthy(seed)
     chance = cluster.random

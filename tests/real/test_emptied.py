@@ -52,7 +52,7 @@ def assert_formed_again(six: Testbed, result: RunResult) -> None:
 def test_a_master_that_came_back_empty_at_its_address_is_refused_until_a_person_accepts(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
-    """Its replica has copied the emptiness. With the fingerprint the shard is formed again; the other keys are there."""
+    """Its replica has copied the emptiness. With the fingerprint the shard is formed again; other keys are there."""
     six, keys = formed(any_program, start_testbed)
     wipe_in_place(six, 1)
     refused = six.run("apply")
