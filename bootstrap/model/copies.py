@@ -57,8 +57,7 @@ def _copied_cluster(copies: Sequence[Copy]) -> Reason:
     more = f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else ""
     return Reason(
         code="copied-cluster",
-        message=f"a copy of this cluster runs at {places}{more}, where members believe these nodes to be. Nothing has "
-        "been changed",
+        message=f"a copy of this cluster runs at {places}{more}, where members believe these nodes to be",
         remedy=f"find out whose servers these are: kubectl get pods -A -o wide | grep {copies[0].other.host}; decide "
         "which of the two clusters is to live, and stop the other; if these pods are the copy, start them with empty "
         "disks, so that they get node ids of their own, and load the data as a client does. A pod of your own that is "

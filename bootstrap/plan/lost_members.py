@@ -78,7 +78,8 @@ def _overwritten(followers: list[Node], slots: SlotSet, view: ClusterView) -> It
     its disk, or one of another shard, which has its address now. Where the master has lost its nodes.conf alone, it
     still has the keys, of `slots` only, and the copy is whole.
     """
-    places = {node.address: node for node in view.nodes}
+    places = {node.myself.address: node for node in view.nodes if node.myself.address}
+    places |= {node.address: node for node in view.nodes}
     for replica in followers:
         source = places.get(replica.replication.master) if replica.replication.master else None
         if source is None or not replica.replication.link_up:

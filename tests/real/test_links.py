@@ -193,11 +193,11 @@ def test_a_way_to_the_master_that_is_blocked_for_the_replica_alone(
     if missing := missing_requirement():
         pytest.skip(missing)
     with Network() as network:
-        two = start_testbed(redis_program, 1, 1)
-        one, other = two.cluster.servers
-        for server in (one, other):
+        six = start_testbed(redis_program)
+        for server in six.cluster.servers:
             send_from_own_address(server)
-        network.cut_data(one, other)
-        reason = the_reason(two.run("apply", BOOTSTRAP_DEADLINE_S="20"), 1)
+        network.cut_data(six.cluster.servers[0], six.cluster.servers[3])
+        reason = the_reason(six.run("apply", BOOTSTRAP_DEADLINE_S="20"), 1)
+    assert reason["node"] == "redis-app-3"
     assert "neither server shows the cause" in reason["message"]
     assert "kubectl get networkpolicy" in reason["remedy"]
