@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,7 @@ def test_of_two_parallel_runs_one_forms_and_the_other_changes_nothing(
 ) -> None:
     """The second run acquires the Lease only after the first has released it. Then it has nothing to do."""
     six = start_testbed(any_program)
+    import_module("kubernetes.client")  # a process has one run, and never imports it in two threads
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda _: six.run("apply", **ON), range(2)))
     assert sorted(result.outcome["outcome"] for result in results) == ["formed", "unchanged"]
