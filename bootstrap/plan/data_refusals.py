@@ -108,7 +108,7 @@ def _where_they_were(found: Assessment) -> str:
         what = "is at the address of the lost master now" if source.slots else "came back empty at its address"
         came_back.append(
             f"{source.pod} {what}, and {pods}, which follow{'s' if len(replicas) == 1 else ''} that address, copied "
-            "that"
+            "from there"
         )
     return "; ".join(came_back) or "the nodes that held them are gone"
 

@@ -82,9 +82,11 @@ def _overwritten(followers: list[Node], slots: SlotSet, view: ClusterView) -> It
     places |= {node.address: node for node in view.nodes}
     for replica in followers:
         source = places.get(replica.replication.master) if replica.replication.master else None
-        if source is None or not replica.replication.link_up:
+        if source is None:
             continue
-        if not replica.keys or source.role is Role.REPLICA or source.slots - slots:
+        foreign = replica.replication.link_up and (source.role is Role.REPLICA or bool(source.slots - slots))
+        emptied = not replica.keys and (replica.replication.link_up or replica.replication.syncing)
+        if foreign or emptied:
             yield replica, source
 
 

@@ -164,8 +164,7 @@ class Reconciler:
                 self.view, found = self.missing.something_to_do(view, self._attainable())
                 if found:
                     return self.view
-            why = partial(lambda run: run.view.describe_unreachable(), self)  # the view that `peers_missing` explains
-            backoff.wait("waiting_for_peers", why, self.peers_missing, deadline=limit)
+            backoff.wait("waiting_for_peers", self._missing_in_words, self.peers_missing, deadline=limit)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
@@ -199,11 +198,14 @@ class Reconciler:
         """Keeps what the whole run depends on, and logs what was found."""
         self.first_view = view
         # Moving slots changes the fingerprint; a loss accepted for the first state stays accepted to the end.
-        known = self.desired
-        self.desired = replace(known, without_copies=loss_accepted(view, known), given_up=given_up(view, known))
+        lost, accepted = given_up(view, self.desired), loss_accepted(view, self.desired)
+        self.desired = replace(self.desired, given_up=lost, without_copies=accepted)
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
             self.log.info("planned", **plan_summary(decision))
+
+    def _missing_in_words(self) -> str:
+        return self.view.describe_unreachable()  # `peers_missing` explains the view
 
     def peers_missing(self) -> BootstrapError:
         """Why the run ends without the peers that do not answer, with Kubernetes's own words."""
@@ -230,9 +232,7 @@ class Reconciler:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
         if self.deadline.passed:
-            if self.view.unreachable:
-                raise self.peers_missing()
-            raise not_settled(unsettled, self.view, self.rejected)
+            raise self.peers_missing() if self.view.unreachable else not_settled(unsettled, self.view, self.rejected)
         why = not_settled(unsettled, self.view, ()).args[0]
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why)
         return None
