@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model import bus, left_over
+from bootstrap.model import bus, copies, left_over, links
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -30,8 +30,11 @@ _BY_UNREACHABLE = frozenset(
 
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
     """Every invariant that does not hold, in words, node by node; empty for a good cluster of the declared shape. Blank
-    pods beyond the shape are not part of the cluster.
+    pods beyond the shape are not part of the cluster. Beside servers that share a node id nothing else is reported:
+    what the members say about one of them is about the other as well.
     """
+    if cloned := tuple(copies.reasons(view)):
+        return cloned
     view = view.within(desired.nodes)
     found = tuple(
         chain(
@@ -98,7 +101,7 @@ def _coverage(view: ClusterView) -> Iterator[Reason]:
     claimed = sum(len(node.slots) for node in view.nodes)
     union = SlotSet.union_of(node.slots for node in view.nodes)
     if union != ALL_SLOTS:
-        yield _bad("slots-uncovered", f"no node owns the slots {union.complement()}")
+        yield _bad("slots-uncovered", f"no node owns the slots {union.complement().listed()}")
     if claimed != len(union):
         yield _bad("slots-claimed-twice", f"{claimed - len(union)} slots are claimed by more than one node")
 
@@ -188,7 +191,11 @@ def _replication(view: ClusterView) -> Iterator[Reason]:
             yield _bad("replica-of-nobody", f"{replica.pod} follows a node that is not a master here", replica.pod)
         elif not replica.replication.link_up:
             message = f"the replication link of {replica.pod} to its master {master.pod} is down"
-            yield _bad("replica-link-down", message, replica.pod)
+            if trouble := view.link_troubles.get(replica.node_id):
+                remedy = links.remedy(trouble.cause, replica.pod, master.pod)
+                yield _bad("replica-link-down", f"{message}; the likely cause: {trouble.why}", replica.pod, remedy)
+            else:
+                yield _bad("replica-link-down", message, replica.pod)
         elif replica.replication.master not in (None, master.address, _announced(master)):
             address = replica.replication.master
             yield _bad("replication", f"{replica.pod} copies from {address}, which is not {master.pod}", replica.pod)

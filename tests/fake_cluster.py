@@ -8,10 +8,13 @@ passes only in `sleep`, in ticks of 0.1 s, as in the servers' own cron. It is `W
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 
 from bootstrap.model import left_over
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, Endpoint, Member, Node, NodeId, Place, Replication, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
@@ -42,6 +45,7 @@ from bootstrap.model.steps import (
 )
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.nodes import copies
 
 TICK_S = 0.1
 REJOIN_DELAY_MAX_MS = 5000
@@ -89,6 +93,8 @@ class FakeNode:
     banned: dict[NodeId, float] = field(default_factory=dict)
     """Forgotten ids, and when: gossip does not restore them for 60 s."""
     offset: int = 0
+    source: Address | None = None
+    """Where it copies from, where another server than its master answers at the address of that."""
     hangs: bool = False
     """Its link to its master stays down until it gets a Reattach."""
     config: dict[str, str] = field(default_factory=lambda: {NO_FAILOVER: "no"})
@@ -106,7 +112,7 @@ class FakeNode:
 
     def follow(self, master: NodeId, *, copy_ticks: int = 2) -> None:
         """Becomes a replica, which copies its master soon. A replica moves no slots: it closes its open ones."""
-        self.master, self.link_up, self.copy_ticks = master, False, copy_ticks
+        self.master, self.link_up, self.copy_ticks, self.source = master, False, copy_ticks, None
         self.migrating, self.importing = {}, {}
 
 
@@ -128,6 +134,8 @@ class FakeCluster:
         self.kill_at: int | None = None
         """Number of the write at which the run is killed; None for never."""
         self.kill_before = True
+        self.outside: list[FakeNode] = []
+        """Servers that the Service does not list."""
         self.places: dict[str, Place] = {}
         """Where pods run, by pod."""
         self.rollout = ""
@@ -161,9 +169,11 @@ class FakeCluster:
     # World
 
     def look(self) -> ClusterView:
-        alive = [node for node in self.nodes if node.alive]
-        dead = [node for node in self.nodes if not node.alive]
+        ids = Counter(node.node_id for node in self.nodes if node.alive)
+        alive = [node for node in self.nodes if node.alive and ids[node.node_id] == 1]
         view = ClusterView(nodes=tuple(self._facts(node) for node in alive))
+        copied = copies.among_pods(self._facts(node) for node in self.nodes if node.alive)
+        outside = {node.address: self._facts(node) for node in self.outside}
         slots = view.slots_to_count()
         counted = tuple(
             replace(n, keys_in=self._keys_in(n, slots), left_over=self._keys_in(n, n.slots.complement()))
@@ -174,10 +184,15 @@ class FakeCluster:
             apart=self._apart(replace(view, nodes=counted)),
             unreachable=tuple(
                 UnreachablePeer(
-                    pod=n.pod, ordinal=n.ordinal, why=UnreachableReason.CONNECTION_REFUSED, address=n.address
+                    pod=n.pod,
+                    ordinal=n.ordinal,
+                    why=UnreachableReason.AMBIGUOUS if n.alive else UnreachableReason.CONNECTION_REFUSED,
+                    address=n.address,
                 )
-                for n in dead
+                for n in self.nodes
+                if n not in alive
             ),
+            copies=(*copied, *copies.elsewhere(copies.former_places(view), outside)),
             places=self.places,
             rollout=self.rollout,
         )
@@ -219,6 +234,12 @@ class FakeCluster:
                 raise Killed
         self.rejected += rejected
         return rejected
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> dict[NodeId, LinkTrouble]:
+        """Nothing to see: a link that hangs here comes up once the replica is reconnected."""
+        return {}
 
     def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         return []
@@ -400,7 +421,7 @@ class FakeCluster:
 
     def _promote(self, node: FakeNode) -> None:
         old = node.known[node.master or ""]
-        node.master, node.link_up, node.restarted = None, True, False
+        node.master, node.link_up, node.restarted, node.source = None, True, False, None
         node.slots |= old.slots
         node.epoch = 1 + max([each.epoch for each in self.nodes])
         old.slots = SlotSet()
@@ -493,7 +514,7 @@ class FakeCluster:
         if connected and not (node.link_up or node.copy_ticks or node.hangs):
             node.copy_ticks = self.random.randint(1, 8)  # its master's new address has become known
         master = node.known.get(node.master or "")
-        if master is not None and node.master not in alive:
+        if master is not None and node.master not in alive and node.source is None:
             node.link_up, node.lost_ticks = False, node.lost_ticks + 1
             overdue = node.lost_ticks * TICK_S > node.timeout_ms / 1000 + 1
             fails_over = node.config.get(NO_FAILOVER) != "yes" and not node.restarted
@@ -548,7 +569,7 @@ class FakeCluster:
                 role=Role.REPLICA if node.master else Role.MASTER,
                 link_up=node.link_up,
                 syncing=not node.link_up and node.copy_ticks > 0,
-                master=master.address if master else None,
+                master=node.source or (master.address if master else None),
                 down_s=0 if node.restarted else round(node.lost_ticks * TICK_S),
                 offset=node.offset,
                 online_replicas=tuple(sorted(other.address for other in followers)),
@@ -556,6 +577,7 @@ class FakeCluster:
             keys=node.keys,
             timeout_ms=node.timeout_ms,
             version="fake 1.0",
+            run_id=f"{node.pod} at {node.address}",
             config=dict(node.config),
             databases=(0,) if node.keys else (),
             libraries=frozenset(node.libraries),

@@ -22,6 +22,7 @@ FINDINGS = ROOT / "docs" / "findings.md"
 ENTRY_LABELS = ["Seen", "Likely cause", "Program", "You"]
 CODE = r"[a-z]+(?:-[a-z]+)*"
 NOT_CODES = {
+    "client-output-buffer-limit",
     "cluster-allow-replica-migration",
     "cluster-announce-bus-port",
     "cluster-announce-hostname",
@@ -40,6 +41,7 @@ NOT_CODES = {
     "unknown-endpoint",
     "redis-tls",
     "rename-command",
+    "tls-replication",
     "self-heal",
     "with-a-gap",
 }

@@ -170,7 +170,7 @@ def test_the_slots_of_left_over_keys_are_ranges_and_not_too_many() -> None:
     view = with_node(formed(shape()).look(), 0, left_over=dict.fromkeys(range(6000, 6400, 2), 3))
     (reason,) = violations(view, shape())
     assert reason.message.startswith("redis-app-0 holds 600 keys of the slots 6000 6002 6004 ")
-    assert "… (200 slots), owned by redis-app-1: no client can see them there" in reason.message
+    assert " more, owned by redis-app-1: no client can see them there" in reason.message
     assert len(reason.message) < 350
 
 

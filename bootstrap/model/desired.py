@@ -43,7 +43,8 @@ class Desired:
     """A person has accepted that shards which have replicas lose them all; see `accept_loss`."""
     accept_loss: str = ""
     """The fingerprint of the cluster whose lost slots may be assigned again, empty. Valid for that state alone."""
-
+    given_up: frozenset[NodeId] = frozenset()
+    """The lost members of the state in which such a fingerprint was valid in this run."""
     accept_takeover: str = ""
     """A person has confirmed that the missing masters which this fingerprint names do not run; see `may_take_over`."""
     may_take_over: frozenset[NodeId] = frozenset()

@@ -11,13 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from bootstrap.model.node import Node, NodeId, Role
-from bootstrap.model.slots import SlotSet
+from bootstrap.model.slots import LISTED_CHARACTERS, SlotSet
 from bootstrap.model.view import ClusterView
-
-SHOWN_MAX = 200
-"""Characters of a list of slots in a message."""
-RANGES_MAX = 20
-"""Ranges of slots in one command. Once it is done, the next run names the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +111,15 @@ def in_words(slots: SlotSet) -> str:
     """`slot 7`, or `the slots 7-9 11`, cut where there are many ranges."""
     if len(slots) == 1:
         return f"slot {slots}"
-    text = str(slots)
-    if len(text) > SHOWN_MAX:
-        text = f"{text[:SHOWN_MAX].rpartition(' ')[0]} … ({len(slots)} slots)"
-    return f"the slots {text}"
+    return f"the slots {slots.listed()}"
 
 
 def _each(slots: SlotSet) -> str:
-    """The numbers of the slots for a shell, in their order."""
-    ranges = slots.ranges[:RANGES_MAX]
-    return " ".join(f"$(seq {first} {last})" if last > first else str(first) for first, last in ranges)
+    """The numbers of the slots for a shell, in their order, as many as a message lists. Once a command is done, the
+    next run names the rest.
+    """
+    ranges = slots.ranges[: LISTED_CHARACTERS // 2]
+    words = [f"$(seq {first} {last})" if last > first else str(first) for first, last in ranges]
+    while len(text := " ".join(words)) > LISTED_CHARACTERS:
+        words.pop()
+    return text

@@ -218,6 +218,8 @@ class Node:
     """For people to read: `redis 7.0.15`, `valkey 9.1.2`."""
     config: Mapping[str, str] = field(default_factory=dict)
     """Its other `cluster-…` settings that a person can declare or a run sets for a while; unknown ones are missing."""
+    announced_ip: str | None = None
+    """Its setting cluster-announce-ip: "" where it finds its address itself, None where CONFIG is denied."""
     databases: tuple[int, ...] = ()
     """The databases that hold keys. In a cluster only Valkey 9 and later has others than 0."""
     keys_in: Mapping[int, int] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class Plan:
 REFUSAL_LIMIT_S = 3.0
 STALE_RECORD_S = 35.0
 """Longer than the cluster's DNS caches, 30 s."""
-_OF_STALE_RECORDS = frozenset({"two-clusters", "keys-outside", "member-elsewhere"})
+_OF_STALE_RECORDS = frozenset({"two-clusters", "keys-outside", "member-elsewhere", "data-without-cluster"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ class SlotSet:
         """For messages: the ranges, cut where they take more than `LISTED_CHARACTERS`, and how many slots follow."""
         if len(whole := str(self)) <= LISTED_CHARACTERS:
             return whole
-        ranges = list(self.ranges)
+        ranges = list(self.ranges[: LISTED_CHARACTERS // 2])  # each range and its blank take two characters or more
         while len(shown := str(SlotSet(tuple(ranges)))) > LISTED_CHARACTERS - len(" and 16384 more"):
             ranges.pop()
         return f"{shown} and {len(self) - len(SlotSet(tuple(ranges)))} more"

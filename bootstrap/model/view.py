@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, groupby
 
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Copy, Node, NodeId, Place, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer
@@ -31,6 +32,10 @@ class ClusterView:
     """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
+    link_troubles: Mapping[NodeId, LinkTrouble] = field(default_factory=dict)
+    """Why the links of replicas do not come up, by replica; only of those that have been down for a while, and that the
+    run has asked about.
+    """
     apart: SlotSet = field(default_factory=SlotSet)
     """Slots of `left_over.half_open` of whose keys none was found on both masters."""
     demoted: frozenset[NodeId] = frozenset()

@@ -5,6 +5,7 @@ a fact about that node. A write is sent once; the next look shows whether it too
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, islice
@@ -14,7 +15,8 @@ from weakref import WeakKeyDictionary
 from redis.connection import Connection
 
 from bootstrap.clock import Clock, Deadline, SystemClock
-from bootstrap.model.node import Address, Endpoint, Node
+from bootstrap.model.links import LinkTrouble
+from bootstrap.model.node import Address, Endpoint, Node, NodeId
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     CancelMigration,
@@ -79,14 +81,14 @@ class Nodes:
             for pod, ordinal, address in places
         }
 
-    def look_briefly(self, places: Iterable[Address]) -> Mapping[Address, Node]:
-        """One look at each address, and the nodes that answered within half a second: where nothing has to be, nothing
-        is waited for.
+    def look_briefly(self, places: Iterable[Address]) -> Mapping[Address, Node | Failure]:
+        """One look at each address, which has to answer within half a second: where nothing has to be, nothing is
+        waited for.
         """
         with closing(ConnectionPool(self._credentials, answer_limit_s=BRIEFLY_S)) as pool:
             modes: WeakKeyDictionary[Connection, MigrationMode] = WeakKeyDictionary()
             found = pool.run_each({address: partial(look_at, modes=modes) for address in places})
-            return {a: each.node("", -1, a) for a, each in found.items() if not isinstance(each, Failure)}
+            return {a: each if isinstance(each, Failure) else each.node("", -1, a) for a, each in found.items()}
 
     def endpoints(self, places: Iterable[Address]) -> Mapping[Address, frozenset[Endpoint]]:
         """Where each node sends its clients; a node that does not report it is left out."""
@@ -123,6 +125,14 @@ class Nodes:
         """
         exchange = partial(provisions_of, ask_users=not self._credentials.username)
         return self._pool.run_each(dict.fromkeys(addresses, exchange))
+
+    def link_troubles(
+        self, pairs: Mapping[NodeId, tuple[Node, Node]], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        """The likely causes for replicas that have no link to their masters; see `links.diagnose`."""
+        from bootstrap.nodes.links import diagnose  # most runs find every link up
+
+        return diagnose(pairs, broken_off, self._pool, self._credentials)
 
     def send(self, writes: Mapping[Address, Sequence[Write]]) -> Sequence[Rejected]:
         """Sends each node its writes in order, all nodes in parallel. Returns the writes that were not accepted, and

@@ -102,6 +102,7 @@ class Facts:
             version=self.version,
             run_id=self.run_id,
             config={name: self.config[name] for name in _KEPT if name in self.config},
+            announced_ip=self.config.get("cluster-announce-ip"),
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
             migrations=self.migrations,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bootstrap.model import left_over
 from bootstrap.model.bus import shortened
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, Endpoint, Node, NodeId, Peer, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
@@ -77,6 +79,18 @@ class Observer:
         """Where each node of the view sends its clients; a node that does not report it is left out."""
         return self._nodes.endpoints(node.address for node in view.nodes)
 
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        """The likely causes for replicas whose links are down; replicas of a master that does not answer are left out.
+        `broken_off`: those that began to copy and stopped.
+        """
+        pairs = {}
+        for node in view.nodes:
+            if node.node_id in replicas and (master := view.by_id.get(node.myself.master_id or "")):
+                pairs[node.node_id] = (node, master)
+        return self._nodes.link_troubles(pairs, broken_off) if pairs else {}
+
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         """Sends every write to its node, once. Returns the writes that were not accepted, and why."""
         return list(self._nodes.send(_by_address(writes, view)))
@@ -104,13 +118,14 @@ class Observer:
 
     def _with_copies(self, view: ClusterView) -> ClusterView:
         """The view with the members that also answer at their former addresses. Each such address is asked until
-        nothing answers there.
+        nothing answers there; a server that loads its data may be the member.
         """
-        former = {a: node for a, node in copies_of.former_places(view).items() if a not in self._deserted}
+        known = self._deserted.union(*((copy.address, copy.other) for copy in view.copies))
+        former = {a: node for a, node in copies_of.former_places(view).items() if a not in known}
         if not former:
             return view
         answers = self._nodes.look_briefly(former)
-        self._deserted |= former.keys() - answers.keys()
+        self._deserted |= {a for a, each in answers.items() if isinstance(each, Failure) and each.why.silent}
         return replace(view, copies=(*view.copies, *copies_of.elsewhere(former, answers)))
 
     def _missing(self, listed: set[int]) -> Iterator[UnreachablePeer]:

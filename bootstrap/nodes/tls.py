@@ -57,14 +57,14 @@ def diagnose_tls(host: str, port: int, context: ssl.SSLContext | None, *, limit_
     cannot be found out. Raises ssl.SSLError where the server itself objects.
     """
     if context is None:
-        return f"the server speaks TLS, and {_CA} is not set" if _speaks_tls(host, port, limit_s) else ""
-    if _answers_plainly(host, port, limit_s):
+        return f"the server speaks TLS, and {_CA} is not set" if speaks_tls(host, port, limit_s) else ""
+    if answers_plainly(host, port, limit_s):
         return f"the server answers without TLS on this port, and {_CA} is set"
     _handshake(host, port, context, limit_s)
     return ""
 
 
-def _speaks_tls(host: str, port: int, limit_s: float) -> bool:
+def speaks_tls(host: str, port: int, limit_s: float) -> bool:
     """Whether a handshake gets a TLS answer, be it an alert. Nothing is sent on it, so no trust is needed."""
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
@@ -78,7 +78,7 @@ def _speaks_tls(host: str, port: int, limit_s: float) -> bool:
     return True
 
 
-def _answers_plainly(host: str, port: int, limit_s: float) -> bool:
+def answers_plainly(host: str, port: int, limit_s: float) -> bool:
     """Whether it answers a PING without TLS: with a simple string or an error, as Redis does."""
     try:
         with socket.create_connection((host, port), timeout=limit_s) as plain:

@@ -71,7 +71,7 @@ class Assessment:
     @cached_property
     def absent_members(self) -> tuple[LostMember, ...]:
         """Members that some node knows and no reachable pod has, in the order of their ids."""
-        return lost_members.absent(self.view)
+        return lost_members.absent(self.view, lost_members.given_up(self.view, self.desired))
 
     @cached_property
     def lost_members(self) -> tuple[LostMember, ...]:

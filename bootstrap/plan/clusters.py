@@ -60,47 +60,35 @@ def _owns_slots(group: tuple[Node, ...]) -> bool:
     return any(node.slots for node in group)
 
 
-def copies(view: ClusterView) -> Iterator[Reason]:
-    """Servers with one node id. Whatever is sent to one of them reaches the other members in the name of both."""
-    for copy in view.copies:
-        short = f"{copy.node_id[:8]}…"
-        if copy.pod_of_other:
-            yield Reason(
-                code="cloned-node",
-                message=f"{copy.pod} at {copy.address} and {copy.pod_of_other} at {copy.other} are two servers with "
-                f"the node id {short}: the disk of one is a copy of the other's",
-                remedy=f"find the original: the other members know {short} at its address (kubectl exec POD -- "
-                "redis-cli CLUSTER NODES); then give the copy an empty disk: kubectl delete pvc data-POD --wait=false; "
-                f"kubectl delete pod POD; then {RUN_AGAIN}",
-                node=copy.pod,
-            )
-        else:
-            yield Reason(
-                code="copied-cluster",
-                message=f"a copy of this cluster runs at {copy.other}: a server there has the node id {short} of "
-                f"{copy.pod} at {copy.address}, and the members believe it to be there. Nothing has been changed",
-                remedy="decide which of the two is to live, and stop the other; if these pods are the copy, their own "
-                "cluster needs node ids of its own: start it with empty disks and load the data as a client does. A "
-                f"pod of your own that is about to end needs some seconds for it; then {RUN_AGAIN}",
-                node=copy.pod,
-            )
-
-
 def one_announced_address(view: ClusterView) -> Iterator[Reason]:
-    """Nodes that announce the same address: each introduction of one of them would reach another."""
+    """Nodes that announce the same address, or the one at which another node answers: each introduction of one of them
+    would reach another. Left out are nodes that keep their former address until they are introduced: servers without a
+    fixed address learn their own from an introduction.
+    """
     announced: dict[Address, list[Node]] = {}
     for node in view.nodes:
         if node.myself.address is not None:
             announced.setdefault(node.myself.address, []).append(node)
     for address, nodes in sorted(announced.items()):
-        if len(nodes) > 1:
-            pods = ", ".join(node.pod for node in nodes)
-            where = ", ".join(str(node.address) for node in nodes)
-            yield Reason(
-                code="one-announced-address",
-                message=f"{pods} answer at {where} and all announce the address {address} to the other nodes",
-                remedy="give each server its own address: without cluster-announce-ip a server finds it. The setting "
-                "must be the pod's IP (fieldRef status.podIP); with hostNetwork each pod needs a machine of its own: "
-                f"kubectl exec {nodes[0].pod} -- redis-cli CONFIG GET cluster-announce-ip; then {RUN_AGAIN}",
-                node=nodes[0].pod,
-            )
+        unknown = [node for node in nodes if node.address != address and node.announced_ip is None]
+        fixed = [n for n in nodes if n.address == address or n.announced_ip or (n in unknown and len(unknown) > 1)]
+        answering = [node for node in view.nodes if node.address == address and node not in fixed]
+        if len(fixed) > 1 or (fixed and answering):
+            yield _one_address(address, fixed, answering)
+
+
+def _one_address(address: Address, announcing: list[Node], answering: list[Node]) -> Reason:
+    pods = ", ".join(node.pod for node in announcing)
+    where = ", ".join(str(node.address) for node in announcing)
+    if len(announcing) > 1:
+        message = f"{pods} answer at {where} and all announce the address {address} to the other nodes"
+    else:
+        message = f"{pods} answers at {where} and announces the address {address}, at which {answering[0].pod} answers"
+    return Reason(
+        code="one-announced-address",
+        message=message,
+        remedy="give each server its own address: without cluster-announce-ip a server finds it. The setting must be "
+        "the pod's IP (fieldRef status.podIP); with hostNetwork each pod needs a machine of its own: kubectl exec "
+        f"{announcing[-1].pod} -- redis-cli CONFIG GET cluster-announce-ip; then {RUN_AGAIN}",
+        node=announcing[0].pod,
+    )

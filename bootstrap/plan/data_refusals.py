@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model.node import Role
+from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
-from bootstrap.plan.lost_members import LostMember
+from bootstrap.plan.lost_members import LostMember, loss_fingerprint
+
+SHOWN = 3
+"""Groups of pods in one message."""
 
 
 def _accept(found: Assessment) -> str:
     """How a person accepts the loss, for the cluster exactly as it is."""
-    fingerprint = found.view.fingerprint()
+    fingerprint = loss_fingerprint(found.view)
     data = f'{{"data":{{"BOOTSTRAP_ACCEPT_LOSS":"{fingerprint}"}}}}'
     return (
         f"in the cluster: kubectl patch configmap redis-bootstrap-settings --type merge -p '{data}', then {RUN_AGAIN}; "
@@ -24,7 +27,12 @@ def _accept(found: Assessment) -> str:
 
 def two_clusters(found: Assessment) -> Iterator[Reason]:
     """Groups of nodes that do not know each other and would lose data if they were joined."""
+    loaded = [group[0] for group in found.conflicting_clusters if len(group) == 1 and loaded_from_file(group[0])]
+    if loaded:
+        yield _loaded_twice(loaded, found)
     for group in found.conflicting_clusters:
+        if group[0] in loaded:
+            continue
         slots, pod, where = sum(len(node.slots) for node in group), group[0].pod, group[0].address
         yield Reason(
             code="two-clusters",
@@ -37,6 +45,29 @@ def two_clusters(found: Assessment) -> Iterator[Reason]:
             "its own disk back (docs/findings.md, two-clusters)",
             node=pod,
         )
+
+
+def _loaded_twice(loaded: list[Node], found: Assessment) -> Reason:
+    """Servers that loaded keys from a file and know no cluster, whose slots others own, too."""
+    alike: dict[str, list[Node]] = {}
+    for node in loaded:
+        owners = [other for other in found.view.nodes if other is node or other.slots & node.slots]
+        alike.setdefault(owners[0].pod, owners)
+    groups = [" and ".join(f"{node.pod} ({several(node.keys, 'key')})" for node in owners) for owners in alike.values()]
+    more = f"; and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
+    pod, where = loaded[-1].pod, loaded[-1].address.host
+    client = f"kubectl exec {pod} -- redis-cli"
+    return Reason(
+        code="data-without-cluster",
+        message=f"{', '.join(node.pod for node in loaded)} loaded keys from a file and know no cluster; the "
+        f"same slots belong to {'; '.join(groups[:SHOWN])}{more}",
+        remedy=f"kubectl get pod {pod} -o wide: if its IP is not {where}, that is a stale DNS record, or a pod of "
+        f"another cluster: leave it alone and {RUN_AGAIN}; else each file belongs on the disk of one pod alone, and "
+        "the others copy it as replicas: of each two pods keep the one whose keys are right, and once nobody needs the "
+        f"keys of the other, empty that one, here {pod}: {client} FLUSHALL; {client} CLUSTER RESET HARD; then "
+        f"{RUN_AGAIN}; a member that lost only its nodes.conf gets that file back instead",
+        node=loaded[0].pod if len(loaded) == 1 else None,
+    )
 
 
 def slots_lost(found: Assessment) -> Iterator[Reason]:
@@ -54,13 +85,51 @@ def slots_lost(found: Assessment) -> Iterator[Reason]:
     held = found.uncovered_slots_by_holder.values()
     unowned = SlotSet.union_of([*found.slots_after_failover.values(), *held, lost]).complement()
     unowned = unowned if data_left and disk_missing else SlotSet()
-    if lost or unowned:
+    owners = [node for node in view.nodes if node.slots]
+    if unowned and not view.unlisted() and owners and all(loaded_from_file(node) for node in owners):
+        yield _without_a_cluster(owners, unowned, found)
+    elif lost or unowned:
         yield Reason(
             code="slots-lost",
-            message=f"no copy is left of the slots {(lost | unowned).listed()}: the nodes that held them are gone",
+            message=f"no copy is left of the slots {(lost | unowned).listed()}: {_where_they_were(found)}",
             remedy="bring back a pod that held them, with its disk: kubectl get pods,pvc; or accept that their keys "
             f"are lost, {_accept(found)}",
         )
+
+
+def _where_they_were(found: Assessment) -> str:
+    copied: dict[NodeId, list[Node]] = {}
+    for lost in found.absent_members:
+        for replica, source in lost.overwritten if lost.no_copy_left else ():
+            copied.setdefault(source.node_id, []).append(replica)
+    came_back = []
+    for node_id, replicas in copied.items():
+        source, pods = found.view.by_id[node_id], " and ".join(replica.pod for replica in replicas)
+        what = "is at the address of the lost master now" if source.slots else "came back empty at its address"
+        came_back.append(
+            f"{source.pod} {what}, and {pods}, which follow{'s' if len(replicas) == 1 else ''} that address, copied "
+            "from there"
+        )
+    return "; ".join(came_back) or "the nodes that held them are gone"
+
+
+def loaded_from_file(node: Node) -> bool:
+    """True for a server that knows no cluster, and owns slots since it found keys of them in its file (dump.rdb or the
+    append-only file): on start, servers take the slots of such keys that have no owner (*measured*, 7.0.15).
+    """
+    return bool(node.slots) and not node.others and node.current_epoch == 0 and len(node.slots) <= node.keys
+
+
+def _without_a_cluster(owners: list[Node], unowned: SlotSet, found: Assessment) -> Reason:
+    pods = ", ".join(f"{node.pod} ({several(node.keys, 'key')})" for node in owners)
+    return Reason(
+        code="data-without-cluster",
+        message=f"{pods} loaded keys from a file and know no cluster; no pod holds a key of the other "
+        f"{several(len(unowned), 'slot')}: {unowned.listed()}",
+        remedy="if these files are all there is, accept that the other slots are empty, "
+        f"{_accept(found)}; if one is missing, put it on the disk of a pod that has none, before the servers start "
+        "(docs/findings.md, data-without-cluster)",
+    )
 
 
 def moved_to_lost_master(found: Assessment) -> Iterator[Reason]:

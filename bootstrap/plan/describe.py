@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
@@ -117,8 +118,8 @@ def _describe_wait(step: Wait, view: ClusterView) -> str:
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
             return "wait until every replica has its copy and its link is up" + (f" (down: {down})" if down else "")
         case AwaitMigrations():
-            moving = sorted({str(each.slots) for node in view.nodes for each in node.migrations})
-            return f"wait until the servers have moved the slots {', '.join(moving) or 'that they migrate'}"
+            moving = SlotSet.union_of(each.slots for node in view.nodes for each in node.migrations)
+            return f"wait until the servers have moved the slots {moving.listed() or 'that they migrate'}"
         case AwaitServing():
             return "wait until every node reports cluster_state:ok"
         case _:

@@ -8,7 +8,8 @@ While pods do not answer, no member is lost: each of them may have any of the id
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from bootstrap.model.desired import Desired
@@ -26,7 +27,13 @@ class LostMember:
     slots: SlotSet
     """Slots that it owned and no other node has taken over. Empty for a lost replica, and after an election."""
     candidates: tuple[Node, ...]
-    """Reachable replicas that still follow it, best first: greatest replication offset, then lowest ordinal."""
+    """Reachable replicas that still follow it, best first: greatest replication offset, then lowest ordinal. Those in
+    `overwritten` are left out, unless a person has accepted that the keys are lost: then they come last.
+    """
+    overwritten: tuple[tuple[Node, Node], ...] = ()
+    """Replicas that still follow it and have copied from another node since, each with that node: a server that came
+    back at the master's address without its disk, whose empty data set replaced the copy.
+    """
 
     @property
     def candidate(self) -> Node | None:
@@ -39,23 +46,48 @@ class LostMember:
         return bool(self.slots) and not self.candidates
 
 
-def absent(view: ClusterView) -> tuple[LostMember, ...]:
-    """Every member that some node knows and no reachable pod has, in the order of ids: lost, or on a missing pod."""
+def absent(view: ClusterView, given_up: AbstractSet[NodeId] = frozenset()) -> tuple[LostMember, ...]:
+    """Every member that some node knows and no reachable pod has, in the order of ids: lost, or on a missing pod.
+    `given_up`: those whose keys a person has accepted to be lost.
+    """
     claimed = view.claimed()
     found = []
     for node_id, known_by in view.unlisted().items():
         # The report with the highest epoch counts: an older one may name slots that have moved since.
         newest = max(known_by, key=lambda node: (node.others[node_id].config_epoch, -node.ordinal))
-        candidates = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
+        followers = [node for node in view.nodes if node.role is Role.REPLICA and node.myself.master_id == node_id]
+        overwritten = tuple(_overwritten(followers, newest.others[node_id].slots, view))
+        empty = {replica.node_id for replica, _ in overwritten}
+        candidates = [node for node in followers if node_id in given_up or node.node_id not in empty]
+        candidates.sort(key=lambda node: (node.node_id in empty, -node.replication.offset, node.ordinal))
         found.append(
             LostMember(
                 node_id=node_id,
                 known_by=known_by,
                 slots=newest.others[node_id].slots - claimed,
-                candidates=tuple(sorted(candidates, key=lambda node: (-node.replication.offset, node.ordinal))),
+                candidates=tuple(candidates),
+                overwritten=overwritten,
             )
         )
     return tuple(found)
+
+
+def _overwritten(followers: list[Node], slots: SlotSet, view: ClusterView) -> Iterator[tuple[Node, Node]]:
+    """The followers of a lost master that have copied from another node, and that node. A replica connects to an
+    address, not to a node id, so it copies whatever server answers there (*measured*, 7.0.15): the master's own without
+    its disk, or one of another shard, which has its address now. Where the master has lost its nodes.conf alone, it
+    still has the keys, of `slots` only, and the copy is whole.
+    """
+    places = {node.myself.address: node for node in view.nodes if node.myself.address}
+    places |= {node.address: node for node in view.nodes}
+    for replica in followers:
+        source = places.get(replica.replication.master) if replica.replication.master else None
+        if source is None:
+            continue
+        foreign = replica.replication.link_up and (source.role is Role.REPLICA or bool(source.slots - slots))
+        emptied = not replica.keys and (replica.replication.link_up or replica.replication.syncing)
+        if foreign or emptied:
+            yield replica, source
 
 
 def stale_masters(view: ClusterView) -> frozenset[NodeId]:
@@ -84,7 +116,21 @@ def slots_after_failover(view: ClusterView, lost_members: tuple[LostMember, ...]
 
 def loss_accepted(view: ClusterView, desired: Desired) -> bool:
     """True when a person has accepted the loss of slots for the cluster exactly as it is."""
-    return bool(desired.accept_loss) and desired.accept_loss == view.fingerprint()
+    return bool(desired.accept_loss) and desired.accept_loss == loss_fingerprint(view)
+
+
+def loss_fingerprint(view: ClusterView) -> str:
+    """What a person accepts a loss with: the fingerprint of the cluster or, where every master is lost, that of the
+    lost ones.
+    """
+    return view.fingerprint() or takeover_fingerprint(absent(view))
+
+
+def given_up(view: ClusterView, desired: Desired) -> frozenset[NodeId]:
+    """The members whose keys a person has accepted to be lost, now or earlier in this run: a replica that takes over
+    from one of them changes the fingerprint.
+    """
+    return desired.given_up | (frozenset(view.unlisted()) if loss_accepted(view, desired) else frozenset())
 
 
 def takeover_fingerprint(absent_members: tuple[LostMember, ...]) -> str:

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from bootstrap.model import copies
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
 from bootstrap.model.steps import (
@@ -59,7 +60,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
-from bootstrap.plan.clusters import copies
+from bootstrap.plan.clusters import one_announced_address
 from bootstrap.plan.contradictors import without_missing
 from bootstrap.plan.failover import bump_epochs, elect, forget, forget_unrecoverable
 from bootstrap.plan.findings import findings
@@ -79,11 +80,12 @@ _SERVE = Phase(name="serve", why="a short timeout shortens the servers' own rejo
 
 def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     """The way from `view` to `desired`. Where pods do not answer, the plan has only what none of them could contradict;
-    nothing but servers with one node id is refused, because their answers may refute each reason.
+    nothing is refused but servers with one node id or one announced address, because their answers may refute each
+    other reason.
     """
     found = Assessment(view, desired)
-    if cloned := tuple(copies(view)):
-        return Refusal(reasons=cloned)
+    if reasons := (*copies.reasons(view), *one_announced_address(found.view)):
+        return Refusal(reasons=reasons)
     if found.view.unreachable:
         return _plan_without_missing(found)
     unclear = tuple(keys_on_several_nodes(found))

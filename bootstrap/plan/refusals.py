@@ -15,7 +15,6 @@ from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import NodeId, mebibytes
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.clusters import one_announced_address
 from bootstrap.plan.data_refusals import moved_to_lost_master, no_copy_left, slots_lost, two_clusters
 from bootstrap.plan.stray_keys import (
     keys_left_over_on_the_way,
@@ -28,7 +27,6 @@ from bootstrap.plan.stray_keys import (
 def reasons_to_refuse(found: Assessment) -> Iterator[Reason]:
     """Every reason why no step may be taken; none means that the planner may continue."""
     return chain(
-        one_announced_address(found.view),
         _wrong_number_of_pods(found),
         two_clusters(found),
         _members_elsewhere(found),

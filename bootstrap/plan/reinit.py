@@ -86,8 +86,8 @@ def _would_destroy(view: ClusterView, confirm: str) -> Iterator[Reason]:
         )
     for node in view.nodes:
         if node.slots or (node.keys and node.role is Role.MASTER):
-            message = f"reinit would destroy the master {node.pod}: {several(len(node.slots), 'slot')} ({node.slots})"
-            message += f", {several(node.keys, 'key')}"
+            message = f"reinit would destroy the master {node.pod}: {several(len(node.slots), 'slot')} "
+            message += f"({node.slots.listed()}), {several(node.keys, 'key')}"
             yield Reason(code="would-destroy", message=message, remedy=remedy, node=node.pod)
     owners = {node.node_id for node in view.nodes if node.slots}
     for node in view.nodes:

@@ -106,12 +106,13 @@ def _slots(
         if not owned[master.node_id]:
             target[master.node_id] = share & free
             free -= share
-    while free:
-        smallest = min(masters, key=lambda master: (len(target[master.node_id]), master.ordinal))
-        piece = free.lowest(free.ranges[0][1] - free.ranges[0][0] + 1)
-        target[smallest.node_id] |= piece
-        free -= piece
-    return target
+    size = {node_id: len(slots) for node_id, slots in target.items()}
+    pieces: dict[NodeId, list[tuple[int, int]]] = {node_id: [] for node_id in target}
+    for first, last in free.ranges:
+        smallest = min(masters, key=lambda master: (size[master.node_id], master.ordinal)).node_id
+        pieces[smallest].append((first, last))
+        size[smallest] += last - first + 1
+    return {node_id: SlotSet.of(*slots.ranges, *pieces[node_id]) for node_id, slots in target.items()}
 
 
 def _replicas(

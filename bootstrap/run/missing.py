@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from bootstrap.clock import Clock
-from bootstrap.errors import BootstrapError, Misconfigured, NotYet
+from bootstrap.errors import BootstrapError, Misconfigured, NotYet, Refused
 from bootstrap.log import Log
+from bootstrap.model import copies
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import STALE_RECORD_S, Plan, Refusal
 from bootstrap.model.view import ClusterView
@@ -77,8 +78,10 @@ class MissingPods:
 
     def as_error(self, view: ClusterView, desired: Desired) -> BootstrapError:
         """Why a run ends without these pods, once the view is explained: Misconfigured where a setting has to change
-        before one can answer.
+        before one can answer, and Refused where two of them share a node id.
         """
+        if view.copies:
+            return Refused.because(tuple(copies.reasons(view)))
         permanent = any(peer.why.permanent for peer in view.unreachable)
         reasons = [*of_unreachable(view.unreachable), *of_machines(view), *of_takeovers(plan(view, desired), view)]
         return (Misconfigured if permanent else NotYet).because(reasons)

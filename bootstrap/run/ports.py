@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
-from bootstrap.model.node import Address, Endpoint
+from bootstrap.model.links import LinkTrouble
+from bootstrap.model.node import Address, Endpoint, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Write
 from bootstrap.model.view import ClusterView
 
@@ -30,6 +32,12 @@ class World(Protocol):
 
     def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
         """Where each node sends its clients, by the node's address; a node that does not report it is left out."""
+        ...
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        """The likely causes for replicas whose links are down; `broken_off`: those that began to copy and stopped."""
         ...
 
     def send(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:

@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from bootstrap.errors import AGAIN, RUN_AGAIN, Reason
+from bootstrap.errors import AGAIN, RUN_AGAIN, BootstrapError, NotYet, Reason
 from bootstrap.model import bus
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
@@ -27,6 +27,7 @@ from bootstrap.model.unreachable import in_words as group_in_words
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
+from bootstrap.run import links
 
 REASONS_SHOWN = 8
 """Reasons in one log line."""
@@ -158,6 +159,17 @@ def _grant(pod: str, why: str) -> str:
         f"grant the right to the Redis user: kubectl exec {pod} -- redis-cli ACL SETUSER {rule}; with the "
         "component auth the rights are in k8s/components/auth/auth.sh and the key users.acl of the Secret redis-auth"
     )
+
+
+def not_settled(steps: Sequence[Step], view: ClusterView, rejected: Sequence[Reason]) -> BootstrapError:
+    """Why a run ends at its deadline: writes that were rejected, and steps that did not settle. Where nothing is left
+    but to wait for links of replicas, these are named with their likely causes instead.
+    """
+    waiting = all(isinstance(step, Reattach | AwaitReplication) for step in steps)
+    if waiting and view.link_troubles:
+        error = links.error(view)
+        return type(error).because([*rejected, *error.reasons])
+    return NotYet.because([*rejected, of_unsettled(steps, view)])
 
 
 def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:

@@ -19,7 +19,7 @@ from bootstrap.model.plan import Phase, Plan, Refusal
 from bootstrap.model.steps import Local, MoveSlots, Rejected, Step, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
-from bootstrap.plan.lost_members import loss_accepted
+from bootstrap.plan.lost_members import given_up, loss_accepted
 from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
@@ -28,7 +28,7 @@ from bootstrap.run.missing import MissingPods, with_confirmation
 from bootstrap.run.patience import Patience
 from bootstrap.run.ports import World
 from bootstrap.run.progress import Progress
-from bootstrap.run.reasons import REASONS_SHOWN, in_words, of_rejected, of_unsettled, plan_summary
+from bootstrap.run.reasons import REASONS_SHOWN, in_words, not_settled, of_rejected, plan_summary
 from bootstrap.run.rights import Rights
 from bootstrap.run.slot_moves import SlotMoves
 from bootstrap.run.spreading import Spreading, resizes
@@ -141,6 +141,7 @@ class Reconciler:
                     backoff.wait("not_yet_good", partial(in_words, bad), partial(NotYet.because, bad), deadline=limit)
                 case Plan():
                     self.rights.check(decision, view)
+                    self.links.check(decision.phases[0], self.links.explained(view, self.world, self.log))
                     settled_view = self._do(decision.phases[0], view)
 
     def look(self) -> ClusterView:
@@ -163,7 +164,7 @@ class Reconciler:
                 self.view, found = self.missing.something_to_do(view, self._attainable())
                 if found:
                     return self.view
-            backoff.wait("waiting_for_peers", self._describe_missing, self.peers_missing, deadline=limit)
+            backoff.wait("waiting_for_peers", self._missing_in_words, self.peers_missing, deadline=limit)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
@@ -196,13 +197,14 @@ class Reconciler:
         """Keeps what the whole run depends on, and logs what was found."""
         self.first_view = view
         # Moving slots changes the fingerprint; a loss accepted for the first state stays accepted to the end.
-        self.desired = replace(self.desired, without_copies=loss_accepted(view, self.desired))
+        lost, accepted = given_up(view, self.desired), loss_accepted(view, self.desired)
+        self.desired = replace(self.desired, given_up=lost, without_copies=accepted)
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
             self.log.info("planned", **plan_summary(decision))
 
-    def _describe_missing(self) -> str:
-        return self.view.describe_unreachable()  # the view that `peers_missing` has explained
+    def _missing_in_words(self) -> str:
+        return self.view.describe_unreachable()  # `peers_missing` explains the view
 
     def peers_missing(self) -> BootstrapError:
         """Why the run ends without the peers that do not answer, with Kubernetes's own words."""
@@ -229,10 +231,8 @@ class Reconciler:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
         if self.deadline.passed:
-            if self.view.unreachable:
-                raise self.peers_missing()
-            raise NotYet.because([*self.rejected, of_unsettled(unsettled, self.view)])
-        why = of_unsettled(unsettled, self.view).message
+            raise self.peers_missing() if self.view.unreachable else not_settled(unsettled, self.view, self.rejected)
+        why = not_settled(unsettled, self.view, ()).args[0]
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why)
         return None
 

@@ -150,7 +150,7 @@ def _row(node: Node, shard: int | None, view: ClusterView) -> tuple[str, ...]:
         node.pod,
         node.role.value,
         "-" if shard is None else str(shard),
-        str(node.slots) or "-",
+        node.slots.listed() or "-",
         str(node.keys),
         mebibytes(node.memory.used_bytes) if node.memory.used_bytes else "-",
         "ok" if node.serving else "FAIL",

@@ -21,6 +21,7 @@ from bootstrap.plan.findings import unchecked
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import survival
+from bootstrap.run import links
 from bootstrap.run.access import Access
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
@@ -96,7 +97,8 @@ class Verbs:
                 self._check_access(limit)
                 return self.outcome("unchanged", 0)
             if limit.passed:
-                return self.outcome("failed", 1, bad)
+                explained = links.explained_now(self.reconciler.view, self.reconciler.world)
+                return self.outcome("failed", 1, violations(explained, self.settings.desired))
             self.clock.sleep(min(VERIFY_EVERY_S, limit.left_s))
 
     def outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:

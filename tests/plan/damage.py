@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 from bootstrap.model.node import Address
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -28,6 +29,65 @@ def wipe(cluster: FakeCluster, ordinal: int) -> FakeNode:
         if old.node_id in node.known:
             node.known[old.node_id].connected = False
     return new
+
+
+def wipe_in_place(cluster: FakeCluster, *ordinals: int) -> None:
+    """Masters come back at their addresses without their disks. A replica connects to an address, and copies whatever
+    answers there: nobody holds a key of these slots any more.
+    """
+    for ordinal in ordinals:
+        old = cluster[ordinal]
+        new = cluster.nodes[ordinal] = cluster._blank(ordinal)
+        new.address = old.address
+        for node in cluster.nodes:
+            if old.node_id in node.known:
+                node.known[old.node_id].connected, node.known[old.node_id].flags = False, frozenset({"noaddr"})
+            if node.master == old.node_id:
+                node.keys, node.in_slot, node.offset, node.source = 0, {}, 0, new.address
+
+
+def wipe_a_master_in_place(cluster: FakeCluster) -> None:
+    wipe_in_place(cluster, 1)
+
+
+def wipe_all_masters_in_place(cluster: FakeCluster) -> None:
+    wipe_in_place(cluster, 0, 1, 2)
+
+
+def clone_a_master(cluster: FakeCluster) -> None:
+    """The pod of another shard's replica gets a copy of a master's disk."""
+    clone(cluster, 1, 3)
+
+
+def clone_a_replica(cluster: FakeCluster) -> None:
+    clone(cluster, 3, 5)
+
+
+def clone(cluster: FakeCluster, original: int, into: int) -> None:
+    """Another pod comes back with a copy of a pod's disk."""
+    old = cluster[into]
+    new = deepcopy(cluster[original])
+    new.pod, new.ordinal, new.address = old.pod, old.ordinal, Address(f"10.0.1.{into + 1}", 6379)
+    cluster.nodes[into] = new
+
+
+def clone_all_beside_the_original(cluster: FakeCluster) -> None:
+    """These pods are the copy: the servers that the disks come from still run, where the copy believes its own."""
+    cluster.outside = deepcopy(cluster.nodes)
+    start_elsewhere(cluster)
+
+
+def clone_some_beside_the_original(cluster: FakeCluster) -> None:
+    """Only some of the servers that the disks come from still run."""
+    cluster.outside = deepcopy(cluster.nodes[1:3])
+    start_elsewhere(cluster)
+
+
+def start_elsewhere(cluster: FakeCluster) -> None:
+    """All pods at addresses where no server has been."""
+    move_all(cluster)
+    for node in cluster.nodes:
+        node.address = Address(f"10.0.3.{node.ordinal + 1}", 6379)
 
 
 def move(cluster: FakeCluster, *ordinals: int) -> None:
@@ -240,6 +300,17 @@ LEFT_OVER: dict[str, Callable[[FakeCluster], None]] = {
     "keys are left over, and their slots are marked": leave_marked_keys_over,
     "deleted keys are left over, and their slot is marked": leave_only_deleted_keys_over,
     "keys are left over where the owner alone has a state": leave_keys_over_without_a_state,
+}
+
+CLONED: dict[str, Callable[[FakeCluster], None]] = {
+    "a master's disk was cloned": clone_a_master,
+    "a replica's disk was cloned": clone_a_replica,
+    "all disks were cloned beside the original": clone_all_beside_the_original,
+    "the disks were cloned beside some of the originals": clone_some_beside_the_original,
+}
+EMPTIED: dict[str, Callable[[FakeCluster], None]] = {
+    "a master came back empty at its address": wipe_a_master_in_place,
+    "all masters came back empty at their addresses": wipe_all_masters_in_place,
 }
 
 DAMAGES: dict[str, Callable[[FakeCluster], None]] = {

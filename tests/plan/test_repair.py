@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,10 +27,12 @@ from bootstrap.model.steps import (
 )
 from bootstrap.model.view import ClusterView
 from bootstrap.verify import violations
-from tests.builders import gossip, place
+from tests.builders import formed, gossip, place
 from tests.fake_cluster import FakeCluster, FakeNode, Killed
 from tests.plan.damage import (
+    CLONED,
     DAMAGES,
+    EMPTIED,
     LEFT_OVER,
     believe_a_higher_epoch,
     block_a_link,
@@ -54,6 +57,7 @@ from tests.plan.damage import (
     remove_slots_from_their_owner,
     split_the_cluster,
     wipe,
+    wipe_in_place,
 )
 from tests.run.runs import run_on, run_on_without_goodbye
 
@@ -181,6 +185,92 @@ def test_keys_that_no_client_could_see_are_refused(leave: Callable[[FakeCluster]
     delete_left_over(cluster)
     assert violations(run_on(cluster).converge(), SHAPE) == ()
     assert found_keys(cluster) == keys
+
+
+@pytest.mark.parametrize("clone", CLONED.values(), ids=CLONED)
+def test_nothing_is_written_beside_servers_that_share_a_node_id(clone: Callable[[FakeCluster], None]) -> None:
+    """Whatever else is wrong, and though pods are missing: refused, and `verify` reports the same. An original that has
+    moved since its disks were cloned is where nobody knows it, so no other pod has moved here.
+    """
+    others = [damage for damage in COMBINABLE if damage not in (move_all, move_all_long_ago, move_one)]
+    for seed in range(20):
+        cluster = Unreliable.healthy(seed)
+        for damage in cluster.random.sample(others, seed % 3):
+            damage(cluster)
+        clone(cluster)
+        if cluster.random.random() < 0.3:
+            cluster[4].alive = False
+        with pytest.raises(Refused) as caught:
+            run_on(cluster).converge()
+        wanted = ["copied-cluster" if cluster.outside else "cloned-node"]
+        assert [reason.code for reason in caught.value.reasons] == wanted, seed
+        assert cluster.written == [], seed
+        assert [reason.code for reason in violations(cluster.look(), SHAPE)] == wanted, seed
+
+
+@pytest.mark.parametrize("empty", EMPTIED.values(), ids=EMPTIED)
+def test_shards_whose_copies_were_overwritten_form_again_once_a_person_accepts(
+    empty: Callable[[FakeCluster], None],
+) -> None:
+    """Nobody holds a key of them. Refused, with the pods and the fingerprint; then formed, killed at any write."""
+    cluster = healthy()
+    empty(cluster)
+    keys = sum(node.keys for node in cluster.nodes if node.slots)
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).converge()
+    (reason,) = caught.value.reasons
+    assert reason.code == "slots-lost"
+    assert "redis-app-1 came back empty at its address, and redis-app-4, which follows that address" in reason.message
+    assert cluster.written == []
+    assert violations(accepted(cluster), SHAPE) == ()
+    assert sum(node.keys for node in cluster.nodes if node.slots) == keys
+    for number in range(len(cluster.written)):
+        again = healthy()
+        empty(again)
+        again.kill_at = number
+        with suppress(Killed):
+            accepted(again)
+        again.kill_at = None
+        assert violations(accepted(again), SHAPE) == (), number
+        assert sum(node.keys for node in again.nodes if node.slots) == keys, number
+
+
+def accepted(cluster: FakeCluster) -> ClusterView:
+    """The end of a run; a loss that it refuses is accepted with the fingerprint that it names."""
+    try:
+        return run_on(cluster)._converge()
+    except Refused as refused:
+        (reason,) = refused.reasons
+        fingerprint = reason.remedy.rpartition(" ")[2]
+        return run_on(cluster, replace(SHAPE, accept_loss=fingerprint))._converge()
+
+
+def test_a_replica_that_kept_its_copy_takes_over_from_a_master_that_came_back_empty() -> None:
+    """The other replica has copied the emptiness, and has a greater offset since."""
+    desired = Desired(shards=3, replicas_per_shard=2, timeout_ms=5000)
+    cluster = formed(desired)
+    for node in cluster.nodes:
+        node.keys, node.offset = 10 + node.ordinal % 3, 100
+    wipe_in_place(cluster, 1)
+    cluster[4].offset = 500
+    cluster[7].keys, cluster[7].source, cluster[7].link_up, cluster[7].offset = 11, None, False, 100
+    view = run_on(cluster, desired).converge()
+    assert violations(view, desired) == ()
+    assert cluster[7].slots == SlotSet.of((5461, 10922))
+    assert cluster[7].keys == 11
+
+
+def test_a_replica_that_copied_from_another_shard_does_not_take_over() -> None:
+    """The address of its lost master is that of another master now, and it follows the address."""
+    cluster = healthy()
+    lose_a_master(cluster)
+    cluster[4].source, cluster[4].keys = cluster[0].address, cluster[0].keys
+    with pytest.raises(Refused) as caught:
+        run_on(cluster).converge()
+    (reason,) = caught.value.reasons
+    assert reason.code == "slots-lost"
+    assert "redis-app-0 is at the address of the lost master now, and redis-app-4" in reason.message
+    assert cluster.written == []
 
 
 def simulate(seed: int) -> None:

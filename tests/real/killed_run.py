@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from bootstrap.clock import SystemClock
 from bootstrap.config import Settings
 from bootstrap.log import logger
+from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, Endpoint, NodeId
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.view import ClusterView
@@ -62,6 +64,11 @@ class KilledRun:
 
     def client_endpoints(self, view: ClusterView) -> Mapping[Address, frozenset[Endpoint]]:
         return self.world.client_endpoints(view)
+
+    def link_troubles(
+        self, view: ClusterView, replicas: AbstractSet[NodeId], broken_off: AbstractSet[NodeId]
+    ) -> Mapping[NodeId, LinkTrouble]:
+        return self.world.link_troubles(view, replicas, broken_off)
 
     def denied_writes(self, writes: Iterable[Write], view: ClusterView) -> list[Rejected]:
         return self.world.denied_writes(writes, view)

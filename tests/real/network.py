@@ -78,6 +78,12 @@ class Network:
         """Drops all packets to the port of the server's cluster bus. Its own connections to others still work."""
         _drop("-p", "tcp", "-d", server.address.host, "--dport", str(server.address.port + BUS_OFFSET))
 
+    def cut_data(self, one: Server, other: Server) -> None:
+        """Drops all packets from each of the servers to the data port of the other. Their cluster buses are linked."""
+        for source, target in ((one, other), (other, one)):
+            port = str(target.address.port)
+            _drop("-p", "tcp", "-s", source.address.host, "-d", target.address.host, "--dport", port)
+
     def heal(self) -> None:
         """Removes all rules, so that every packet arrives again."""
         _run("iptables", "-w", "-F", "INPUT")

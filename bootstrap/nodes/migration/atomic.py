@@ -120,7 +120,9 @@ class MigrationTask:
     ) -> None:
         """Sends nothing. Raises ValueError where there is nothing to move, or no such migration."""
         if mode is MigrationMode.KEYS or not slots or source_id == target_id:
-            raise ValueError(f"no migration moves {slots or 'no slots'} from {source_id} to {target_id} by {mode}")
+            raise ValueError(
+                f"no migration of {slots.listed() or 'no slots'} from {source_id} to {target_id} by {mode}"
+            )
         self.done = False
         """It is completed on both sides. Whether every node knows the new owner is for the next look to find out."""
         self.error = ""

@@ -1,0 +1,108 @@
+"""Links of replicas to their masters that do not come up: the likely cause, as far as the two servers show it, and what
+a person can do about it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bootstrap.model.node import Node, NodeId
+
+
+class LinkCause(StrEnum):
+    """Why a link does not come up; the value is the text for people."""
+
+    NO_PASSWORD = "the master requires a password, and masterauth is not set on the replica"  # noqa: S105 - no secret
+    WRONG_PASSWORD = "the master rejects masterauth and masteruser of the replica"  # noqa: S105 - a cause, no secret
+    NO_RIGHT = "masteruser of the replica lacks a right on the master"
+    WITHOUT_TLS = "the replica connects without TLS (tls-replication no), and the master's port speaks TLS"
+    WITH_TLS = "the replica connects with TLS (tls-replication yes), and the master's port answers without"
+    TOO_MANY_CLIENTS = "the master accepts no further client (maxclients)"
+    OLDER = "the replica is older than its master, whose snapshots it cannot read"
+    NO_SNAPSHOT = "the last snapshot of the master failed (rdb_last_bgsave_status:err)"
+    BROKEN_OFF = (
+        "each copy breaks off: the master's output buffer for the replica was full, or the replica could not write or "
+        "load it"
+    )
+    UNKNOWN = "neither server shows the cause; a NetworkPolicy or firewall may block the way to the master's port"
+
+    @property
+    def setting(self) -> bool:
+        """True where a setting has to change: a retry cannot succeed."""
+        return self in _SETTINGS
+
+    @property
+    def lasting(self) -> bool:
+        """True where the link does not come up before a person has done something."""
+        return self in _SETTINGS or self is LinkCause.OLDER
+
+
+_SETTINGS = frozenset(
+    {
+        *(LinkCause.NO_PASSWORD, LinkCause.WRONG_PASSWORD, LinkCause.NO_RIGHT),
+        *(LinkCause.WITHOUT_TLS, LinkCause.WITH_TLS),
+    }
+)
+_AUTH = (
+    "set masterauth, and masteruser for an ACL user, to what the master accepts, in redis.conf or the Secret that it "
+    "reads, and now: kubectl exec {replica} -- redis-cli CONFIG SET masterauth PASSWORD"
+)
+_TLS = (
+    "set tls-replication in redis.conf the same way on all pods, to the way in which the servers listen: kubectl exec "
+    "{replica} -- redis-cli CONFIG GET 'tls-*'"
+)
+_REMEDIES = {
+    LinkCause.NO_PASSWORD: _AUTH,
+    LinkCause.WRONG_PASSWORD: _AUTH,
+    LinkCause.NO_RIGHT: "kubectl exec {master} -- redis-cli ACL SETUSER USER +psync +replconf +ping, and the same in "
+    "users.acl",
+    LinkCause.WITHOUT_TLS: _TLS,
+    LinkCause.WITH_TLS: _TLS,
+    LinkCause.TOO_MANY_CLIENTS: "raise maxclients in redis.conf, or stop the clients that do not close their "
+    "connections: kubectl exec {master} -- redis-cli CLIENT LIST",
+    LinkCause.OLDER: "finish the upgrade, replicas first: kubectl rollout status statefulset {statefulset}; a master "
+    "that runs a newer version fails back with kubectl exec OLDER_POD -- redis-cli CLUSTER FAILOVER only while the "
+    "versions read each other's data",
+    LinkCause.NO_SNAPSHOT: "kubectl logs {master} --tail=50 shows why; make room on its disk, or raise its memory "
+    "limit: kubectl exec {master} -- df -h /data",
+    LinkCause.BROKEN_OFF: "kubectl logs {master} --tail=50: where it closed the replica for its output buffer, kubectl "
+    "exec {master} -- redis-cli CONFIG SET client-output-buffer-limit 'replica 0 0 0', and a greater limit in "
+    "redis.conf; else make room on the replica's disk and in its memory",
+    LinkCause.UNKNOWN: "kubectl get networkpolicy; kubectl logs {master} --tail=50",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkTrouble:
+    """One replica whose link to its master does not come up."""
+
+    replica: NodeId
+    cause: LinkCause
+    detail: str = ""
+    """The master's own words, or what else was seen; without passwords."""
+
+    @property
+    def why(self) -> str:
+        """The cause in words."""
+        return f"{self.cause.value} ({self.detail})" if self.detail else self.cause.value
+
+
+def remedy(cause: LinkCause, replica: str, master: str) -> str:
+    """What to type next, for two pods; first the command that shows the log of the replica."""
+    statefulset = replica.rpartition("-")[0]
+    text = _REMEDIES[cause].format(replica=replica, master=master, statefulset=statefulset)
+    return f"kubectl logs {replica} --tail=50 shows what the replica tries; {text}"
+
+
+def older(replica: Node, master: Node) -> bool:
+    """True for a replica of the same kind and of an earlier minor version: its snapshots may have an older format."""
+    one, other = _minor(replica.version), _minor(master.version)
+    return one is not None and other is not None and one[0] == other[0] and one < other
+
+
+def _minor(version: str) -> tuple[str, int, int] | None:
+    """`redis 7.0.15` as ("redis", 7, 0); None for a text without a version."""
+    found = re.match(r"(\S+) ([0-9]+)\.([0-9]+)", version, re.ASCII)
+    return (found[1], int(found[2]), int(found[3])) if found else None
