@@ -20,8 +20,9 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Place
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet, even_split
-from bootstrap.model.steps import (
-    Announce,
+from bootstrap.model.steps import Announce, Meet, MoveKeys, MoveSlots, Step, TakeSlot, Write
+from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import (
     AwaitAgreement,
     AwaitElection,
     AwaitEpochs,
@@ -29,14 +30,7 @@ from bootstrap.model.steps import (
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
-    Meet,
-    MoveKeys,
-    MoveSlots,
-    Step,
-    TakeSlot,
-    Write,
 )
-from bootstrap.model.view import ClusterView
 from bootstrap.plan.planner import plan
 from bootstrap.run.report import plan_text
 from tests.fake_cluster import NO_FAILOVER, FakeCluster, FakeNode, Known

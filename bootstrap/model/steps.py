@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bootstrap.model.node import Address, NodeId
 from bootstrap.model.slots import SlotSet
+from bootstrap.model.waits import Wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,52 +234,11 @@ class Announce:
     """Address and bus port of each other node."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitMesh:
-    """Wait until every node is linked to every other, in both directions."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitAgreement:
-    """Wait until all nodes agree about the slots, master and role of every node, and no slot is claimed twice."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitElection:
-    """Wait until the masters have elected a replica of a lost master, which then owns its slots."""
-
-    lost: NodeId
-    slots: SlotSet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitEpochs:
-    """Wait until no two masters have the same config epoch; the servers resolve that by themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitReplication:
-    """Wait until every replica's link to its master is up and its first copy is complete. That may take minutes, and a
-    second REPLICATE would start the copy again.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitMigrations:
-    """Wait until no migration by the servers' own command is active: an earlier run started it and was killed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AwaitServing:
-    """Wait until every node reports `cluster_state:ok`."""
-
-
 Setting = SetTimeout | SetConfig | SetEpoch
 Membership = Meet | Announce | Forget | Provision | Leave | Wipe
 RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover | BumpEpoch
 SlotMove = SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot
 Write = Setting | Membership | RoleChange | SlotMove | MoveSlots | CancelMigration
-Wait = AwaitMesh | AwaitAgreement | AwaitElection | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
 Step = Write | Wait
 Local = Setting | SetSlotState | SetSlotOwner | MoveKeys | CloseSlot | CancelMigration | Provision | Leave | Wipe
 """Steps that concern one node alone. All others are settled only after gossip has carried them to every node."""

@@ -13,13 +13,13 @@ from weakref import WeakKeyDictionary
 from redis.connection import Connection
 
 from bootstrap.errors import WireError
+from bootstrap.model.memory import Memory
 from bootstrap.model.node import (
     DEFAULT_TIMEOUT_MS,
     NO_FAILOVER_NAMES,
     Address,
     Endpoint,
     Member,
-    Memory,
     Node,
     Replication,
     SlotMigration,

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 from bootstrap.model import left_over
 from bootstrap.model.bus import shortened
 from bootstrap.model.links import LinkTrouble
-from bootstrap.model.node import Address, Endpoint, Node, NodeId, Peer, Role
+from bootstrap.model.node import Address, Endpoint, Node, NodeId, Role
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import MoveSlots, Rejected, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes import copies as copies_of
+from bootstrap.nodes.choose import NETWORK, choose, unreachable_peer
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.discover import Listing, Names, Resolver, discover
 from bootstrap.nodes.failures import Failure
 
 if TYPE_CHECKING:
     from bootstrap.nodes.migration.transfer import SlotTransfer
-
-_NETWORK = frozenset({UnreachableReason.CONNECTION_REFUSED, UnreachableReason.TIMEOUT, UnreachableReason.UNREACHABLE})
-"""Reasons that come from the network: no server answered anything."""
 
 
 class Observer:
@@ -145,7 +143,7 @@ class Observer:
             detail = f"the Service {empty[0]} in the namespace {empty[1]} lists no pod"
         for ordinal in range(self._wanted):
             if ordinal not in listed:
-                peer = _unreachable(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))
+                peer = unreachable_peer(f"{self._names.statefulset}-{ordinal}", ordinal, Failure(why, detail))
                 yield replace(peer, empty_service=empty, other_names=others and why is UnreachableReason.NO_RECORD)
 
     def _with_keys(self, view: ClusterView, slots: SlotSet) -> ClusterView:
@@ -240,7 +238,7 @@ class Observer:
         return frozenset(
             node_id
             for (node_id, _), answer in answers.items()
-            if (answer.why not in _NETWORK if isinstance(answer, Failure) else answer.node_id == node_id)
+            if (answer.why not in NETWORK if isinstance(answer, Failure) else answer.node_id == node_id)
         )
 
 
@@ -251,57 +249,11 @@ def _by_address(writes: Iterable[Write], view: ClusterView) -> dict[Address, lis
     return found
 
 
-def choose(answers: Mapping[Peer, Mapping[Address, Node | Failure]]) -> Mapping[Peer, Node | UnreachablePeer]:
-    """For each peer the one node that is it, or why there is none; in ordinal order.
-
-    A record may be stale and its address already another pod's. So a node that is the only answer of one peer is not
-    taken for another peer's, and a peer that stays ambiguous waits for the DNS.
-    """
-    alive = {
-        peer: _by_id(answer for answer in by_address.values() if isinstance(answer, Node))
-        for peer, by_address in answers.items()
-    }
-    sure: dict[NodeId, list[Peer]] = {}
-    for peer, nodes in alive.items():
-        if len(nodes) == 1:
-            sure.setdefault(next(iter(nodes)), []).append(peer)
-    chosen: dict[Peer, Node | UnreachablePeer] = {}
-    for peer in sorted(answers):
-        own = [node for node_id, node in alive[peer].items() if sure.get(node_id, [peer]) == [peer]]
-        if len(own) == 1:
-            chosen[peer] = own[0]
-        elif alive[peer]:
-            detail = "stale DNS records, or an address that two pods share"
-            chosen[peer] = _unreachable(peer.pod, peer.ordinal, Failure(UnreachableReason.AMBIGUOUS, detail))
-        else:
-            chosen[peer] = _silent(peer, answers[peer])
-    return chosen
-
-
-def _by_id(nodes: Iterable[Node]) -> Mapping[NodeId, Node]:
-    """A dual-stack pod answers at two addresses: the one that it announces is taken, else the lowest."""
-    found: dict[NodeId, Node] = {}
-    for node in sorted(nodes, key=lambda node: (node.myself.address != node.address, node.address)):
-        found.setdefault(node.node_id, node)
-    return found
-
-
-def _silent(peer: Peer, by_address: Mapping[Address, Node | Failure]) -> UnreachablePeer:
-    """The most informative of several failures: one that a server reports before one of the network."""
-    failures = [(address, answer) for address, answer in by_address.items() if isinstance(answer, Failure)]
-    if not failures:
-        return _unreachable(peer.pod, peer.ordinal, Failure(UnreachableReason.NO_RECORD))
-    address, failure = min(failures, key=lambda pair: (pair[1].why in _NETWORK, pair[0]))
-    return _unreachable(peer.pod, peer.ordinal, failure, address)
-
-
 def _without_failed(view: ClusterView, answers: Mapping[Address, object]) -> ClusterView:
     """The view with each node that did not answer a further question as unreachable."""
     failed = {node.node_id: f for node in view.nodes if isinstance(f := answers.get(node.address), Failure)}
-    silent = (_unreachable(n.pod, n.ordinal, failed[n.node_id], n.address) for n in view.nodes if n.node_id in failed)
+    silent = (
+        unreachable_peer(n.pod, n.ordinal, failed[n.node_id], n.address) for n in view.nodes if n.node_id in failed
+    )
     nodes = tuple(node for node in view.nodes if node.node_id not in failed)
     return replace(view, nodes=nodes, unreachable=(*view.unreachable, *silent)) if failed else view
-
-
-def _unreachable(pod: str, ordinal: int, failure: Failure, address: Address | None = None) -> UnreachablePeer:
-    return UnreachablePeer(pod=pod, ordinal=ordinal, why=failure.why, address=address, detail=failure.detail)

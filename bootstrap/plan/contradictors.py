@@ -21,22 +21,9 @@ from collections.abc import Iterable
 
 from bootstrap.model.node import Node, Role
 from bootstrap.model.plan import HeldBack, Phase
-from bootstrap.model.steps import (
-    AwaitAgreement,
-    AwaitElection,
-    AwaitMesh,
-    Failover,
-    Meet,
-    Provision,
-    Reattach,
-    Replicate,
-    SetConfig,
-    SetTimeout,
-    Step,
-    Wait,
-    Write,
-)
+from bootstrap.model.steps import Failover, Meet, Provision, Reattach, Replicate, SetConfig, SetTimeout, Step, Write
 from bootstrap.model.unreachable import UnreachablePeer
+from bootstrap.model.waits import AwaitAgreement, AwaitElection, AwaitMesh, Wait
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.failover import confirmed_takeovers, overdue
 from bootstrap.plan.lost_members import LostMember, stale_masters

@@ -8,13 +8,6 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
-    AwaitAgreement,
-    AwaitElection,
-    AwaitEpochs,
-    AwaitMesh,
-    AwaitMigrations,
-    AwaitReplication,
-    AwaitServing,
     BumpEpoch,
     CancelMigration,
     CloseSlot,
@@ -35,11 +28,20 @@ from bootstrap.model.steps import (
     SetTimeout,
     Step,
     TakeSlot,
-    Wait,
     Wipe,
     Write,
 )
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import (
+    AwaitAgreement,
+    AwaitElection,
+    AwaitEpochs,
+    AwaitMesh,
+    AwaitMigrations,
+    AwaitReplication,
+    AwaitServing,
+    Wait,
+)
 
 
 def describe(step: Step, view: ClusterView) -> str:

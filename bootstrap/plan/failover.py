@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Node, NodeId
 from bootstrap.model.plan import Phase
-from bootstrap.model.steps import AwaitElection, BumpEpoch, Failover, Forget, Step
+from bootstrap.model.steps import BumpEpoch, Failover, Forget, Step
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitElection
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.epochs import would_vote
 from bootstrap.plan.lost_members import LostMember, takeover_fingerprint

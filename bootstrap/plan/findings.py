@@ -9,8 +9,8 @@ from bootstrap.model.desired import Desired
 from bootstrap.model.node import NO_FAILOVER_NAMES, Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
-from bootstrap.model.steps import AwaitAgreement, AwaitEpochs
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitAgreement, AwaitEpochs
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember

@@ -6,18 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bootstrap.model.steps import (
-    Announce,
-    AwaitMesh,
-    Meet,
-    Provision,
-    SetConfig,
-    SetEpoch,
-    SetTimeout,
-    Step,
-    Write,
-    recipient,
-)
+from bootstrap.model.steps import Announce, Meet, Provision, SetConfig, SetEpoch, SetTimeout, Step, Write, recipient
+from bootstrap.model.waits import AwaitMesh
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.quickening import masters_apart, short_timeout_ms
 

@@ -45,19 +45,9 @@ from collections.abc import Iterable, Iterator
 from bootstrap.model import copies
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
-from bootstrap.model.steps import (
-    AwaitAgreement,
-    AwaitEpochs,
-    AwaitMigrations,
-    AwaitReplication,
-    AwaitServing,
-    Replicate,
-    SetConfig,
-    SetTimeout,
-    Step,
-    Wait,
-)
+from bootstrap.model.steps import Replicate, SetConfig, SetTimeout, Step
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitAgreement, AwaitEpochs, AwaitMigrations, AwaitReplication, AwaitServing, Wait
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.assign import assign
 from bootstrap.plan.clusters import one_announced_address

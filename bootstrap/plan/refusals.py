@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model.node import NodeId, mebibytes
+from bootstrap.model.memory import mebibytes
+from bootstrap.model.node import NodeId
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.data_refusals import moved_to_lost_master, no_copy_left, slots_lost, two_clusters

@@ -11,14 +11,8 @@ from collections.abc import Iterator
 from bootstrap.model.node import Role
 from bootstrap.model.plan import Phase
 from bootstrap.model.slots import ALL_SLOTS
-from bootstrap.model.steps import (
-    AwaitAgreement,
-    AwaitMigrations,
-    CancelMigration,
-    Leave,
-    ManualFailover,
-    Step,
-)
+from bootstrap.model.steps import CancelMigration, Leave, ManualFailover, Step
+from bootstrap.model.waits import AwaitAgreement, AwaitMigrations
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.settled import settled
 

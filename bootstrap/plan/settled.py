@@ -13,13 +13,6 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
-    AwaitAgreement,
-    AwaitElection,
-    AwaitEpochs,
-    AwaitMesh,
-    AwaitMigrations,
-    AwaitReplication,
-    AwaitServing,
     BumpEpoch,
     CancelMigration,
     CloseSlot,
@@ -40,11 +33,20 @@ from bootstrap.model.steps import (
     SetTimeout,
     Step,
     TakeSlot,
-    Wait,
     Wipe,
     Write,
 )
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import (
+    AwaitAgreement,
+    AwaitElection,
+    AwaitEpochs,
+    AwaitMesh,
+    AwaitMigrations,
+    AwaitReplication,
+    AwaitServing,
+    Wait,
+)
 from bootstrap.plan.epochs import outranked
 
 

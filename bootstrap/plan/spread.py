@@ -21,7 +21,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from bootstrap.model.node import Node, NodeId, mebibytes
+from bootstrap.model.memory import mebibytes
+from bootstrap.model.node import Node, NodeId
 from bootstrap.model.steps import ManualFailover
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.flow import Option, cheapest

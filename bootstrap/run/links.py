@@ -14,8 +14,9 @@ from bootstrap.model import links
 from bootstrap.model.links import LinkCause, LinkTrouble
 from bootstrap.model.node import NodeId, Role
 from bootstrap.model.plan import Phase
-from bootstrap.model.steps import AwaitReplication, Reattach, Replicate, Write
+from bootstrap.model.steps import Reattach, Replicate, Write
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitReplication
 from bootstrap.plan.settled import settled
 from bootstrap.run.patience import PERSON_S
 from bootstrap.run.ports import World

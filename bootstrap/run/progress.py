@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from bootstrap.clock import Clock, Ticker
 from bootstrap.errors import AGAIN, Reason
-from bootstrap.model.node import mebibytes
+from bootstrap.model.memory import mebibytes
 from bootstrap.model.steps import MoveSlots
 from bootstrap.model.view import ClusterView
 

@@ -10,21 +10,11 @@ from bootstrap.errors import AGAIN, RUN_AGAIN, BootstrapError, NotYet, Reason
 from bootstrap.model import bus
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import (
-    AwaitMesh,
-    AwaitReplication,
-    Failover,
-    Meet,
-    Reattach,
-    Rejected,
-    Replicate,
-    Step,
-    Write,
-    recipient,
-)
+from bootstrap.model.steps import Failover, Meet, Reattach, Rejected, Replicate, Step, Write, recipient
 from bootstrap.model.unreachable import UnreachablePeer, in_groups
 from bootstrap.model.unreachable import in_words as group_in_words
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitMesh, AwaitReplication
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
 from bootstrap.run import links

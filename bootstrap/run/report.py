@@ -8,12 +8,13 @@ from typing import Any, TextIO
 from bootstrap.errors import Reason
 from bootstrap.log import Log
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Node, Place, Role, mebibytes
+from bootstrap.model.memory import mebibytes
+from bootstrap.model.node import Node, Place, Role
 from bootstrap.model.outcome import EVEN, Outcome, Skew
 from bootstrap.model.plan import Plan
-from bootstrap.model.steps import Wait
 from bootstrap.model.unreachable import UnreachablePeer
 from bootstrap.model.view import ClusterView, shard_numbers
+from bootstrap.model.waits import Wait
 from bootstrap.plan.describe import describe
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import judge

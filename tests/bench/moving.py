@@ -32,18 +32,17 @@ from bootstrap.local.cluster import LocalCluster, settings
 from bootstrap.local.programs import find_program
 from bootstrap.model.node import NodeId, Role
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
-from bootstrap.model.steps import (
+from bootstrap.model.steps import Meet, MoveSlots
+from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import (
     AwaitAgreement,
     AwaitEpochs,
     AwaitMesh,
     AwaitMigrations,
     AwaitReplication,
     AwaitServing,
-    Meet,
-    MoveSlots,
     Wait,
 )
-from bootstrap.model.view import ClusterView
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.plan.settled import settled

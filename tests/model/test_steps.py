@@ -7,22 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
-from bootstrap.model.steps import (
-    AddSlots,
-    AwaitAgreement,
-    AwaitEpochs,
-    AwaitMesh,
-    AwaitReplication,
-    AwaitServing,
-    Meet,
-    Replicate,
-    SetEpoch,
-    SetTimeout,
-    Step,
-    Write,
-    recipient,
-)
+from bootstrap.model.steps import AddSlots, Meet, Replicate, SetEpoch, SetTimeout, Step, Write, recipient
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitAgreement, AwaitEpochs, AwaitMesh, AwaitReplication, AwaitServing
 from bootstrap.plan.describe import describe
 from bootstrap.plan.settled import settled
 from tests.builders import formed, shape, with_line, with_node

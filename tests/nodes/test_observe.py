@@ -12,11 +12,12 @@ import dns.message
 from bootstrap.model.node import Address, Node, Peer
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.nodes.choose import choose
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.discover import Names, Resolver
 from bootstrap.nodes.failures import Failure
-from bootstrap.nodes.observe import Observer, choose
+from bootstrap.nodes.observe import Observer
 from tests.fake_cluster import FakeCluster
 
 NODES = FakeCluster(4).look().nodes

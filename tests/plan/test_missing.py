@@ -13,22 +13,10 @@ from hypothesis import strategies as st
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Role
 from bootstrap.model.plan import Plan
-from bootstrap.model.steps import (
-    AwaitAgreement,
-    AwaitElection,
-    AwaitMesh,
-    Failover,
-    Meet,
-    Provision,
-    Reattach,
-    Replicate,
-    SetConfig,
-    SetTimeout,
-    Step,
-    Wait,
-)
+from bootstrap.model.steps import Failover, Meet, Provision, Reattach, Replicate, SetConfig, SetTimeout, Step
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitAgreement, AwaitElection, AwaitMesh, Wait
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
 from bootstrap.plan.planner import plan
 from bootstrap.plan.settled import settled

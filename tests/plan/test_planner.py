@@ -12,17 +12,9 @@ from hypothesis import strategies as st
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import SlotSet
-from bootstrap.model.steps import (
-    AddSlots,
-    Meet,
-    MoveSlots,
-    Replicate,
-    SetEpoch,
-    SetTimeout,
-    Step,
-    Wait,
-)
+from bootstrap.model.steps import AddSlots, Meet, MoveSlots, Replicate, SetEpoch, SetTimeout, Step
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import Wait
 from bootstrap.plan.planner import plan
 from bootstrap.plan.settled import settled
 from bootstrap.verify import violations

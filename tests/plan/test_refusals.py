@@ -15,7 +15,9 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected, Replicate, SetTimeout, TakeSlot, Write
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import Wait
 from bootstrap.plan.planner import plan
+from bootstrap.plan.settled import settled
 from bootstrap.run.termination_message import termination_message
 from bootstrap.verify import violations
 from tests.builders import codes, formed, gossip, shape, steps_of
@@ -187,9 +189,6 @@ def test_an_empty_view_settles_no_wait() -> None:
     assert decision == Plan()
     fresh = plan(FakeCluster(6).look(), shape())
     waits: Iterable[object] = [step for step in steps_of(fresh) if not isinstance(step, Write)]
-    from bootstrap.model.steps import Wait
-    from bootstrap.plan.settled import settled
-
     assert not any(settled(step, ClusterView()) for step in waits if isinstance(step, Wait))
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from bootstrap.errors import NotYet, Refused
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Address, Memory, Node
+from bootstrap.model.memory import Memory
+from bootstrap.model.node import Address, Node
 from bootstrap.model.plan import Plan
 from bootstrap.model.slots import SLOT_COUNT
 from bootstrap.model.steps import Leave, ManualFailover, MoveKeys

@@ -13,7 +13,6 @@ from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.steps import (
     AddSlots,
     Announce,
-    AwaitElection,
     BumpEpoch,
     CloseSlot,
     Failover,
@@ -30,9 +29,9 @@ from bootstrap.model.steps import (
     SetTimeout,
     Step,
     TakeSlot,
-    Wait,
 )
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitElection, Wait
 from bootstrap.plan.planner import plan
 from tests.builders import (
     half_formed,

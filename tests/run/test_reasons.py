@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from bootstrap.errors import AGAIN, Interrupted, Reason
 from bootstrap.model.node import Address
-from bootstrap.model.steps import AwaitMesh, AwaitReplication, Meet, Replicate
+from bootstrap.model.steps import Meet, Replicate
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitMesh, AwaitReplication
 from bootstrap.run.reasons import in_words, of_machines, of_rejection, of_unreachable, of_unsettled
 from tests.builders import formed, shape
 from tests.fake_cluster import FakeCluster

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bootstrap.errors import WireError
-from bootstrap.model.node import Memory, Replication, Role
+from bootstrap.model.memory import Memory
+from bootstrap.model.node import Replication, Role
 from bootstrap.nodes.wire.values import address, is_number, name_values, number, quote
 
 _DATABASE = re.compile(r"db([0-9]{1,9})", re.ASCII)
