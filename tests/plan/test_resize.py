@@ -183,6 +183,31 @@ def test_a_master_that_leaves_fails_over_to_its_replica() -> None:
     assert not [step for step in cluster.written if isinstance(step, MoveKeys)]
 
 
+def test_a_drain_that_was_interrupted_continues_after_a_failover() -> None:
+    """The replica of the half drained shard took over, on a pod that stays, while another master is on a pod that
+    leaves: the same shard is drained to its end, and no slot of the other moves.
+    """
+    desired = shape(3, 1)
+    cluster = holding(shape(4, 1))
+    for ordinal in (6, 7):
+        cluster._manual_failover(cluster[ordinal])
+        cluster.sleep(3)
+    in_step(cluster)
+    kept = cluster[6].slots
+    cluster.kill_at = len(cluster.written) + 20
+    with suppress(Killed):
+        run_on_without_goodbye(cluster, desired)
+    cluster.kill_at = None
+    assert 0 < len(cluster[7].slots) < 3000
+    cluster.sleep(3)
+    in_step(cluster)
+    cluster._manual_failover(cluster[3])
+    cluster.sleep(3)
+    view = run_on(cluster, desired).converge()
+    assert_tolerable(cluster, view, desired)
+    assert not kept - view.nodes[2].slots
+
+
 def test_pods_leave_only_a_cluster_that_is_whole_without_them() -> None:
     """The last writes remove pods that have no slot, and no key that only they have."""
     cluster = holding(shape(4, 1))
