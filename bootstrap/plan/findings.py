@@ -113,6 +113,10 @@ def _size(found: Assessment) -> Iterator[Finding]:
     if view.spares:
         pods = ", ".join(node.pod for node in view.spares)
         yield Finding(code="spare-pods", message=f"beyond the declared shape, blank, not part of the cluster: {pods}")
+    if view.silent_spares:
+        pods = ", ".join(f"{peer.pod} ({peer.why.value})" for peer in view.silent_spares)
+        message = f"beyond the declared shape, without an answer, not part of the cluster: {pods}"
+        yield Finding(code="spare-pods", message=message)
     off = skew(view, desired)
     if off.slots_percent > desired.threshold_percent and view.claimed() == ALL_SLOTS and owners == desired.shards:
         message = f"a shard is {off.slots_percent:g} % off its share of slots, and {off.memory_percent:g} % of memory"

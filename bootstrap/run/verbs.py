@@ -171,10 +171,10 @@ class Verbs:
 
     def _advice(self, view: ClusterView) -> str:
         """What a person can do next, with the command; "" where there is nothing to do."""
-        if not view.spares:
+        if not (view.spares or view.silent_spares):
             return ""
-        count, name = self.settings.desired.nodes, view.spares[0].pod.rpartition("-")[0]
-        command = f"kubectl --namespace {self.settings.namespace} scale statefulset {name} --replicas={count}"
+        count, namespace = self.settings.desired.nodes, self.settings.namespace
+        command = f"kubectl --namespace {namespace} scale statefulset {view.statefulset} --replicas={count}"
         return f"safe to set replicas to {count} now: {command}"
 
     def _log_start(self, verb: str) -> None:

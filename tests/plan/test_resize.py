@@ -290,6 +290,31 @@ def test_a_stuck_replica_that_leaves_blocks_nothing(ordinal: int) -> None:
     assert_tolerable(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
 
 
+def test_a_spare_pod_that_is_down_is_not_waited_for() -> None:
+    """Not beside a cluster that is whole without it, be it for a repair or a resize. While a member is missing, it may
+    be that member.
+    """
+    cluster = with_pods_for(holding(shape(3, 1)), shape(4, 1))
+    cluster[6].alive = False
+    uneven_shares = replace(shape(3, 1), weights={"redis-app-0": 2.0})
+    view = run_on(cluster, uneven_shares, deadline_s=30).converge()
+    assert [peer.pod for peer in view.silent_spares] == ["redis-app-6"]
+    assert violations(cluster.look(), uneven_shares) == ()
+    findings = [each for each in plan(cluster.look(), shape()).findings if each.code == "spare-pods"]
+    assert "redis-app-6 (connection refused)" in findings[-1].message
+    cluster[5].alive = False
+    with pytest.raises(NotYet, match="redis-app-6"):
+        run_on(cluster, shape(3, 1), deadline_s=30).converge()
+
+
+def test_a_member_beyond_the_shape_that_is_down_is_waited_for() -> None:
+    """It may have the only copy of its keys."""
+    cluster = holding(shape(4, 1))
+    cluster[7].alive = False
+    with pytest.raises(NotYet, match="redis-app-7"):
+        run_on(cluster, shape(3, 1), deadline_s=30).converge()
+
+
 def killed_with_keys_on_the_way() -> FakeCluster:
     """A run that was killed after the first keys had arrived at a new master that owns no slot yet."""
     desired = shape(4, 1)

@@ -59,6 +59,8 @@ def test_a_shard_is_drained_and_its_pods_can_be_removed(program: Program, start_
     assert all(node.blank for node in shrunk.view().nodes[6:])
     for server in eight.cluster.servers[6:]:
         server.kill()
+    down = [shrunk.run(verb, BOOTSTRAP_DEADLINE_S="10") for verb in ("apply", "verify")]
+    assert [(run.exit_code, run.outcome["next"]) for run in down] == [(0, result.outcome["next"])] * 2, down[0].text
     listed(shrunk, 6)
     after = shrunk.run("apply")
     assert (after.outcome["outcome"], after.outcome["next"]) == ("unchanged", ""), after.text
