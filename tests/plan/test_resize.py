@@ -269,7 +269,14 @@ def test_full_memory_does_not_prevent_a_repair() -> None:
     for node in view.nodes:
         memory = Memory(used_bytes=990 << 20, dataset_bytes=800 << 20, max_bytes=1000 << 20)
         view = with_node(view, node.ordinal, memory=memory)
-    assert isinstance(plan(view, shape()), Plan)
+    decision = plan(view, shape())
+    assert isinstance(decision, Plan)
+    assert {reason.code for reason in decision.then_refused} == {"no-room"}
+    assert "move slots" not in {phase.name for phase in decision.phases}
+    roomy = plan(replace(view, nodes=tuple(replace(node, memory=Memory()) for node in view.nodes)), shape())
+    assert isinstance(roomy, Plan)
+    assert roomy.then_refused == ()
+    assert "move slots" in {phase.name for phase in roomy.phases}
 
 
 @pytest.mark.parametrize("ordinal", [0, 3, 6, 7])
@@ -300,8 +307,9 @@ def test_a_spare_pod_that_is_down_is_not_waited_for() -> None:
     view = run_on(cluster, uneven_shares, deadline_s=30).converge()
     assert [peer.pod for peer in view.silent_spares] == ["redis-app-6"]
     assert violations(cluster.look(), uneven_shares) == ()
-    findings = [each for each in plan(cluster.look(), shape()).findings if each.code == "spare-pods"]
-    assert "redis-app-6 (connection refused)" in findings[-1].message
+    decision = plan(cluster.look(), uneven_shares)
+    assert isinstance(decision, Plan)
+    assert "redis-app-6 (connection refused)" in decision.findings[-1].message
     cluster[5].alive = False
     with pytest.raises(NotYet, match="redis-app-6"):
         run_on(cluster, shape(3, 1), deadline_s=30).converge()
