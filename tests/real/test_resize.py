@@ -309,7 +309,9 @@ def test_with_a_full_target_only_slots_that_began_to_move_stay_open(
     assert_good(grown, keys)
 
 
-def test_a_library_that_one_master_alone_has_is_named(any_program_since_7: Program, start_testbed: StartTestbed) -> None:
+def test_a_library_that_one_master_alone_has_is_named(
+    any_program_since_7: Program, start_testbed: StartTestbed
+) -> None:
     """By every verb; a new master is given what all have. Loaded on the others too, it is no finding any more."""
     eight, _ = started(any_program_since_7, start_testbed, 3, 1, servers=8)
     code = "#!lua name=counting\nredis.register_function('count', function() return 1 end)"
