@@ -1,8 +1,8 @@
 """Where the servers send clients, and whether clients can go there.
 
 A client enters anywhere and follows CLUSTER SLOTS from then on. With `cluster-preferred-endpoint-type` other than `ip`
-the servers name hosts that this program does not use otherwise: they may be unset, or unknown to the DNS. Replicas count
-as well: each of them may be a master soon.
+the servers name hosts that this program does not use otherwise: they may be unset, or unknown to the DNS. Replicas
+count as well: each of them may be a master soon.
 """
 
 from __future__ import annotations
@@ -134,12 +134,13 @@ def _resolved(
         else:
             unknown.append(one.host)
     if unknown:
-        message = f"clients are sent to {shortened(sorted(set(unknown)))} ({_TYPE} hostname), and the DNS has no address of that name"
+        names = shortened(sorted(set(unknown)))
+        message = f"clients are sent to {names} ({_TYPE} hostname), and the DNS has no address of that name"
         remedy = (
-            f"with the component outside: kubectl get services -l app.kubernetes.io/component=outside shows whether each "
-            f"pod has a Service, and docs/outside.md what the DNS needs. Otherwise correct cluster-announce-hostname of "
-            f"the pods: the DNS knows each as {_NAME_OF_A_POD}; or send clients to addresses: CONFIG SET {_TYPE} ip on "
-            f"every pod; then {AGAIN}"
+            "with the component outside: kubectl get services -l app.kubernetes.io/component=outside shows whether "
+            "each pod has a Service, and docs/outside.md what the DNS needs. Otherwise correct "
+            f"cluster-announce-hostname of the pods: the DNS knows each as {_NAME_OF_A_POD}; or send clients to "
+            f"addresses: CONFIG SET {_TYPE} ip on every pod; then {AGAIN}"
         )
         raise Misled(Reason(code="endpoint-unresolved", message=message, remedy=remedy), lasting=False)
     return found

@@ -1,12 +1,14 @@
-"""Runs in a pod, with the redis-py of the Job's image. Prints the number of successes.
+"""Runs in a pod, with the redis-py of the Job's image, or outside of Kubernetes. Prints the number of successes.
 
 `write FROM TO`, `read FROM TO`: keys, through the Service gold-redis. `reach PORT ADDRESS…`: connections to addresses.
-`endure SECONDS FROM`: writes keys all that time, and prints as JSON what a replica has too, and the longest pause.
+`fill`, `look`: a key in every slot. `endure SECONDS FROM`: writes keys all that time, or until its input ends where
+SECONDS is 0, and prints as JSON what a replica has too, and the longest pause.
 `found NUMBERS`: reads the keys of that JSON list.
 `stay`: connects and writes until its input ends, and prints as JSON what it has done and every error.
 """
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -15,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as ConnectionLost
@@ -28,7 +32,12 @@ from redis.retry import Retry
 
 LIMIT_S = 5
 EACH_S = 0.02
-AUTH, TLS = Path("/etc/redis-auth"), Path("/etc/redis-tls")
+OUTSIDE = json.loads(os.environ.get("E2E_OUTSIDE_CLIENT", "{}"))
+"""Outside: `entry` [HOST, PORT], `secrets`, the directory with the Secrets, and `nodeports`, if pods are reached there:
+the domain in which they have names, and the port of the first."""
+ENTRY = OUTSIDE.get("entry", ["gold-redis", 6379])
+AUTH, TLS = (Path(OUTSIDE.get("secrets", "/etc"), name) for name in ("redis-auth", "redis-tls"))
+SLOTS = 16384
 
 
 def keys(verb: str, first: int, last: int) -> int:
@@ -50,7 +59,27 @@ def connected(limit_s: float) -> RedisCluster:
 
     With TLS it compares the names in certificates, which is redis-py's default.
     """
-    return RedisCluster("gold-redis", 6379, **login(limit_s))
+    options = login(limit_s) | {"address_remap": node_port if "nodeports" in OUTSIDE else None}
+    return RedisCluster(*ENTRY, **options)
+
+
+def node_port(address: tuple[str, int]) -> tuple[str, int]:
+    """The address outside for one that servers announce."""
+    domain, first = OUTSIDE["nodeports"]
+    pod = address[0].partition(".")[0]
+    return f"{pod}.{domain}", first + int(pod.rpartition("-")[2])
+
+
+def slots(verb: str) -> int:
+    """Writes or reads a key in every slot, each on its own, as clients do."""
+    client, numbers, free = connected(LIMIT_S), count(), set(range(SLOTS))
+    done = 0
+    while free:
+        key = f"slot:{next(numbers)}"
+        if (slot := key_slot(key.encode())) in free:
+            free.remove(slot)
+            done += bool(client.set(key, slot)) if verb == "fill" else client.get(key) == str(slot)
+    return done
 
 
 class Mounted(CredentialProvider):
@@ -78,7 +107,8 @@ def endure(seconds: float, first: int) -> str:
     """Writes numbered keys one by one, each until it is acknowledged."""
     client, number, end = connected(1), first, time.monotonic() + seconds
     copied, longest_s, answered_at = list[int](), 0.0, time.monotonic()
-    while time.monotonic() < end:
+    ended = end_of_input() if not seconds else threading.Event()
+    while not ended.is_set() if not seconds else time.monotonic() < end:
         try:
             client.set(f"key:{number}", f"value {number}")
             node = client.get_node_from_key(f"key:{number}")
@@ -99,13 +129,7 @@ def stay() -> str:
 
     A client and connections that have been there since the start are used as well.
     """
-    ended = threading.Event()
-
-    def wait_for_the_end() -> None:
-        sys.stdin.read()
-        ended.set()
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    ended = end_of_input()
     done, errors, closed = Counter[str](), list[str](), 0
     lasting = connected(LIMIT_S)
     held = {node.host: direct(node.host) for node in lasting.get_nodes()}
@@ -145,6 +169,18 @@ def stay() -> str:
     return json.dumps({"done": done, "closed": closed, "errors": errors})
 
 
+def end_of_input() -> threading.Event:
+    """It is set when the input ends."""
+    ended = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    return ended
+
+
 def direct(host: str) -> Redis:
     """One connection to one server, never repeated."""
     return Redis(host, 6379, retry=Retry(NoBackoff(), 0), single_connection_client=True, **login(LIMIT_S))
@@ -166,6 +202,8 @@ if __name__ == "__main__":
             print(reach(int(arguments[0]), *arguments[1:]))
         case "endure":
             print(endure(float(arguments[0]), int(arguments[1])))
+        case "fill" | "look":
+            print(slots(verb))
         case "stay":
             print(stay())
         case "found":

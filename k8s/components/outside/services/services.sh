@@ -22,6 +22,7 @@ spec:
   externalTrafficPolicy: Local
   publishNotReadyAddresses: true
   selector:
+    app.kubernetes.io/name: redis-app
     statefulset.kubernetes.io/pod-name: redis-app-$ordinal
   ports:
     - name: redis-port
