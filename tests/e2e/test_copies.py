@@ -61,7 +61,7 @@ def copy_disks(source: Namespace, target: Namespace) -> None:
     target.create_all([_loader(source.get("pod", PODS[0])["spec"]["containers"][0]["image"], claims)])
     target.kubectl("wait", "--for=condition=Ready", "pod/loader", "--timeout=120s")
     for pod, claim in zip(PODS, claims, strict=True):
-        files = source.kubectl("exec", pod, "-c", "redis", "--", "sh", "-c", "tar -cf - -C /data . | base64")
+        files = source.kubectl("exec", pod, "-c", "redis", "--", "sh", "-c", "cd /data && tar -cf - -- * | base64")
         target.kubectl("exec", "-i", "loader", "--", "sh", "-c", f"base64 -d | tar -xf - -C /{claim}", stdin=files)
     target.kubectl("delete", "pod", "loader")
 
