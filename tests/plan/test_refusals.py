@@ -212,8 +212,8 @@ def test_a_server_that_does_not_answer_for_a_moment_has_not_denied_a_setting() -
 
 
 def test_replicas_that_follow_each_other_wait_for_a_person() -> None:
-    """A copy of the disks ran beside them, and both failed over. Nobody can tell which of them has the newest keys; once
-    a person has chosen, the next run gives that one its slots back.
+    """A copy of the disks ran beside them, and both failed over. Nobody can tell which has the newest keys. Once a
+    person has chosen, the next run gives that one its slots back.
     """
     cluster = formed(shape())
     one, other = cluster[1], cluster[4]
