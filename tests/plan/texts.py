@@ -1,0 +1,174 @@
+"""Everything that a person reads about one state: what `plan`, `verify` and `reinit` say, in a file for each state.
+
+When words change, `python -m tests.plan.texts` writes the files again, for a person to review as a diff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bootstrap.model.desired import Desired
+from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.slots import SlotSet
+from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.findings import findings
+from bootstrap.plan.planner import plan
+from bootstrap.plan.reinit import wiping
+from bootstrap.run.report import plan_text
+from bootstrap.verify import violations
+from tests.builders import decision_text, gossip, reasons_text, shape, with_node
+from tests.fake_cluster import FakeCluster
+from tests.plan.damage import CLONED, DAMAGES, EMPTIED, LEFT_OVER, healthy, lose_a_majority, wipe
+
+FOLDER = Path(__file__).parent / "texts"
+SHAPE = shape(3, 1)
+
+
+@dataclass(frozen=True)
+class State:
+    """A view of a cluster, the shape that is declared for it, and whether its file has the words of `reinit`, too."""
+
+    view: ClusterView
+    desired: Desired = SHAPE
+    reinit: bool = False
+
+
+def damaged(damage: Callable[[FakeCluster], None], desired: Desired = SHAPE, *, reinit: bool = False) -> State:
+    cluster = healthy()
+    damage(cluster)
+    return State(cluster.look(), desired, reinit)
+
+
+def nothing(cluster: FakeCluster) -> None:
+    """The cluster stays as it is."""
+
+
+def lose_a_shard(cluster: FakeCluster) -> None:
+    wipe(cluster, 1)
+    wipe(cluster, 4)
+
+
+def load_files(cluster: FakeCluster, *ordinals: int, slots: int = 9000) -> None:
+    """Servers that know no cluster own the slots of the keys that they found in a file."""
+    for ordinal in ordinals or range(6):
+        node = cluster[ordinal]
+        node.known, node.master, node.epoch, node.keys = {}, None, 0, 5000
+        node.slots = SlotSet.of(*((slot, slot) for slot in range(ordinal % 3, slots, 3)))
+
+
+def load_files_into_masters(cluster: FakeCluster) -> None:
+    load_files(cluster)
+    for ordinal in (3, 4, 5):
+        wipe(cluster, ordinal)
+
+
+def load_one_file_twice(cluster: FakeCluster) -> None:
+    load_files(cluster, 0, 3)
+    for ordinal in (1, 2, 4, 5):
+        wipe(cluster, ordinal)
+
+
+def miss_pods(cluster: FakeCluster, *ordinals: int) -> None:
+    """They do not answer, and nobody has a link to them."""
+    for ordinal in ordinals:
+        cluster[ordinal].alive = False
+        for node in cluster.nodes:
+            if known := node.known.get(cluster[ordinal].node_id):
+                known.connected = False
+
+
+def miss_one(cluster: FakeCluster) -> None:
+    miss_pods(cluster, 4)
+
+
+def miss_a_master(cluster: FakeCluster) -> None:
+    miss_pods(cluster, 1)
+
+
+def miss_four(cluster: FakeCluster) -> None:
+    miss_pods(cluster, 1, 2, 4, 5)
+
+
+def own_no_slots(cluster: FakeCluster) -> None:
+    """Every master was emptied with FLUSHALL and CLUSTER RESET, and two replicas were not."""
+    for ordinal in (0, 1, 2, 5):
+        wipe(cluster, ordinal)
+
+
+def follow_nobody_with_keys(cluster: FakeCluster) -> None:
+    """The replica's master is gone, and another node owns its slots."""
+    wipe(cluster, 1)
+    cluster[0].slots |= SlotSet.of((5461, 10922))
+    gossip(cluster)
+
+
+def hold_keys_outside(cluster: FakeCluster) -> None:
+    wipe(cluster, 4).keys = 1
+
+
+def refuse_writes(view: ClusterView) -> ClusterView:
+    return with_node(view, 1, writes_refused="MISCONF its last save failed")
+
+
+def forget_fingerprint(state: State) -> State:
+    """A person has accepted what is lost."""
+    return replace(state, desired=replace(state.desired, accept_loss=state.view.fingerprint()))
+
+
+def states() -> dict[str, State]:
+    """Every state that has a file, by the file's name."""
+    found = {name: damaged(damage) for name, damage in {**DAMAGES, **EMPTIED, **CLONED, **LEFT_OVER}.items()}
+    more = {
+        "nothing is wrong": nothing,
+        "a shard is lost": lose_a_shard,
+        "every server loaded a file": load_files,
+        "masters loaded files": load_files_into_masters,
+        "two servers loaded the same file": load_one_file_twice,
+        "a replica does not answer": miss_one,
+        "a master does not answer": miss_a_master,
+        "four pods do not answer": miss_four,
+        "only replicas hold keys": own_no_slots,
+        "a replica's master owns no slot": follow_nobody_with_keys,
+        "a pod outside holds keys": hold_keys_outside,
+    }
+    found |= {name: damaged(damage, reinit=True) for name, damage in more.items()}
+    found["fewer shards are declared"] = damaged(nothing, shape(2, 2))
+    found["more replicas are declared"] = damaged(nothing, shape(3, 2))
+    found["no replicas are declared"] = damaged(nothing, shape(3, 0))
+    found["no replicas are declared, and two masters lost their disks"] = damaged(lose_a_majority, shape(3, 0))
+    found["a master refuses writes"] = State(refuse_writes(healthy().look()))
+    found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
+    return found
+
+
+def text(state: State) -> str:
+    """What each verb says."""
+    return "\n\n".join(f"{verb}\n{said}" for verb, said in _said(state)) + "\n"
+
+
+def _said(state: State) -> Iterator[tuple[str, str]]:
+    view, desired = state.view, state.desired
+    decision = decision_text(view, desired)
+    if isinstance(plan(view, desired), Refusal):
+        found = findings(Assessment(view.within(desired.nodes), desired))
+        decision = "\n".join([*(f"found: {each.message}" for each in found), decision])
+    yield "# plan", decision
+    yield "# verify", reasons_text("", violations(view, desired)) or "good"
+    if not state.reinit:
+        return
+    for name, confirm in (("", ""), (" of another cluster", "0" * 12), (" of this cluster", view.fingerprint())):
+        wiped = wiping(view, desired, confirm)
+        said = plan_text(wiped, view) if isinstance(wiped, Plan) else reasons_text("refused: ", wiped.reasons)
+        yield f"# reinit{f' with the fingerprint{name}' if name else ''}", said
+
+
+def path_of(name: str) -> Path:
+    return FOLDER / f"{name.replace(' ', '_')}.txt"
+
+
+if __name__ == "__main__":
+    for each, state in states().items():
+        path_of(each).write_text(text(state), encoding="utf-8")
