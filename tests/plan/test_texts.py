@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.plan.texts import FOLDER, path_of, states, text
+from tests.plan.texts import FOLDER, path_of, texts
 
-STATES = states()
+TEXTS = texts()
 
 
-@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize("name", TEXTS)
 def test_words(name: str) -> None:
     """Of the plan or the refusal, of the check, and of `reinit`: with every remedy, as the state's file has them."""
-    assert text(STATES[name]) == path_of(name).read_text(encoding="utf-8")
+    assert TEXTS[name] == path_of(name).read_text(encoding="utf-8")
 
 
 def test_every_file_belongs_to_a_state() -> None:
     """A file that is left over would be read by people, and checked by nobody."""
-    assert set(FOLDER.iterdir()) == {path_of(name) for name in STATES}
+    assert set(FOLDER.iterdir()) == {path_of(name) for name in TEXTS}

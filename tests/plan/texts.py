@@ -19,12 +19,14 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.run.report import plan_text
 from bootstrap.verify import violations
-from tests.builders import decision_text, gossip, reasons_text, shape, with_node
+from tests.builders import decision_text, formed, gossip, reasons_text, shape, with_node
 from tests.fake_cluster import FakeCluster
 from tests.plan.damage import CLONED, DAMAGES, EMPTIED, LEFT_OVER, healthy, lose_a_majority, wipe
+from tests.test_verify import BROKEN
 
 FOLDER = Path(__file__).parent / "texts"
 SHAPE = shape(3, 1)
+EACH_INVARIANT = "each invariant of verify is broken alone"
 
 
 @dataclass(frozen=True)
@@ -165,10 +167,18 @@ def _said(state: State) -> Iterator[tuple[str, str]]:
         yield f"# reinit{f' with the fingerprint{name}' if name else ''}", said
 
 
+def texts() -> dict[str, str]:
+    """What each file has to contain, by its name."""
+    broken = (
+        reasons_text(f"{name}: ", violations(spoil(formed(SHAPE).look()), SHAPE)) for name, (spoil, _) in BROKEN.items()
+    )
+    return {name: text(state) for name, state in states().items()} | {EACH_INVARIANT: "\n".join(broken) + "\n"}
+
+
 def path_of(name: str) -> Path:
     return FOLDER / f"{name.replace(' ', '_')}.txt"
 
 
 if __name__ == "__main__":
-    for each, state in states().items():
-        path_of(each).write_text(text(state), encoding="utf-8")
+    for each, said in texts().items():
+        path_of(each).write_text(said, encoding="utf-8")
