@@ -19,9 +19,19 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.run.report import plan_text
 from bootstrap.verify import violations
-from tests.builders import decision_text, formed, gossip, reasons_text, shape, with_node
+from tests.builders import decision_text, formed, gossip, introduce, reasons_text, shape, with_node
 from tests.fake_cluster import FakeCluster
-from tests.plan.damage import CLONED, DAMAGES, EMPTIED, LEFT_OVER, healthy, lose_a_majority, wipe
+from tests.plan.damage import (
+    CLONED,
+    DAMAGES,
+    EMPTIED,
+    LEFT_OVER,
+    give_keys,
+    healthy,
+    lose_a_majority,
+    wipe,
+    wipe_in_place,
+)
 from tests.test_verify import BROKEN
 
 FOLDER = Path(__file__).parent / "texts"
@@ -71,6 +81,46 @@ def load_one_file_twice(cluster: FakeCluster) -> None:
     load_files(cluster, 0, 3)
     for ordinal in (1, 2, 4, 5):
         wipe(cluster, ordinal)
+
+
+def load_a_copy_of_a_master(cluster: FakeCluster) -> None:
+    """A server has no nodes.conf, and the file of a master."""
+    node = wipe(cluster, 3)
+    node.slots, node.keys = cluster[0].slots, 6000
+
+
+def load_files_on_many() -> State:
+    """Of ten servers each two loaded the same file."""
+    cluster = FakeCluster(10)
+    for node in cluster.nodes:
+        node.slots = SlotSet.of((node.ordinal % 5 * 100, node.ordinal % 5 * 100 + 99))
+        node.keys = 100
+    return State(cluster.look(), shape(5, 1))
+
+
+def wipe_a_master_in_place_with_two_replicas() -> State:
+    """Both replicas copied the empty server that answers at their master's address."""
+    cluster = formed(shape(3, 2))
+    for node in cluster.nodes:
+        node.keys = 7
+    wipe_in_place(cluster, 1)
+    return State(cluster.look(), shape(3, 2))
+
+
+def hold_a_key_of_an_imported_slot(cluster: FakeCluster) -> None:
+    """A master without slots was about to get two of them when it lost contact with the run that moved them."""
+    importer = wipe(cluster, 4)
+    introduce(cluster.nodes)
+    for slot in (93, 7000):
+        give_keys(importer, slot, 2)
+        give_keys(cluster[slot // 6000], slot, 1)
+        importer.importing[slot] = cluster[slot // 6000].node_id
+    gossip(cluster)
+
+
+def hold_a_key_of_an_imported_slot_of_nobody(cluster: FakeCluster) -> None:
+    hold_a_key_of_an_imported_slot(cluster)
+    cluster[4].importing = {93: "e" * 40}
 
 
 def miss_pods(cluster: FakeCluster, *ordinals: int) -> None:
@@ -129,6 +179,9 @@ def states() -> dict[str, State]:
         "every server loaded a file": load_files,
         "masters loaded files": load_files_into_masters,
         "two servers loaded the same file": load_one_file_twice,
+        "a server loaded the file of a master": load_a_copy_of_a_master,
+        "a master without slots imports some": hold_a_key_of_an_imported_slot,
+        "a master without slots imports some of nobody": hold_a_key_of_an_imported_slot_of_nobody,
         "a replica does not answer": miss_one,
         "a master does not answer": miss_a_master,
         "four pods do not answer": miss_four,
@@ -141,6 +194,8 @@ def states() -> dict[str, State]:
     found["more replicas are declared"] = damaged(nothing, shape(3, 2))
     found["no replicas are declared"] = damaged(nothing, shape(3, 0))
     found["no replicas are declared, and two masters lost their disks"] = damaged(lose_a_majority, shape(3, 0))
+    found["each two of ten servers loaded the same file"] = load_files_on_many()
+    found["a master with two replicas came back empty"] = wipe_a_master_in_place_with_two_replicas()
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
     found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
     return found
