@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,7 +194,7 @@ def follow(cluster: FakeCluster, replica: int, master: int) -> Replicate:
     return Replicate(replica=cluster[replica].node_id, master=cluster[master].node_id)
 
 
-SPOILED = {
+SPOILED: dict[str, Callable[[FakeCluster], object]] = {
     "it owns slots": lambda cluster: setattr(cluster[4], "slots", SlotSet.of((16000, 16000))),
     "it holds a key": lambda cluster: setattr(cluster[4], "keys", 1),
     "it imports a slot": lambda cluster: cluster[4].importing.update({93: cluster[0].node_id}),
