@@ -12,7 +12,7 @@ TEXTS = texts()
 @pytest.mark.parametrize("name", TEXTS)
 def test_words(name: str) -> None:
     """Of the plan or the refusal, of the check, and of `reinit`: with every remedy, as the state's file has them."""
-    assert TEXTS[name] == path_of(name).read_text(encoding="utf-8")
+    assert TEXTS[name]() == path_of(name).read_text(encoding="utf-8")
 
 
 def test_every_file_belongs_to_a_state() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from bootstrap.model.desired import Desired
@@ -222,12 +223,15 @@ def _said(state: State) -> Iterator[tuple[str, str]]:
         yield f"# reinit{f' with the fingerprint{name}' if name else ''}", said
 
 
-def texts() -> dict[str, str]:
+def texts() -> dict[str, Callable[[], str]]:
     """What each file has to contain, by its name."""
-    broken = (
-        reasons_text(f"{name}: ", violations(spoil(formed(SHAPE).look()), SHAPE)) for name, (spoil, _) in BROKEN.items()
-    )
-    return {name: text(state) for name, state in states().items()} | {EACH_INVARIANT: "\n".join(broken) + "\n"}
+    return {name: partial(text, state) for name, state in states().items()} | {EACH_INVARIANT: broken_invariants}
+
+
+def broken_invariants() -> str:
+    """What `verify` says where one invariant is broken, one after the other."""
+    view = formed(SHAPE).look()
+    return "\n".join(reasons_text(f"{name}: ", violations(BROKEN[name][0](view), SHAPE)) for name in BROKEN) + "\n"
 
 
 def path_of(name: str) -> Path:
@@ -236,4 +240,4 @@ def path_of(name: str) -> Path:
 
 if __name__ == "__main__":
     for each, said in texts().items():
-        path_of(each).write_text(said, encoding="utf-8")
+        path_of(each).write_text(said(), encoding="utf-8")
