@@ -116,6 +116,29 @@ def test_each_failover_leads_nearer_and_none_makes_it_worse(shards: int, replica
     assert not plan(cluster.look(), shape(shards, replicas))
 
 
+@pytest.mark.parametrize(("shards", "replicas"), [(4, 1), (5, 1), (5, 2)])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_the_failover_that_helps_most_comes_first(shards: int, replicas: int, data: st.DataObject) -> None:
+    """The one after which the fewest machines, then zones, stop the cluster; among equals the first master."""
+    view = data.draw(scattered(shards, replicas)).look()
+    where, steps = places_of(view), chosen(view)
+    zones_known = all(each.zone for each in where.values())
+
+    def rank(done: Sequence[ManualFailover]) -> tuple[int, int, int]:
+        masters = after(view, done)
+        machines = Counter(where[node.node_id].node for node in masters)
+        zones = Counter(where[node.node_id].zone for node in masters if zones_known)
+        most = (len(masters) - 1) // 2
+        crowded_machines = sum(count > most for count in machines.values())
+        crowded_zones = sum(count > most for count in zones.values())
+        return (crowded_machines, crowded_zones, view.by_id[done[-1].master].ordinal)
+
+    for number, step in enumerate(steps):
+        done = steps[:number]
+        assert rank([*done, step]) == min(rank([*done, other]) for other in steps[number:])
+
+
 def stops(view: ClusterView, domain: str) -> list[str]:
     return [point.name for point in single_points(view) if point.stops and point.domain == domain]
 
