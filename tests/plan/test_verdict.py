@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Plan
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView, shard_numbers
 from bootstrap.plan.planner import plan
 from bootstrap.plan.verdict import judge, single_points, survival
@@ -109,6 +110,14 @@ def test_one_line_for_a_person() -> None:
     assert survival(no_zones, judge(no_zones)) == "survives the failure of any one machine"
     for view in (formed(shape()).look(), replace(good, nodes=good.nodes[1:])):
         assert survival(view, judge(view)) == ""
+    silent = UnreachablePeer(pod="redis-app-6", ordinal=6, why=UnreachableReason.CONNECTION_REFUSED)
+    assert survival(replace(good, unreachable=(silent,)), judge(good)) == ""
+    several = crowded(formed(shape(4, 1)), "a/n1", "a/n1", "b/n2", "b/n2", "b/n3", "b/n4", "a/n5", "a/n5").look()
+    assert survival(several, judge(several)) == (
+        "single points of failure: node n1 stops the cluster (2 of 4 masters run there); "
+        "node n2 stops the cluster (2 of 4 masters run there); "
+        "zone a stops the cluster (2 of 4 masters run there); zone b stops the cluster (2 of 4 masters run there)"
+    )
 
 
 def test_pods_that_do_not_answer_are_named() -> None:
@@ -126,3 +135,24 @@ def test_all_pairs_of_pods_on_one_machine_have_words() -> None:
         where = [f"z{ordinal}/n{ordinal}" if ordinal not in crowd else "c/crowd" for ordinal in range(9)]
         verdict = judge(crowded(formed(shape(3, 2)), *where).look())
         assert verdict.verdict == "optimal" or (all(verdict.why) and verdict.why)
+
+
+def test_an_even_spread_is_not_called_uneven() -> None:
+    """As even as the best choice, though on other machines; and as uneven only with unknown places are not named."""
+    view = crowded(formed(shape()), "a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "c/n3").look()
+    assert not [why for why in judge(view).why if "unevenly" in why]
+    zones = crowded(formed(shape(4, 1)), "a/n1", "a/n2", "b/n3", "b/n4", "c/n5", "c/n6", "c/n5", "a/n1").look()
+    assert judge(zones).why == ("the masters run unevenly: 2 in zone a, 2 in zone b; 2, 1, 1 is possible",)
+
+
+def test_a_single_point_names_at_most_three_shards() -> None:
+    """Of more, it says how many."""
+    where = {2: "copies of shards 0, 1", 3: "copies of shards 0, 1, 2", 4: "copies of 4 shards"}
+    for shards, words in where.items():
+        cluster = crowded(
+            formed(shape(9, 0)), *["a/n1"] * shards, *[f"b/n{number}" for number in range(2, 11 - shards)]
+        )
+        first = next(iter(single_points(cluster.look())))
+        assert first.why == f"all {words} run there"
+    one = crowded(formed(shape(3, 0)), "a/n1", "b/n2", "c/n3")
+    assert next(iter(single_points(one.look()))).why == "all copies of shard 0 run there"
