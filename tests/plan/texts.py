@@ -5,13 +5,13 @@ When words change, `python -m tests.plan.texts` writes the files again, for a pe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.plan import Plan, Refusal
+from bootstrap.model.plan import Finding, Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
@@ -20,7 +20,7 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.run.report import plan_text
 from bootstrap.verify import violations
-from tests.builders import decision_text, formed, gossip, introduce, reasons_text, shape, with_node
+from tests.builders import formed, gossip, introduce, partition, reasons_text, shape, with_node
 from tests.fake_cluster import FakeCluster
 from tests.plan.damage import (
     CLONED,
@@ -145,6 +145,29 @@ def miss_four(cluster: FakeCluster) -> None:
     miss_pods(cluster, 1, 2, 4, 5)
 
 
+def miss_three_masters(cluster: FakeCluster) -> None:
+    miss_pods(cluster, 0, 1, 2)
+
+
+def interrupt_forming(cluster: FakeCluster) -> None:
+    """No node holds a key, and two nodes have not met."""
+    for node in cluster.nodes:
+        node.keys = 0
+    partition(cluster[0], cluster[1])
+
+
+def hold_no_key(cluster: FakeCluster) -> None:
+    """Its shard has got none yet."""
+    cluster[1].keys = cluster[4].keys = 0
+
+
+def hold_keys_without_slots(cluster: FakeCluster) -> None:
+    """They are keys of a slot that another node owns."""
+    cluster[2].slots = SlotSet()
+    cluster[1].slots |= SlotSet.of((10923, 16383))
+    gossip(cluster)
+
+
 def own_no_slots(cluster: FakeCluster) -> None:
     """Every master was emptied with FLUSHALL and CLUSTER RESET, and two replicas were not."""
     for ordinal in (0, 1, 2, 5):
@@ -190,6 +213,12 @@ def states() -> dict[str, State]:
         "a replica's master owns no slot": follow_nobody_with_keys,
         "a pod outside holds keys": hold_keys_outside,
     }
+    more |= {
+        "three masters do not answer": miss_three_masters,
+        "a forming was interrupted": interrupt_forming,
+        "a master holds no key": hold_no_key,
+        "a master holds the keys of no slot": hold_keys_without_slots,
+    }
     found |= {name: damaged(damage, reinit=True) for name, damage in more.items()}
     found["fewer shards are declared"] = damaged(nothing, shape(2, 2))
     found["more replicas are declared"] = damaged(nothing, shape(3, 2))
@@ -209,18 +238,29 @@ def text(state: State) -> str:
 
 def _said(state: State) -> Iterator[tuple[str, str]]:
     view, desired = state.view, state.desired
-    decision = decision_text(view, desired)
-    if isinstance(plan(view, desired), Refusal):
+    decision = plan(view, desired)
+    if isinstance(decision, Refusal):
         found = findings(Assessment(view.within(desired.nodes), desired))
-        decision = "\n".join([*(f"found: {each.message}" for each in found), decision])
-    yield "# plan", decision
+        yield "# found", _found(found)
+    yield "# plan", _decided(decision, view)
     yield "# verify", reasons_text("", violations(view, desired)) or "good"
     if not state.reinit:
         return
     for name, confirm in (("", ""), (" of another cluster", "0" * 12), (" of this cluster", view.fingerprint())):
-        wiped = wiping(view, desired, confirm)
-        said = plan_text(wiped, view) if isinstance(wiped, Plan) else reasons_text("refused: ", wiped.reasons)
-        yield f"# reinit{f' with the fingerprint{name}' if name else ''}", said
+        title = f"# reinit{f' with the fingerprint{name}' if name else ''}"
+        yield title, _decided(wiping(view, desired, confirm), view)
+
+
+def _decided(decision: Plan | Refusal, view: ClusterView) -> str:
+    """The reasons with their remedies, or the findings with their codes and the phases."""
+    if isinstance(decision, Refusal):
+        return reasons_text("refused: ", decision.reasons)
+    phases = (line for line in plan_text(decision, view).splitlines() if not line.startswith("found: "))
+    return "\n".join([_found(decision.findings) or "nothing found", *phases])
+
+
+def _found(found: Iterable[Finding]) -> str:
+    return "\n".join(f"{each.code}{f' on {each.node}' if each.node else ''}: {each.message}" for each in found)
 
 
 def texts() -> dict[str, Callable[[], str]]:
