@@ -64,3 +64,12 @@ def test_a_shard_makes_room_for_one_that_has_no_other_place() -> None:
     assert three is not None
     assert sorted(three) == [0, 0, 0, 1]
     assert cheapest([only, only], {"n1": 2}, {"a": 1}) is None
+
+
+def test_shards_leave_a_full_zone_one_after_the_other() -> None:
+    """Each for a shard that has no copy elsewhere."""
+    both = [Option(machine="n1", zone="a", cost=0), Option(machine="n3", zone="b", cost=1)]
+    only = [Option(machine="n2", zone="a", cost=0)]
+    assert cheapest([both, both, only, only], {}, {"a": 2}) == (1, 1, 0, 0)
+    assert cheapest([both, both, both, only, only, only], {}, {"a": 3}) == (1, 1, 1, 0, 0, 0)
+    assert cheapest([both, only, only, only], {}, {"a": 2}) is None

@@ -96,6 +96,10 @@ def test_lost_masters_count_for_the_majority() -> None:
     assert [(point.name, point.why) for point in single_points(without) if point.stops] == [
         ("n1", "2 of 5 masters and all copies of shards 0, 1 run there")
     ]
+    quorum = replace(view, nodes=view.nodes[1:4])
+    assert [point.name for point in single_points(quorum) if point.stops] == ["n1", "n2", "n3"]
+    fewer = replace(view, nodes=view.nodes[2:4])
+    assert [point.name for point in single_points(fewer) if point.stops] == [], "it has stopped already"
 
 
 def test_one_line_for_a_person() -> None:
@@ -156,3 +160,38 @@ def test_a_single_point_names_at_most_three_shards() -> None:
         assert first.why == f"all {words} run there"
     one = crowded(formed(shape(3, 0)), "a/n1", "b/n2", "c/n3")
     assert next(iter(single_points(one.look()))).why == "all copies of shard 0 run there"
+
+
+def test_what_no_choice_mends_is_explained_by_the_place_of_most_pods() -> None:
+    """More than half of them share it; half do not."""
+    cases = {
+        "4 of 6 pods run on n1": ("a/n1", "b/n2", "c/n3", "a/n1", "a/n1", "a/n1"),
+        "all 6 pods run in zone a": ("a/n1", "a/n1", "a/n2", "a/n2", "a/n2", "a/n1"),
+        "5 of 6 pods run in zone a": ("a/n1", "a/n2", "b/n3", "a/n2", "a/n1", "a/n1"),
+        "4 of 6 pods run in zone a": ("a/n1", "a/n2", "b/n3", "a/n2", "b/n3", "a/n1"),
+        "all 6 pods run on n1": ("a/n1",) * 6,
+    }
+    for why, where in cases.items():
+        verdict = judge(crowded(formed(shape()), *where).look())
+        assert (verdict.verdict, verdict.why) == ("best possible here", (why,))
+
+
+def test_masters_that_run_unevenly_are_compared_with_the_best_choice() -> None:
+    """Zones before machines; three masters in one place count for more than two and two."""
+    close = crowded(formed(shape(3, 1)), "a/n1", "a/n1", "b/n2", "b/n3", "b/n4", "a/n5").look()
+    assert judge(close).why[0] == "2 of 3 masters run on n1"
+    assert judge(close).verdict == "improvable"
+    even = crowded(formed(shape(3, 1)), "a/n1", "a/n2", "b/n3", "b/n4", "b/n5", "a/n6").look()
+    assert (judge(even).verdict, judge(even).why) == ("optimal", ())
+
+
+def test_two_pods_that_do_not_answer_are_named() -> None:
+    cluster = two_of_three_on_one_machine()
+    cluster[4].alive = cluster[5].alive = False
+    assert "not counted, because they do not answer: redis-app-4, redis-app-5" in judge(cluster.look()).why
+
+
+def test_without_masters_there_is_nothing_to_judge() -> None:
+    """Blank nodes in known places."""
+    cluster = crowded(FakeCluster(3), "a/n1", "a/n1", "b/n2")
+    assert (judge(cluster.look()).verdict, judge(cluster.look()).why) == ("optimal", ())

@@ -122,6 +122,23 @@ def hold_a_key_of_an_imported_slot(cluster: FakeCluster) -> None:
 def hold_a_key_of_an_imported_slot_of_nobody(cluster: FakeCluster) -> None:
     hold_a_key_of_an_imported_slot(cluster)
     cluster[4].importing = {93: "e" * 40}
+    cluster[0].slots -= SlotSet.of((93, 93))
+    gossip(cluster)
+
+
+def move_slots_to_a_lost_master(replica_keys: int, moving: int) -> State:
+    """A fourth master was about to get its first slots, and is lost."""
+    cluster = formed(shape(4, 1))
+    for node in cluster.nodes:
+        node.keys = 9
+    share = cluster[3].slots
+    cluster[0].slots, cluster[3].slots = cluster[0].slots | share, SlotSet()
+    first = share.ranges[0][0]
+    cluster[0].migrating = dict.fromkeys(range(first, first + moving), cluster[3].node_id)
+    cluster[7].keys = replica_keys
+    gossip(cluster)
+    wipe(cluster, 3)
+    return State(cluster.look(), shape(4, 1))
 
 
 def miss_pods(cluster: FakeCluster, *ordinals: int) -> None:
@@ -226,6 +243,9 @@ def states() -> dict[str, State]:
     found["no replicas are declared, and two masters lost their disks"] = damaged(lose_a_majority, shape(3, 0))
     found["each two of ten servers loaded the same file"] = load_files_on_many()
     found["a master with two replicas came back empty"] = wipe_a_master_in_place_with_two_replicas()
+    for keys, moving in ((1, 1), (2, 3), (2, 4), (0, 2)):
+        name = f"a master is lost that was getting {moving} slots, its replica has {keys} keys"
+        found[name] = move_slots_to_a_lost_master(keys, moving)
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
     found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
     return found
