@@ -246,8 +246,33 @@ def states() -> dict[str, State]:
     for keys, moving in ((1, 1), (2, 3), (2, 4), (0, 2)):
         name = f"a master is lost that was getting {moving} slots, its replica has {keys} keys"
         found[name] = move_slots_to_a_lost_master(keys, moving)
+    found |= resizes()
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
     found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
+    return found
+
+
+def resizes() -> dict[str, State]:
+    """Another number of pods, with another number of shards or replicas."""
+    found = {}
+    for name, (pods, desired) in {
+        "two pods are added for a fourth shard": ((3, 1, 2), shape(4, 1)),
+        "three pods are added for second replicas": ((3, 1, 3), shape(3, 2)),
+        "the fourth shard is to be removed": ((4, 1, 0), shape(3, 1)),
+        "second replicas are to be removed": ((3, 2, 0), shape(3, 1)),
+        "pods are added that are not declared": ((3, 1, 2), shape(3, 1)),
+        "more shards are declared on the pods of replicas": ((3, 1, 0), shape(6, 0)),
+    }.items():
+        shards, replicas, added = pods
+        cluster = formed(shape(shards, replicas))
+        for node in cluster.nodes:
+            node.keys, node.offset = 5, 100
+        cluster.nodes += [cluster._blank(len(cluster.nodes) + number) for number in range(added)]
+        found[name] = State(cluster.look(), desired)
+    left = formed(shape(4, 1))
+    left[0].slots, left[3].slots = left[0].slots | left[3].slots, SlotSet()
+    gossip(left)
+    found["a removed shard has no slots any more"] = State(left.look(), shape(3, 1))
     return found
 
 
