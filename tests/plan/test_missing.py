@@ -271,6 +271,15 @@ def test_a_link_without_an_address_is_no_contact_with_a_missing_master() -> None
     assert any(isinstance(step, Failover) for step in steps_of(plan(found.view(), SHAPE)))
 
 
+def test_a_member_that_is_not_missing_is_not_replaced() -> None:
+    """Of any failover but that of a missing master nobody can say that it is right."""
+    view = scenario(SCENARIOS["missing masters that kubernetes reports as stopped are replaced"]).view()
+    steps = [step for step in steps_of(plan(view, SHAPE)) if isinstance(step, Failover)]
+    found = Assessment(view, SHAPE)
+    assert contradictors(steps[0], found) == ()
+    assert contradictors(replace(steps[0], lost="a" * 40), found) == view.unreachable
+
+
 def test_temporary_settings_are_not_made_while_a_pod_is_missing() -> None:
     """Without failover nobody replaces a missing master. The declared timeout is restored, another is not set."""
     cluster = missing_a_replica()

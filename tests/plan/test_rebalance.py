@@ -119,6 +119,7 @@ def test_where_shares_are_left_alone_the_slots_of_a_drained_master_are_divided()
     left_alone = Desired(shards=3, replicas_per_shard=1, rebalance="off")
     assert sizes_after(uneven(6000, 4000, 3000, 3384), left_alone) == [6000, 5192, 5192, 0]
     assert sizes_after(uneven(8000, 1000, 1000, 6384), left_alone) == [8000, 4192, 4192, 0]
+    assert sizes_after(uneven(3000, 3000, 5000, 5384), replace(left_alone, shards=2)) == [8192, 8192, 0, 0]
     heavy = replace(left_alone, weights={"redis-app-1": 2.0})
     assert sizes_after(uneven(4000, 4000, 4000, 4384), heavy) == [4096, 8192, 4096, 0]
 

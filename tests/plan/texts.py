@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from bootstrap.model.desired import Desired
+from bootstrap.model.node import Replication, Role
 from bootstrap.model.plan import Finding, Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
@@ -99,12 +100,30 @@ def load_files_on_many() -> State:
     return State(cluster.look(), shape(5, 1))
 
 
-def wipe_a_master_in_place_with_two_replicas() -> State:
+def load_one_file_twice_and_another_once(cluster: FakeCluster) -> None:
+    """The third server has slots that nobody else owns: it is no reason."""
+    for ordinal, first in ((0, 0), (1, 500), (3, 0)):
+        node = wipe(cluster, ordinal)
+        node.slots, node.keys = SlotSet.of((first, first + 99)), 100
+    for ordinal in (2, 4, 5):
+        wipe(cluster, ordinal)
+
+
+def lose_two_masters_with_two_replicas() -> State:
+    """Of one of them, both replicas copied an empty server; of the other one, one has kept its copy."""
+    state = wipe_a_master_in_place_with_two_replicas(1, 2)
+    return replace(state, view=with_node(state.view, 5, keys=7, replication=_DOWN))
+
+
+_DOWN = Replication(role=Role.REPLICA, link_up=False, down_s=1)
+
+
+def wipe_a_master_in_place_with_two_replicas(*masters: int) -> State:
     """Both replicas copied the empty server that answers at their master's address."""
     cluster = formed(shape(3, 2))
     for node in cluster.nodes:
         node.keys = 7
-    wipe_in_place(cluster, 1)
+    wipe_in_place(cluster, *masters)
     return State(cluster.look(), shape(3, 2))
 
 
@@ -220,6 +239,7 @@ def states() -> dict[str, State]:
         "every server loaded a file": load_files,
         "masters loaded files": load_files_into_masters,
         "two servers loaded the same file": load_one_file_twice,
+        "two servers loaded one file, and one another": load_one_file_twice_and_another_once,
         "a server loaded the file of a master": load_a_copy_of_a_master,
         "a master without slots imports some": hold_a_key_of_an_imported_slot,
         "a master without slots imports some of nobody": hold_a_key_of_an_imported_slot_of_nobody,
@@ -242,10 +262,11 @@ def states() -> dict[str, State]:
     found["no replicas are declared"] = damaged(nothing, shape(3, 0))
     found["no replicas are declared, and two masters lost their disks"] = damaged(lose_a_majority, shape(3, 0))
     found["each two of ten servers loaded the same file"] = load_files_on_many()
-    found["a master with two replicas came back empty"] = wipe_a_master_in_place_with_two_replicas()
+    found["a master with two replicas came back empty"] = wipe_a_master_in_place_with_two_replicas(1)
     for keys, moving in ((1, 1), (2, 3), (2, 4), (0, 2)):
         name = f"a master is lost that was getting {moving} slots, its replica has {keys} keys"
         found[name] = move_slots_to_a_lost_master(keys, moving)
+    found["two masters came back empty, and one replica kept its copy"] = lose_two_masters_with_two_replicas()
     found |= resizes()
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
     found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
@@ -320,7 +341,7 @@ def broken_invariants() -> str:
 
 
 def path_of(name: str) -> Path:
-    return FOLDER / f"{name.replace(' ', '_')}.txt"
+    return FOLDER / f"{name.replace(',', '').replace(' ', '_')}.txt"
 
 
 if __name__ == "__main__":
