@@ -160,6 +160,17 @@ def test_every_share_has_a_slot_and_the_greatest_give_it() -> None:
     assert list(shares(view, light, masters, {node: SlotSet() for node in masters}).values()) == [1, 1, 16382]
 
 
+def test_slots_that_remain_after_rounding_stay_where_they_are() -> None:
+    """With the masters that own more than their shares; then with those whose exact shares are greater."""
+    for sizes in ((5461, 5461, 5462), (5461, 5462, 5461), (5462, 5461, 5461)):
+        view = uneven(*sizes).look()
+        masters = [node.node_id for node in view.nodes if node.slots]
+        owned = {node: view.by_id[node].slots for node in masters}
+        assert tuple(shares(view, shape(), masters, owned).values()) == sizes
+    weighed = replace(shape(), weights={"redis-app-0": 1.0, "redis-app-1": 1.0, "redis-app-2": 1.5})
+    assert list(shares(view, weighed, masters, {node: SlotSet() for node in masters}).values()) == [4681, 4681, 7022]
+
+
 def test_masters_on_pods_that_leave_are_drained_first() -> None:
     """First those without a replica on a pod that stays, which could take over; then the highest ordinals."""
     cluster = uneven(4096, 4096, 4096, 4096)

@@ -22,7 +22,7 @@ from bootstrap.model.steps import ManualFailover, Replicate
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.placement import failure_domains
 from bootstrap.plan.planner import plan
-from bootstrap.plan.spread import LAG_MAX_BYTES, failovers
+from bootstrap.plan.spread import LAG_MAX_BYTES, failovers, lag_in_words, lagging
 from bootstrap.plan.verdict import single_points
 from bootstrap.verify import violations
 from tests.builders import apply_step, formed, half_formed, place, shape, steps_of, with_node
@@ -412,3 +412,17 @@ def test_a_replica_whose_link_is_down_does_not_take_over() -> None:
     down = with_node(view, 0, replication=replace(replica.replication, link_up=False))
     assert [step.candidate for step in chosen(view)] == [replica.node_id]
     assert replica.node_id not in [step.candidate for step in chosen(down)]
+
+
+def test_only_a_linked_replica_far_behind_its_master_lags() -> None:
+    """By more than eight mebibytes; how far the master itself has come does not matter."""
+    cluster = formed(shape())
+    for node in cluster.nodes:
+        node.offset = 100 << 20
+    cluster[3].offset -= LAG_MAX_BYTES
+    cluster[4].offset -= LAG_MAX_BYTES + 1
+    cluster[5].offset = 0
+    view = cluster.look()
+    view = with_node(view, 5, replication=replace(view.nodes[5].replication, link_up=False))
+    assert [(node.ordinal, behind) for node, behind in lagging(view)] == [(4, LAG_MAX_BYTES + 1)]
+    assert lag_in_words(view) == "redis-app-4 is 8.0 MiB behind its master"

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from bootstrap.model.desired import Desired
-from bootstrap.model.node import Replication, Role
+from bootstrap.model.memory import Memory
+from bootstrap.model.node import NO_FAILOVER_NAMES, Address, Replication, Role, SlotMigration
 from bootstrap.model.plan import Finding, Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.view import ClusterView
@@ -21,7 +22,7 @@ from bootstrap.plan.planner import plan
 from bootstrap.plan.reinit import wiping
 from bootstrap.run.report import plan_text
 from bootstrap.verify import violations
-from tests.builders import formed, gossip, introduce, partition, reasons_text, shape, with_node
+from tests.builders import formed, gossip, introduce, partition, reasons_text, shape, with_line, with_node
 from tests.fake_cluster import FakeCluster
 from tests.plan.damage import (
     CLONED,
@@ -34,6 +35,7 @@ from tests.plan.damage import (
     wipe,
     wipe_in_place,
 )
+from tests.plan.places import crowded, two_of_three_on_one_machine
 from tests.test_verify import BROKEN
 
 FOLDER = Path(__file__).parent / "texts"
@@ -131,7 +133,7 @@ def hold_a_key_of_an_imported_slot(cluster: FakeCluster) -> None:
     """A master without slots was about to get two of them when it lost contact with the run that moved them."""
     importer = wipe(cluster, 4)
     introduce(cluster.nodes)
-    for slot in (93, 7000):
+    for slot in (93, 94, 7000):
         give_keys(importer, slot, 2)
         give_keys(cluster[slot // 6000], slot, 1)
         importer.importing[slot] = cluster[slot // 6000].node_id
@@ -267,7 +269,8 @@ def states() -> dict[str, State]:
         name = f"a master is lost that was getting {moving} slots, its replica has {keys} keys"
         found[name] = move_slots_to_a_lost_master(keys, moving)
     found["two masters came back empty, and one replica kept its copy"] = lose_two_masters_with_two_replicas()
-    found |= resizes()
+    found["more pods are blank than the shape takes"] = too_many_blank()
+    found |= resizes() | settings() | placements() | migrations()
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
     found["a shard is lost, and that is accepted"] = forget_fingerprint(found["a shard is lost"])
     return found
@@ -295,6 +298,79 @@ def resizes() -> dict[str, State]:
     gossip(left)
     found["a removed shard has no slots any more"] = State(left.look(), shape(3, 1))
     return found
+
+
+def settings() -> dict[str, State]:
+    """Settings, epochs and addresses that are not as they are declared."""
+    declared = replace(SHAPE, config={"cluster-require-full-coverage": "no", "cluster-allow-reads-when-down": "no"})
+    view = healthy().look()
+    for ordinal in range(6):
+        full, reads = ("yes" if ordinal == 1 else "no"), ("yes" if ordinal == 4 else "no")
+        config = {"cluster-require-full-coverage": full, "cluster-allow-reads-when-down": reads, "cluster-port": "0"}
+        view = with_node(view, ordinal, config=config)
+    differing = with_node(view, 2, config={**view.nodes[2].config, "cluster-port": "16380"})
+    silent = with_node(with_node(with_node(view, 3, config={}), 5, config={}), 5, timeout_ms=None)
+    left = {NO_FAILOVER_NAMES[0]: "yes"}
+    elsewhere = with_line(healthy().look(), 3, 3, address=Address("10.0.0.99", 6379))
+    return {
+        "declared settings differ": State(view, declared),
+        "settings that are not declared differ": State(differing, SHAPE),
+        "settings are not reported": State(silent, declared),
+        "a timeout has drifted": State(with_node(view, 2, timeout_ms=15000), SHAPE),
+        "a killed run left temporary settings": State(with_node(view, 2, timeout_ms=500, config=left), SHAPE),
+        "a node announces another address": State(elsewhere, SHAPE),
+        "two masters have the same epoch": State(with_line(healthy().look(), 0, 0, config_epoch=2), SHAPE),
+    }
+
+
+def placements() -> dict[str, State]:
+    """Masters and replicas that run in the wrong places."""
+    crowd = two_of_three_on_one_machine()
+    close = crowded(formed(shape(3, 2)), *["a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n2", "c/n3", "c/n3", "a/n1"])
+    pair = crowded(formed(shape()), "a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "b/n4")
+    lag = two_of_three_on_one_machine()
+    lag[1].offset = lag[3].offset = 100 << 20
+    lag[4].offset = 90 << 20
+    exchange = {mode: replace(SHAPE, replace_replicas=mode) for mode in ("on", "with-a-gap")}
+    return {
+        "two of three masters run on one machine": State(crowd.look(), SHAPE),
+        "a replica lags too far behind to take over": State(lag.look(), SHAPE),
+        "replicas run beside their masters": State(close.look(), shape(3, 2)),
+        "replicas beside their masters are to be replaced": State(
+            close.look(), replace(shape(3, 2), replace_replicas="on")
+        ),
+        "the only replicas beside their masters are to be replaced": State(pair.look(), exchange["on"]),
+        "the only replicas beside their masters are replaced with a gap": State(pair.look(), exchange["with-a-gap"]),
+    }
+
+
+def migrations() -> dict[str, State]:
+    """Moves of slots that servers do by themselves, and moves that do not fit."""
+    view = healthy().look()
+    one, two = view.nodes[0].node_id, view.nodes[1].node_id
+    running = SlotMigration(
+        task_id="abc",
+        slots=SlotSet.of((0, 9)),
+        source=one,
+        target=two,
+        importing=True,
+        state="started",
+        retries=True,
+    )
+    full = formed(shape(3, 1)).look()
+    for ordinal in range(3):
+        memory = Memory(used_bytes=90 << 20, dataset_bytes=80 << 20, max_bytes=100 << 20)
+        full = with_node(full, ordinal, memory=memory, keys=10)
+    heavy = replace(SHAPE, weights={"redis-app-1": 4.0})
+    return {
+        "servers move slots": State(with_node(view, 1, migrations=(running,)), SHAPE),
+        "a migration has failed": State(with_node(view, 1, migrations=(replace(running, state="failed"),)), SHAPE),
+        "a weight asks for more than fits": State(full, heavy),
+    }
+
+
+def too_many_blank() -> State:
+    return State(FakeCluster(8).look().within(6), SHAPE)
 
 
 def text(state: State) -> str:
