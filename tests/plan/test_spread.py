@@ -22,7 +22,7 @@ from bootstrap.model.steps import ManualFailover, Replicate
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.placement import failure_domains
 from bootstrap.plan.planner import plan
-from bootstrap.plan.spread import LAG_MAX_BYTES, failovers, lag_in_words, lagging
+from bootstrap.plan.spread import LAG_MAX_BYTES, failovers, lag_in_words, lagging, obstacle
 from bootstrap.plan.verdict import single_points
 from bootstrap.verify import violations
 from tests.builders import apply_step, formed, half_formed, place, shape, steps_of, with_node
@@ -426,3 +426,14 @@ def test_only_a_linked_replica_far_behind_its_master_lags() -> None:
     view = with_node(view, 5, replication=replace(view.nodes[5].replication, link_up=False))
     assert [(node.ordinal, behind) for node, behind in lagging(view)] == [(4, LAG_MAX_BYTES + 1)]
     assert lag_in_words(view) == "redis-app-4 is 8.0 MiB behind its master"
+
+
+def test_what_keeps_masters_where_they_are_is_named() -> None:
+    """The setting, then pods that do not answer, then the rollout; nothing in a cluster at rest."""
+    cluster = two_of_three_on_one_machine()
+    assert obstacle(cluster.look(), "on") == ""
+    cluster.rollout = "redis-app-5 terminates"
+    assert obstacle(cluster.look(), "on") == "redis-app-5 terminates"
+    cluster[5].alive = False
+    assert obstacle(cluster.look(), "on") == "not all pods answer"
+    assert obstacle(cluster.look(), "off") == "BOOTSTRAP_SPREAD_MASTERS is off"

@@ -269,6 +269,7 @@ def states() -> dict[str, State]:
         name = f"a master is lost that was getting {moving} slots, its replica has {keys} keys"
         found[name] = move_slots_to_a_lost_master(keys, moving)
     found["two masters came back empty, and one replica kept its copy"] = lose_two_masters_with_two_replicas()
+    found["a blank pod lacks the functions and users of the others"] = new_node_without_functions()
     found["more pods are blank than the shape takes"] = too_many_blank()
     found |= resizes() | settings() | placements() | migrations()
     found["a master refuses writes"] = State(refuse_writes(healthy().look()))
@@ -367,6 +368,15 @@ def migrations() -> dict[str, State]:
         "a migration has failed": State(with_node(view, 1, migrations=(replace(running, state="failed"),)), SHAPE),
         "a weight asks for more than fits": State(full, heavy),
     }
+
+
+def new_node_without_functions() -> State:
+    cluster = healthy()
+    wipe(cluster, 4)
+    view = cluster.look()
+    for ordinal in (0, 1, 2, 3, 5):
+        view = with_node(view, ordinal, libraries=frozenset({"geo"}), users=frozenset({"app"}))
+    return State(view)
 
 
 def too_many_blank() -> State:
