@@ -82,9 +82,9 @@ def replication(view: ClusterView, ordinal: int, **changes: object) -> ClusterVi
 
 
 def one_absent(view: ClusterView) -> ClusterView:
-    return replace(
-        view, unreachable=(UnreachablePeer(pod="redis-app-6", ordinal=6, why=UnreachableReason.CONNECTION_REFUSED),)
-    )
+    """A second server of a pod of the shape."""
+    peer = UnreachablePeer(pod="redis-app-5", ordinal=5, why=UnreachableReason.CONNECTION_REFUSED)
+    return replace(view, unreachable=(peer,))
 
 
 REPLICA = frozenset({"slave"})

@@ -219,6 +219,8 @@ class Node:
     """Why it refuses the writes of clients, as far as INFO shows; "" where it accepts them."""
     migrations: tuple[SlotMigration, ...] = ()
     """Migrations of slots that it leads: the target does on Redis, the source on Valkey. Those over are left out."""
+    library_count: int | None = None
+    """How many function libraries it has; None where it does not report that, before 7.0."""
     libraries: frozenset[str] = frozenset()
     """Names of its function libraries; read only where a new node is to receive them."""
     users: frozenset[str] = frozenset()

@@ -39,6 +39,8 @@ class Plan:
     phases: tuple[Phase, ...] = ()
     held_back: tuple[HeldBack, ...] = ()
     """Only while pods do not answer."""
+    then_refused: tuple[Reason, ...] = ()
+    """Why a run will refuse once these phases are done, as far as that is known."""
 
     def __bool__(self) -> bool:
         return bool(self.phases)

@@ -43,6 +43,8 @@ class ClusterView:
     master's."""
     spares: tuple[Node, ...] = ()
     """Blank pods beyond the declared shape, beside a cluster that does not need them; see `within`."""
+    silent_spares: tuple[UnreachablePeer, ...] = ()
+    """Pods beyond the declared shape that do not answer and are no members; see `without_silent_spares`."""
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -57,7 +59,8 @@ class ClusterView:
     @property
     def statefulset(self) -> str:
         """The name of the pods without their ordinals: that of their StatefulSet."""
-        pods = [*(node.pod for node in (*self.nodes, *self.spares)), *(peer.pod for peer in self.unreachable)]
+        silent = (*self.unreachable, *self.silent_spares)
+        pods = [*(node.pod for node in (*self.nodes, *self.spares)), *(peer.pod for peer in silent)]
         return pods[0].rpartition("-")[0] if pods else "redis-app"
 
     def agreed_on(self, node_id: NodeId) -> bool:
@@ -134,11 +137,21 @@ class ClusterView:
         """The view of a cluster that takes `pods` pods: blank pods with higher ordinals are spares and not part of it.
         Where no node owns a slot yet, there is no cluster, and the view stays as it is.
         """
-        spares = tuple(node for node in self.nodes if node.ordinal >= pods and node.blank)
-        if not spares or not self.claimed():
+        view = self.without_silent_spares(pods)
+        spares = tuple(node for node in view.nodes if node.ordinal >= pods and node.blank)
+        if not spares or not view.claimed():
+            return view
+        nodes = tuple(node for node in view.nodes if node not in spares)
+        return replace(view, nodes=nodes, spares=(*view.spares, *spares))
+
+    def without_silent_spares(self, pods: int) -> ClusterView:
+        """The view in which pods beyond the first `pods` that do not answer are not missing: all pods of the shape
+        answer, they own all slots, and they know no member beside themselves.
+        """
+        silent = tuple(peer for peer in self.unreachable if peer.ordinal >= pods)
+        if not silent or len(silent) < len(self.unreachable) or self.claimed() != ALL_SLOTS or self.unlisted():
             return self
-        nodes = tuple(node for node in self.nodes if node not in spares)
-        return replace(self, nodes=nodes, spares=(*self.spares, *spares))
+        return replace(self, unreachable=(), silent_spares=(*self.silent_spares, *silent))
 
     def unlisted(self) -> Mapping[NodeId, tuple[Node, ...]]:
         """Ids that some node knows and no reachable pod has, sorted, with the nodes that know them."""

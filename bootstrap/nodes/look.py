@@ -50,6 +50,7 @@ class Facts:
     keys: Mapping[int, int]
     """By database."""
     memory: Memory
+    library_count: int | None
     version: str
     run_id: str
     config: Mapping[str, str]
@@ -81,6 +82,7 @@ class Facts:
             replication=info.parse_replication(info.parse_info(replication)),
             keys=info.keys_by_database(info.parse_info(keyspace)),
             memory=info.parse_memory(info.parse_info(memory)),
+            library_count=info.library_count(info.parse_info(memory)),
             version=about.version,
             run_id=about.run_id,
             config=info.parse_config(config),
@@ -105,6 +107,7 @@ class Facts:
             announced_ip=self.config.get("cluster-announce-ip"),
             databases=tuple(sorted(number for number, keys in self.keys.items() if keys)),
             memory=self.memory,
+            library_count=self.library_count,
             migrations=self.migrations,
             writes_refused=self.writes_refused,
         )

@@ -47,7 +47,7 @@ class Observer:
         self._listing = discover(self._resolver, self._names, self._wanted)
         self._elsewhere, self._silent = frozenset(), ()
         view = self._ask_all()
-        self._silent = view.unreachable
+        self._silent = (*view.unreachable, *view.silent_spares)
         view = self._with_copies(view)
         view = self._with_keys(view, view.slots_to_count())
         view = self._with_names(view)
@@ -112,7 +112,8 @@ class Observer:
         missing = tuple(self._missing({peer.ordinal for peer in peers} | silent))
         unreachable = tuple(sorted((*self._silent, *failed, *missing), key=lambda peer: peer.ordinal))
         copies = tuple(copies_of.among_pods(answer for answer in answers.values() if isinstance(answer, Node)))
-        return ClusterView(nodes=nodes, unreachable=unreachable, alive_elsewhere=self._elsewhere, copies=copies)
+        view = ClusterView(nodes=nodes, unreachable=unreachable, alive_elsewhere=self._elsewhere, copies=copies)
+        return view.without_silent_spares(self._wanted)
 
     def _with_copies(self, view: ClusterView) -> ClusterView:
         """The view with the members that also answer at their former addresses. Each such address is asked until

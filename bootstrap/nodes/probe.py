@@ -40,11 +40,13 @@ PROBE_LIMIT_S = 15.0
 
 class ProbeFailed(Exception):
     """A client could not do what it should be able to do; the text names the step and the shard. `denied` where the
-    server refuses a command as such: its user lacks a right, or the command is renamed.
+    server refuses a command as such: its user lacks a right, or the command is renamed. `pod` is "" where the client
+    reached no shard.
     """
 
-    def __init__(self, text: str, *, denied: bool = False) -> None:
+    def __init__(self, text: str, *, pod: str = "", denied: bool = False) -> None:
         super().__init__(text)
+        self.pod = pod
         self.denied = denied
 
 
@@ -184,7 +186,7 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
 def _failed(step: str, pod: str, error: Exception, credentials: Credentials) -> ProbeFailed:
     message = credentials.redact(error_text(error))
     text = f"a client could not {step} a key in the shard of {pod}: {message}"
-    return ProbeFailed(text, denied=_is_denied(error))
+    return ProbeFailed(text, pod=pod, denied=_is_denied(error))
 
 
 def _is_denied(error: Exception) -> bool:

@@ -62,7 +62,13 @@ def findings(found: Assessment) -> Iterator[Finding]:
     yield from _size(found)
     yield from _placement(found)
     yield from _drift(found)
-    yield from unchecked(view, found.desired)
+    yield from notices(view, found.desired)
+
+
+def notices(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+    """What no run changes and a person should know of; every verb reports it."""
+    yield from _unchecked(view, desired)
+    yield from _libraries(view)
 
 
 def _lost_member(lost: LostMember, view: ClusterView) -> Finding:
@@ -113,6 +119,10 @@ def _size(found: Assessment) -> Iterator[Finding]:
     if view.spares:
         pods = ", ".join(node.pod for node in view.spares)
         yield Finding(code="spare-pods", message=f"beyond the declared shape, blank, not part of the cluster: {pods}")
+    if view.silent_spares:
+        pods = ", ".join(f"{peer.pod} ({peer.why.value})" for peer in view.silent_spares)
+        message = f"beyond the declared shape, without an answer, not part of the cluster: {pods}"
+        yield Finding(code="spare-pods", message=message)
     off = skew(view, desired)
     if off.slots_percent > desired.threshold_percent and view.claimed() == ALL_SLOTS and owners == desired.shards:
         message = f"a shard is {off.slots_percent:g} % off its share of slots, and {off.memory_percent:g} % of memory"
@@ -141,7 +151,7 @@ def _placement(found: Assessment) -> Iterator[Finding]:
         yield Finding(code="replicas-not-exchanged", message=message)
 
 
-def unchecked(view: ClusterView, desired: Desired) -> Iterator[Finding]:
+def _unchecked(view: ClusterView, desired: Desired) -> Iterator[Finding]:
     """Declared settings that some nodes do not report: nobody knows whether they have the declared value."""
     declared = {"cluster-node-timeout": desired.timeout_ms is not None} | dict.fromkeys(desired.config, True)
     for name in (name for name, wanted in declared.items() if wanted):
@@ -153,6 +163,20 @@ def unchecked(view: ClusterView, desired: Desired) -> Iterator[Finding]:
         if silent:
             message = f"{name} is declared and could not be checked on {', '.join(silent)}, which do not report it"
             yield Finding(code="setting-not-checked", message=message)
+
+
+def _libraries(view: ClusterView) -> Iterator[Finding]:
+    """Function libraries are not part of replication between masters: each master has its own."""
+    counts = {node.pod: node.library_count for node in view.nodes if node.slots and node.library_count is not None}
+    if len(set(counts.values())) > 1:
+        most = max(counts, key=lambda pod: counts[pod] or 0)
+        each = ", ".join(f"{pod} {count}" for pod, count in counts.items())
+        message = (
+            f"the masters have different numbers of function libraries: {each}; FCALL fails where one is missing: "
+            f"kubectl exec {most} -- redis-cli FUNCTION LIST WITHCODE shows it, and FUNCTION LOAD on each other master "
+            "adds it"
+        )
+        yield Finding(code="libraries-differ", message=message, node=most)
 
 
 def _drift(found: Assessment) -> Iterator[Finding]:

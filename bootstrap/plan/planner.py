@@ -42,6 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from bootstrap.errors import Reason
 from bootstrap.model import copies
 from bootstrap.model.desired import Desired
 from bootstrap.model.plan import Phase, Plan, Refusal
@@ -59,7 +60,7 @@ from bootstrap.plan.membership import announce, meet, prepare, provision, quicke
 from bootstrap.plan.placement import swap
 from bootstrap.plan.quickening import left_quickened
 from bootstrap.plan.refusals import reasons_not_to_move, reasons_to_refuse
-from bootstrap.plan.resize import foreseen, resize
+from bootstrap.plan.resize import MOVE_SLOTS, foreseen, resize
 from bootstrap.plan.settled import settled
 from bootstrap.plan.stray_keys import keys_left_over, keys_on_several_nodes
 from bootstrap.plan.unclaimed import claim_again
@@ -84,8 +85,11 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     preparing, quickening = tuple(prepare(found)), tuple(quicken(found))
     linking = _not_empty(_link(found, preparing, quickening))
     phases = _not_empty(_repair(found))
+    later: tuple[Reason, ...] = ()
     if (linking or phases) and not found.view.forming:
-        phases += _not_empty(foreseen(found))
+        ahead = _not_empty(foreseen(found))
+        later = tuple(reasons_not_to_move(found)) if any(phase.name == MOVE_SLOTS for phase in ahead) else ()
+        phases += [] if later else ahead
     elif not (linking or phases or unclear):
         if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
@@ -93,15 +97,16 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
             _not_empty(resize(found)) or _not_empty(_spread_masters(found)) or _not_empty([_replace_replicas(found)])
         )
     settings = _not_empty([_settings(found, (*preparing, *quickening))])
-    if not (linking or phases or settings) and (reasons := (*unclear, *keys_left_over(found))):
-        return Refusal(reasons=reasons)  # no repair touches these keys, so none waits for a person
+    later += (*unclear, *keys_left_over(found))
+    if later and not (linking or phases or settings):
+        return Refusal(reasons=later)  # no repair touches these keys, so none waits for a person
     if found.quickening:
         ordered = [*linking, _SERVE, *settings, *phases]
     elif found.view.forming:
         ordered = [*linking, *phases, *settings]
     else:
         ordered = [*settings, *linking, *phases]
-    return Plan(findings=tuple(findings(found)), phases=tuple(ordered))
+    return Plan(findings=tuple(findings(found)), phases=tuple(ordered), then_refused=later)
 
 
 def _plan_without_missing(found: Assessment) -> Plan:

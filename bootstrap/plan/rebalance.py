@@ -19,18 +19,23 @@ from bootstrap.model.view import ClusterView
 
 
 def to_drain(view: ClusterView, desired: Desired, owned: Mapping[NodeId, SlotSet]) -> frozenset[NodeId]:
-    """Owners of slots beyond the declared number of shards. Owners on pods that leave come first, of these the ones
-    without a replica on a pod that stays, which could take over; then the highest ordinals. `owned` has the slots of
-    every node.
+    """Owners of slots beyond the declared number of shards. Owners on pods that leave come first where no replica on a
+    pod that stays could take over. Then those of which an earlier run has drained a part: after a failover in between,
+    another choice would move the slots twice. Then the other owners on pods that leave, and then the highest ordinals.
+    `owned` has the slots of every node.
     """
     owners = [node for node in view.nodes if owned[node.node_id]]
-    with_successor = {node.myself.master_id for node in view.nodes if node.ordinal < desired.nodes}
-
-    def drained_first(node: Node) -> tuple[bool, bool, int]:
-        leaves = node.ordinal >= desired.nodes
-        return (not leaves, leaves and node.node_id in with_successor, -node.ordinal)
-
     too_many = max(0, len(owners) - desired.shards)
+    if not too_many:
+        return frozenset()
+    with_successor = {node.myself.master_id for node in view.nodes if node.ordinal < desired.nodes}
+    fair = shares(view, desired, [node.node_id for node in owners], owned)
+
+    def drained_first(node: Node) -> tuple[bool, int, bool, int]:
+        leaves, have, share = node.ordinal >= desired.nodes, len(owned[node.node_id]), fair[node.node_id]
+        begun = (share - have) * 100 > desired.threshold_percent * share
+        return (not leaves or node.node_id in with_successor, have if begun else SLOT_COUNT, not leaves, -node.ordinal)
+
     return frozenset(node.node_id for node in sorted(owners, key=drained_first)[:too_many])
 
 

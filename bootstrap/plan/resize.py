@@ -16,6 +16,9 @@ from bootstrap.model.waits import AwaitAgreement, AwaitMigrations
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.settled import settled
 
+MOVE_SLOTS = "move slots"
+"""The name of the phase that moves them."""
+
 
 def resize(found: Assessment) -> Iterator[Phase]:
     """The next phase of the resize, and the phases that are foreseen after it. Each phase starts only when all earlier
@@ -42,9 +45,8 @@ def resize(found: Assessment) -> Iterator[Phase]:
 
 
 def foreseen(found: Assessment) -> Iterator[Phase]:
-    """The resize that follows a repair, for a person to know. With lost members or open slots it is not known yet."""
-    view = found.view
-    if view.claimed() != ALL_SLOTS or view.unlisted() or view.open_slots():
+    """The resize that follows a repair, for a person to know. With lost owners or open slots it is not known yet."""
+    if found.view.claimed() != ALL_SLOTS or found.view.open_slots():
         return
     if found.slot_moves:
         yield _moving(found)
@@ -53,7 +55,7 @@ def foreseen(found: Assessment) -> Iterator[Phase]:
 
 def _moving(found: Assessment) -> Phase:
     why = "every shard gets its share, and as few slots as possible move"
-    return Phase(name="move slots", why=why, steps=found.slot_moves)
+    return Phase(name=MOVE_SLOTS, why=why, steps=found.slot_moves)
 
 
 def _foreseen_departure(found: Assessment) -> Iterator[Phase]:

@@ -68,8 +68,7 @@ class Access:
                 wait.misled(error)
             except ProbeFailed as error:
                 if error.denied:
-                    pod = view.nodes[0].pod
-                    remedy = denied_remedy(pod, str(error))
+                    remedy = denied_remedy(error.pod or view.nodes[0].pod, str(error))
                     wait.once(Reason(code="probe-denied", message=str(error), remedy=remedy), HOPELESS_S, Misconfigured)
                 else:
                     wait.once(Reason(code="probe", message=str(error), remedy=self._remedy(through)))

@@ -83,7 +83,7 @@ def table(view: ClusterView) -> str:
         ("POD", "ROLE", "SHARD", "SLOTS", "KEYS", "MEMORY", "STATE", "LINK", "ADDRESS", "VERSION")
     ]
     rows += [_row(node, shard_of.get(node.node_id), view) for node in sorted(view.nodes, key=order)]
-    rows += [_unreachable_row(peer) for peer in view.unreachable]
+    rows += [_unreachable_row(peer) for peer in (*view.unreachable, *view.silent_spares)]
     rows += [(n.pod, "-", "-", "-", "-", "-", "spare", "-", str(n.address), n.version) for n in view.spares]
     if view.places:
         rows[0] += ("NODE", "ZONE")

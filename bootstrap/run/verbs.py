@@ -9,7 +9,7 @@ from typing import TextIO
 from bootstrap import __version__
 from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import NotYet, Reason
+from bootstrap.errors import RUN_AGAIN, NotYet, Reason
 from bootstrap.kube.integration import Integration
 from bootstrap.log import Log
 from bootstrap.model import bus
@@ -17,7 +17,7 @@ from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
-from bootstrap.plan.findings import unchecked
+from bootstrap.plan.findings import notices
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import survival
@@ -70,6 +70,8 @@ class Verbs:
         self._show_plan(decision)
         if view.unreachable:
             raise self.reconciler.peers_missing()
+        if decision.then_refused:
+            return self.outcome("refused", 3, decision.then_refused)
         return self.outcome("planned" if decision else "unchanged", 0)
 
     def _show_plan(self, decision: Plan | Refusal) -> None:
@@ -122,8 +124,8 @@ class Verbs:
             print(table(view), file=self.out)
         if line := survival(view, outcome.placement):
             print(line, file=self.out)
-        for finding in unchecked(view, self.reconciler.desired):
-            self.log.warning("setting_not_checked", why=finding.message)
+        for finding in notices(view, self.reconciler.desired):
+            self.log.warning(finding.code.replace("-", "_"), why=finding.message)
         self.integration.record(outcome)
         return outcome
 
@@ -171,11 +173,18 @@ class Verbs:
 
     def _advice(self, view: ClusterView) -> str:
         """What a person can do next, with the command; "" where there is nothing to do."""
-        if not view.spares:
-            return ""
-        count, name = self.settings.desired.nodes, view.spares[0].pod.rpartition("-")[0]
-        command = f"kubectl --namespace {self.settings.namespace} scale statefulset {name} --replicas={count}"
-        return f"safe to set replicas to {count} now: {command}"
+        advice, desired, kubectl = [], self.settings.desired, f"kubectl --namespace {self.settings.namespace}"
+        if view.spares or view.silent_spares:
+            command = f"{kubectl} scale statefulset {view.statefulset} --replicas={desired.nodes}"
+            advice.append(f"safe to set replicas to {desired.nodes} now: {command}")
+        off = skew(view, desired)
+        if desired.rebalance == "off" and off.slots_percent > desired.threshold_percent:
+            advice.append(
+                f"BOOTSTRAP_REBALANCE=off leaves a shard {off.slots_percent:g} % off its share of slots; if a resize "
+                f"was interrupted, set it to on for one run, which finishes that: {kubectl} edit configmap "
+                f"redis-bootstrap-settings; then {RUN_AGAIN}"
+            )
+        return "; ".join(advice)
 
     def _log_start(self, verb: str) -> None:
         settings = self.settings

@@ -183,6 +183,31 @@ def test_a_master_that_leaves_fails_over_to_its_replica() -> None:
     assert not [step for step in cluster.written if isinstance(step, MoveKeys)]
 
 
+def test_a_drain_that_was_interrupted_continues_after_a_failover() -> None:
+    """The replica of the half drained shard took over, on a pod that stays, while another master is on a pod that
+    leaves: the same shard is drained to its end, and no slot of the other moves.
+    """
+    desired = shape(3, 1)
+    cluster = holding(shape(4, 1))
+    for ordinal in (6, 7):
+        cluster._manual_failover(cluster[ordinal])
+        cluster.sleep(3)
+    in_step(cluster)
+    kept = cluster[6].slots
+    cluster.kill_at = len(cluster.written) + 20
+    with suppress(Killed):
+        run_on_without_goodbye(cluster, desired)
+    cluster.kill_at = None
+    assert 0 < len(cluster[7].slots) < 3000
+    cluster.sleep(3)
+    in_step(cluster)
+    cluster._manual_failover(cluster[3])
+    cluster.sleep(3)
+    view = run_on(cluster, desired).converge()
+    assert_tolerable(cluster, view, desired)
+    assert not kept - view.nodes[2].slots
+
+
 def test_pods_leave_only_a_cluster_that_is_whole_without_them() -> None:
     """The last writes remove pods that have no slot, and no key that only they have."""
     cluster = holding(shape(4, 1))
@@ -244,7 +269,14 @@ def test_full_memory_does_not_prevent_a_repair() -> None:
     for node in view.nodes:
         memory = Memory(used_bytes=990 << 20, dataset_bytes=800 << 20, max_bytes=1000 << 20)
         view = with_node(view, node.ordinal, memory=memory)
-    assert isinstance(plan(view, shape()), Plan)
+    decision = plan(view, shape())
+    assert isinstance(decision, Plan)
+    assert {reason.code for reason in decision.then_refused} == {"no-room"}
+    assert "move slots" not in {phase.name for phase in decision.phases}
+    roomy = plan(replace(view, nodes=tuple(replace(node, memory=Memory()) for node in view.nodes)), shape())
+    assert isinstance(roomy, Plan)
+    assert roomy.then_refused == ()
+    assert "move slots" in {phase.name for phase in roomy.phases}
 
 
 @pytest.mark.parametrize("ordinal", [0, 3, 6, 7])
@@ -263,6 +295,32 @@ def test_a_stuck_replica_that_leaves_blocks_nothing(ordinal: int) -> None:
     cluster[ordinal].hangs, cluster[ordinal].link_up = True, False
     cluster.sleep(1)
     assert_tolerable(cluster, run_on(cluster, shape(3, 1)).converge(), shape(3, 1))
+
+
+def test_a_spare_pod_that_is_down_is_not_waited_for() -> None:
+    """Not beside a cluster that is whole without it, be it for a repair or a resize. While a member is missing, it may
+    be that member.
+    """
+    cluster = with_pods_for(holding(shape(3, 1)), shape(4, 1))
+    cluster[6].alive = False
+    uneven_shares = replace(shape(3, 1), weights={"redis-app-0": 2.0})
+    view = run_on(cluster, uneven_shares, deadline_s=30).converge()
+    assert [peer.pod for peer in view.silent_spares] == ["redis-app-6"]
+    assert violations(cluster.look(), uneven_shares) == ()
+    decision = plan(cluster.look(), uneven_shares)
+    assert isinstance(decision, Plan)
+    assert "redis-app-6 (connection refused)" in decision.findings[-1].message
+    cluster[5].alive = False
+    with pytest.raises(NotYet, match="redis-app-6"):
+        run_on(cluster, shape(3, 1), deadline_s=30).converge()
+
+
+def test_a_member_beyond_the_shape_that_is_down_is_waited_for() -> None:
+    """It may have the only copy of its keys."""
+    cluster = holding(shape(4, 1))
+    cluster[7].alive = False
+    with pytest.raises(NotYet, match="redis-app-7"):
+        run_on(cluster, shape(3, 1), deadline_s=30).converge()
 
 
 def killed_with_keys_on_the_way() -> FakeCluster:

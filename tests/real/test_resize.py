@@ -59,6 +59,8 @@ def test_a_shard_is_drained_and_its_pods_can_be_removed(program: Program, start_
     assert all(node.blank for node in shrunk.view().nodes[6:])
     for server in eight.cluster.servers[6:]:
         server.kill()
+    down = [shrunk.run(verb, BOOTSTRAP_DEADLINE_S="10") for verb in ("apply", "verify")]
+    assert [(run.exit_code, run.outcome["next"]) for run in down] == [(0, result.outcome["next"])] * 2, down[0].text
     listed(shrunk, 6)
     after = shrunk.run("apply")
     assert (after.outcome["outcome"], after.outcome["next"]) == ("unchanged", ""), after.text
@@ -280,7 +282,17 @@ def test_with_a_full_target_only_slots_that_began_to_move_stay_open(
             writer.set(name, "x" * 10_000)
     listed(eight, 8)
     grown = declared(eight, 4, 1)
-    assert grown.run("apply", BOOTSTRAP_REBALANCE="off", BOOTSTRAP_WEIGHTS="redis-app-6=0.01").exit_code == 0
+    with Redis(eight.cluster.servers[6].address.host, decode_responses=True, protocol=2) as full:
+        full.config_set("maxmemory", int(full.info("memory")["used_memory"]) + (1 << 20))
+        planned = grown.run("plan")  # the first phases introduce the new pods, and then apply would be refused
+        full.config_set("maxmemory", 0)
+    assert (planned.outcome["outcome"], planned.exit_code, planned.outcome["steps"]) == ("refused", 3, 0), planned.text
+    assert {reason["code"] for reason in planned.outcome["reasons"]} == {"no-room"}
+    assert '"phase": "meet"' in planned.text
+    small = grown.run("apply", BOOTSTRAP_REBALANCE="off", BOOTSTRAP_WEIGHTS="redis-app-6=0.01")
+    assert (small.exit_code, small.outcome["next"]) == (0, ""), small.text
+    kept = grown.run("apply", BOOTSTRAP_REBALANCE="off")
+    assert (kept.outcome["outcome"], "set it to on for one run" in kept.outcome["next"]) == ("unchanged", True)
     with Redis(eight.cluster.servers[6].address.host, decode_responses=True, protocol=2) as full:
         full.config_set("maxmemory", int(full.info("memory")["used_memory"]) + (12 << 20))
         result = grown.run("apply", BOOTSTRAP_DEADLINE_S="8")
@@ -295,6 +307,26 @@ def test_with_a_full_target_only_slots_that_began_to_move_stay_open(
     with client(eight) as reader:
         assert sum(reader.exists(name) for name in names) == len(names)
     assert_good(grown, keys)
+
+
+def test_a_library_that_one_master_alone_has_is_named(
+    any_program_since_7: Program, start_testbed: StartTestbed
+) -> None:
+    """By every verb; a new master is given what all have. Loaded on the others too, it is no finding any more."""
+    eight, _ = started(any_program_since_7, start_testbed, 3, 1, servers=8)
+    code = "#!lua name=counting\nredis.register_function('count', function() return 1 end)"
+    masters = [Redis(server.address.host, protocol=2) for server in eight.cluster.servers[:3]]
+    masters[1].function_load(code)
+    for verb in ("plan", "verify", "apply"):
+        said = eight.run(verb)
+        (line,) = [line for line in said.lines if line["event"] == "libraries_differ"]
+        assert "redis-app-0 0, redis-app-1 1, redis-app-2 0" in line["why"], said.text
+        assert said.outcome["outcome"] == "unchanged", said.text
+    masters[0].function_load(code)
+    masters[2].function_load(code)
+    assert "libraries_differ" not in eight.run("apply").text
+    for master in masters:
+        master.close()
 
 
 HALF = key_slot(b"{2}")

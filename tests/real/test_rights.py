@@ -106,7 +106,9 @@ def test_a_probe_that_failed_fails_again(
     login = job_without(six, tmp_path, denied)
     for verb in ("apply", "verify"):
         said = six.run(verb, **{**login, "BOOTSTRAP_DEADLINE_S": "5"})
-        assert (said.exit_code, said.outcome["reasons"][0]["code"], said.outcome["steps"]) == (1, "probe", 0), said.text
+        assert (said.exit_code, said.outcome["reasons"][0]["code"], said.outcome["steps"]) == (4, "probe-denied", 0), (
+            said.text
+        )
     assert sum(node.keys for node in six.view().nodes if node.slots) == len(keys)
 
 

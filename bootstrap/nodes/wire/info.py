@@ -77,6 +77,12 @@ def parse_replication(info: Mapping[str, str]) -> Replication:
     raise WireError(f"INFO: not a role of a cluster node: {quote(role or '')}")
 
 
+def library_count(memory: Mapping[str, str]) -> int | None:
+    """The number of function libraries, from the memory section of INFO; None before 7.0."""
+    count = memory.get("number_of_libraries", "")
+    return int(count) if count.isdigit() else None
+
+
 def parse_memory(info: Mapping[str, str]) -> Memory:
     """The memory section of INFO; a value that is missing or not a number counts as 0."""
     used, dataset, limit = (info.get(name, "") for name in ("used_memory", "used_memory_dataset", "maxmemory"))
