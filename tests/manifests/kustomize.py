@@ -22,7 +22,8 @@ Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
 BASE_SERVERS = BASE / "servers"
-TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
+TRANSFORMERS = ROOT / "k8s" / "transformers"
+TRANSFORMER = TRANSFORMERS / "cronjob-from-job"
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 PARTS = {
@@ -32,6 +33,7 @@ PARTS = {
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
+    TRANSFORMERS / "metrics",
 }
 """Kustomizations that do not make a whole cluster."""
 NEEDS = {"tls-plain-port": ("tls",)}
