@@ -36,7 +36,7 @@ PARTS = {
     TRANSFORMERS / "metrics",
 }
 """Kustomizations that do not make a whole cluster."""
-NEEDS = {"tls-plain-port": ("tls",)}
+NEEDS = {"alerts": ("metrics",), "tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"

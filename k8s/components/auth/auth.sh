@@ -118,4 +118,4 @@ if [ -n "$metrics" ]; then
   login=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
   login="\"redis://$metrics@localhost:6379\": \"$login\", \"rediss://$metrics@localhost:6379\": \"$login\""
 fi
-echo "{$login}" >"$out/metrics/passwords.json"
+printf '{%s}\n' "$login" >"$out/metrics/passwords.json"
