@@ -202,7 +202,7 @@ def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> Non
     assert api.of("leases")[0]["metadata"]["annotations"] == {"note": "mine"}
 
 
-def annotations(api: KubeApi) -> dict[str, str]:
+def outcome_at(api: KubeApi) -> dict[str, str]:
     (lease,) = api.of("leases")
     return dict(lease["metadata"].get("annotations", {}))
 
@@ -212,17 +212,17 @@ def test_an_outcome_stays_at_the_released_lease(api: KubeApi, lock: Locks) -> No
     first, second = lock("a"), lock("b")
     first.try_acquire()
     first.annotate({"outcome": "too early"})
-    assert annotations(api) == {}
+    assert outcome_at(api) == {}
     first.release()
     first.annotate({"outcome": "formed"})
-    assert (holder(api), annotations(api)) == ("", {"outcome": "formed"})
+    assert (holder(api), outcome_at(api)) == ("", {"outcome": "formed"})
     first.try_acquire()
     first.release()
     second.try_acquire()
     first.annotate({"outcome": "repaired"})
     second.renew()
     second.check()
-    assert (holder(api), annotations(api)) == ("b", {"outcome": "repaired"})
+    assert (holder(api), outcome_at(api)) == ("b", {"outcome": "repaired"})
 
 
 def test_the_outcome_of_a_later_run_stays(api: KubeApi, lock: Locks) -> None:
@@ -233,7 +233,7 @@ def test_the_outcome_of_a_later_run_stays(api: KubeApi, lock: Locks) -> None:
         one.release()
     second.annotate({"outcome": "the later one"})
     first.annotate({"outcome": "the earlier one"})
-    assert annotations(api) == {"outcome": "the later one"}
+    assert outcome_at(api) == {"outcome": "the later one"}
 
 
 def test_a_run_that_lost_the_lease_leaves_no_outcome(api: KubeApi, lock: Locks, watch: Watch) -> None:
@@ -247,7 +247,7 @@ def test_a_run_that_lost_the_lease_leaves_no_outcome(api: KubeApi, lock: Locks, 
     for one in (first, lock("c")):
         one.release()
         one.annotate({"outcome": "failed"})
-    assert (holder(api), annotations(api)) == ("b", {})
+    assert (holder(api), outcome_at(api)) == ("b", {})
 
 
 def test_a_deleted_lease_is_lost(api: KubeApi, lock: Locks) -> None:

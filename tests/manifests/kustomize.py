@@ -93,9 +93,10 @@ def components() -> tuple[Path, ...]:
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, by name, but for those that others include."""
+    """Every component once, by name, but for those that others include. Those that need others come last."""
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    return tuple(directory for directory in components() if directory not in included)
+    listed = [directory for directory in components() if directory not in included]
+    return tuple(sorted(listed, key=lambda directory: directory.name in NEEDS))
 
 
 def _included(directory: Path) -> list[str]:

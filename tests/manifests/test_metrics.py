@@ -34,6 +34,7 @@ from .test_secrets import (
     a_server,
     a_tls_server,
     as_user,
+    built,
     every_server,
     login,
     options,
@@ -42,9 +43,8 @@ from .test_secrets import (
     with_a_client,
     with_tls,
 )
-from .test_secrets import built as built  # the fixture that `pod` needs
 
-__all__ = ["pod"]
+__all__ = ["built", "pod"]  # fixtures
 EXPORTER = os.environ.get("TEST_EXPORTER") or shutil.which("prometheus-redis-exporter")
 PASSWORD = 'of "the exporter" \\ and more'
 with_exporter = pytest.mark.skipif(
@@ -78,7 +78,7 @@ class Exporter:
 
     def get(self, path: str) -> str:
         """What it answers. Raises URLError, also for an answer that reports an error."""
-        with urlopen(f"http://{self.server.address}:9121{path}", timeout=20) as answer:  # noqa: S310 - http
+        with urlopen(f"http://{self.server.address}:9121{path}", timeout=20) as answer:
             return str(answer.read().decode())
 
     def probe(self) -> None:
@@ -241,7 +241,7 @@ def test_its_user_sees_no_key(program: Path, tmp_path: Path, monkeypatch: pytest
             *("SLOWLOG GET 1", "CONFIG GET masterauth", "CONFIG SET maxmemory 1", "MONITOR", "CLIENT LIST"),
             *("CLUSTER GETKEYSINSLOT 0 1", "CLUSTER RESET", "ACL LIST", "FLUSHALL", "SHUTDOWN"),
         ):
-            with pytest.raises(redis.ResponseError, match="(?i)NOPERM|no permissions"):
+            with pytest.raises(redis.ResponseError, match=r"(?i)NOPERM|no permissions"):
                 metrics.execute_command(*command.split())
 
 
