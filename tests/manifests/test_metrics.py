@@ -212,6 +212,24 @@ def test_a_changed_password_is_in_use_after_the_next_probe(pod: Pod, tmp_path: P
         assert not login(server, "metrics", PASSWORD)
 
 
+@with_a_client
+def test_the_password_file_follows_the_secret_in_its_directory(pod: Pod, tmp_path: Path) -> None:
+    """The exporter sees the directory as it was when its container started, and nothing else of the servers' files."""
+    secret = rendered(tmp_path)
+    pod, directory = pod.with_auth(secret), secret.written / "metrics"
+    mounted = directory.stat().st_ino
+    with running(a_server, tmp_path / "server", *options(secret)) as server:
+        secret.change(metrics_password="new", also_metrics_password=PASSWORD)
+        assert pod.alive(server) == ""
+        told = json.loads((directory / "passwords.json").read_text(encoding="utf-8"))
+        assert told == dict.fromkeys((f"{way}://metrics@localhost:6379" for way in ("redis", "rediss")), "new")
+        assert directory.stat().st_ino == mounted
+        assert [file.name for file in directory.iterdir()] == ["passwords.json"]
+        assert all(login(server, "metrics", password) for password in ("new", PASSWORD))
+    (mount,) = container("auth")["volumeMounts"]
+    assert (mount["subPath"], mount["readOnly"]) == (directory.name, True)
+
+
 @with_exporter
 @with_a_client
 def test_a_secret_without_the_key_stops_no_server(tmp_path: Path) -> None:
