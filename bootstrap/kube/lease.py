@@ -2,7 +2,7 @@
 
 A run takes the Lease before its first look, not before its first write: the half-done work of another run looks like
 damage, which a run would refuse or repair. On a healthy cluster the lock costs three requests, less than a hundredth of
-the run.
+the run, and the outcome that it leaves there (`last_run`) one more.
 
 The algorithm is that of client-go's leader election, and so are the names of its times. The holder renews the Lease
 every few seconds. Another run takes it once the holder has released it, or once it has not changed for its duration by
