@@ -218,9 +218,10 @@ CASES = [
         at=60,
     ),
     Case(
-        "another cluster's run, in the same namespace, was good",
+        "another cluster's run, in the same namespace, failed and was then good",
         "RedisClusterRunFailed",
         [
+            *of_job(SCHEDULED, FORMING, status_start_time="30x90", failed="1x90"),
             *of_job("blue-redis-bootstrap", status_start_time="60x90", failed="1x90"),
             *of_job(FORMING, status_start_time="120x90", complete="1x90"),
         ],
