@@ -23,7 +23,7 @@ from .kustomize import COMPONENTS, ROOT, Build, Manifest, build_error, combine
 PROMTOOL = shutil.which("promtool")
 with_promtool = pytest.mark.skipif(not ON_CI and not PROMTOOL, reason="no promtool, of Debian's package prometheus")
 SERVER = {"app_kubernetes_io_name": "redis-app", "namespace": "shop", "job": "shop/redis-app"}
-BY_HAND, FORMING, SCHEDULED = "again-1", "redis-bootstrap", "redis-bootstrap-29400000"
+BY_HAND, FORMING, HEALING, SCHEDULED = "again-1", "redis-bootstrap", "redis-self-heal", "redis-self-heal-29400000"
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +65,8 @@ def of_job(name: str, owner: str = "", **values: str) -> list[dict[str, str]]:
 
 
 def of_cronjob(**values: str) -> list[dict[str, str]]:
-    """The series about the CronJob; `values` by their names without `kube_cronjob_`."""
-    return [series(f"kube_cronjob_{key}", each, namespace="shop", cronjob=FORMING) for key, each in values.items()]
+    """The series about the CronJob of self-heal; `values` by their names without `kube_cronjob_`."""
+    return [series(f"kube_cronjob_{key}", each, namespace="shop", cronjob=HEALING) for key, each in values.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,34 +185,43 @@ CASES = [
         "the Job that forms the cluster was refused",
         "RedisClusterRunFailed",
         of_job(FORMING, status_start_time="60x90", failed="0 0 1x90"),
-        at=4,
+        at=14,
         fires=({"run": FORMING},),
     ),
     Case(
         "a failed run after good ones, then a good one by hand",
         "RedisClusterRunFailed",
         [
-            *of_job("redis-bootstrap-1", FORMING, status_start_time="10x90", complete="1x90"),
-            *of_job(SCHEDULED, FORMING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
-            *of_job(BY_HAND, FORMING, status_start_time="_x9 600x90", complete="_x9 1x90"),
+            *of_job("redis-self-heal-1", HEALING, status_start_time="10x90", complete="1x90"),
+            *of_job(SCHEDULED, HEALING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
+            *of_job(BY_HAND, FORMING, status_start_time="_x29 1800x90", complete="_x29 1x90"),
         ],
-        at=5,
+        at=20,
         fires=({"run": FORMING},),
+    ),
+    Case(
+        "one failed run between good ones",
+        "RedisClusterRunFailed",
+        [
+            *of_job(SCHEDULED, HEALING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
+            *of_job("redis-self-heal-2", HEALING, status_start_time="_x7 420x90", complete="_x7 1x90"),
+        ],
+        at=6,
     ),
     Case(
         "the same, after the good one",
         "RedisClusterRunFailed",
         [
-            *of_job(SCHEDULED, FORMING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
-            *of_job(BY_HAND, FORMING, status_start_time="_x9 600x90", complete="_x9 1x90"),
+            *of_job(SCHEDULED, HEALING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
+            *of_job(BY_HAND, FORMING, status_start_time="_x29 1800x90", complete="_x29 1x90"),
         ],
-        at=14,
+        at=34,
     ),
     Case(
         "the Job of the good run is gone",
         "RedisClusterRunFailed",
         [
-            *of_job(SCHEDULED, FORMING, status_start_time="120x90", failed="1x90"),
+            *of_job(SCHEDULED, HEALING, status_start_time="120x90", failed="1x90"),
             *of_cronjob(status_last_successful_time="600x90"),
         ],
         at=60,
@@ -221,38 +230,48 @@ CASES = [
         "another cluster's run, in the same namespace, failed and was then good",
         "RedisClusterRunFailed",
         [
-            *of_job(SCHEDULED, FORMING, status_start_time="30x90", failed="1x90"),
-            *of_job("blue-redis-bootstrap", status_start_time="60x90", failed="1x90"),
+            *of_job(SCHEDULED, HEALING, status_start_time="30x90", failed="1x90"),
+            *of_job("again-2", "blue-redis-bootstrap", status_start_time="60x90", failed="1x90"),
             *of_job(FORMING, status_start_time="120x90", complete="1x90"),
         ],
-        at=4,
+        at=14,
         fires=({"run": "blue-redis-bootstrap"},),
     ),
     Case(
         "a Job that is no run",
         "RedisClusterRunFailed",
         of_job("backup", status_start_time="60x90", failed="1x90"),
-        at=4,
+        at=14,
     ),
     Case(
         "the last success is half an hour old",
         "RedisClusterNoGoodRun",
         of_cronjob(created="0x90", spec_suspend="0x90", status_last_successful_time="60x90"),
         at=32,
-        fires=({"cronjob": FORMING},),
+        fires=({"cronjob": HEALING},),
     ),
     Case(
         "never a success",
         "RedisClusterNoGoodRun",
         of_cronjob(created="0x90", spec_suspend="0x90"),
         at=32,
-        fires=({"cronjob": FORMING},),
+        fires=({"cronjob": HEALING},),
     ),
     Case(
         "suspended until three minutes ago",
         "RedisClusterNoGoodRun",
         of_cronjob(created="0x90", spec_suspend="1x57 0x30"),
         at=61,
+    ),
+    Case(
+        "the CronJob for runs by hand, which stays suspended, beside it",
+        "RedisClusterNoGoodRun",
+        [
+            *of_cronjob(created="0x90", spec_suspend="0x90", status_last_successful_time="60+60x90"),
+            series("kube_cronjob_created", "0x90", namespace="shop", cronjob=FORMING),
+            series("kube_cronjob_spec_suspend", "1x90", namespace="shop", cronjob=FORMING),
+        ],
+        at=80,
     ),
     Case("suspended", "RedisClusterNoGoodRun", of_cronjob(created="0x90", spec_suspend="1x90"), at=80),
     Case(
