@@ -209,7 +209,7 @@ CASES = [
         at=6,
     ),
     Case(
-        "the same, after the good one",
+        "a failed run, then a good one by hand",
         "RedisClusterRunFailed",
         [
             *of_job(SCHEDULED, HEALING, status_start_time="_ _ 120x90", failed="_ _ 1x90"),
