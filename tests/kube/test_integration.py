@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from bootstrap.errors import ApiError, Misconfigured
+from bootstrap.errors import ApiError, Misconfigured, Reason
 from bootstrap.kube import client as kube
 from bootstrap.kube.in_kubernetes import PLACES_FOR_S, InKubernetes
 from bootstrap.kube.integration import integration_for
@@ -28,6 +29,35 @@ def test_an_event_that_cannot_be_written_changes_nothing(api: KubeApi, inside: C
     around.record(outcome_of("formed", view, exit_code=0, steps=1, took_s=1.0))
     assert [line["reason"] for line in log.of("event_not_written")] == ["BootstrapStarted", "BootstrapFormed"]
     assert "get events.events.k8s.io" in str(log.of("event_not_written")[0]["why"])
+
+
+def test_the_outcome_is_found_at_the_lease(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """After the Job and its log are gone: the word, the times, and the code of each reason once."""
+    servers = Servers()
+    around, run = inside(servers), run_on(servers)
+    view = converge(around, run)
+    reasons = [Reason(code=code, message="m", remedy="r") for code in ("slots-lost", "lost-member", "slots-lost")]
+    around.record(outcome_of("refused", view, exit_code=3, steps=1, took_s=1.234, reasons=reasons))
+    (lease,) = api.of("leases")
+    ended = lease["metadata"]["annotations"].pop("redis-bootstrap/ended-at")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ended)
+    assert lease["metadata"]["annotations"] == {
+        "redis-bootstrap/outcome": "refused",
+        "redis-bootstrap/exit-code": "3",
+        "redis-bootstrap/steps": "1",
+        "redis-bootstrap/took-s": "1.23",
+        "redis-bootstrap/reasons": "slots-lost,lost-member",
+    }
+
+
+def test_an_outcome_that_cannot_be_written_changes_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """A warning; the run has succeeded all the same."""
+    servers, log = Servers(), Notes()
+    around, run = inside(servers, log=log), run_on(servers)
+    view = converge(around, run)
+    api.failing["update", "leases"] = 503
+    around.record(outcome_of("formed", view, exit_code=0, steps=1, took_s=1.0))
+    assert len(log.of("lease_not_annotated")) == 1
 
 
 def test_a_run_that_only_looks_leaves_no_event(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

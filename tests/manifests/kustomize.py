@@ -22,7 +22,8 @@ Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
 BASE_SERVERS = BASE / "servers"
-TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
+TRANSFORMERS = ROOT / "k8s" / "transformers"
+TRANSFORMER = TRANSFORMERS / "cronjob-from-job"
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 PARTS = {
@@ -32,9 +33,10 @@ PARTS = {
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
+    TRANSFORMERS / "metrics",
 }
 """Kustomizations that do not make a whole cluster."""
-NEEDS = {"tls-plain-port": ("tls",)}
+NEEDS = {"alerts": ("metrics",), "tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
@@ -91,9 +93,10 @@ def components() -> tuple[Path, ...]:
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, by name, but for those that others include."""
+    """Every component once, by name, but for those that others include. Those that need others come last."""
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    return tuple(directory for directory in components() if directory not in included)
+    listed = [directory for directory in components() if directory not in included]
+    return tuple(sorted(listed, key=lambda directory: directory.name in NEEDS))
 
 
 def _included(directory: Path) -> list[str]:
