@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +42,13 @@ class Certificate:
         }
 
 
+POD_NAMES = ("*.redis-service.default.svc.cluster.local", "redis-service.default.svc.cluster.local")
+"""The names of the pods of a testbed and of their Service, in the cluster DNS."""
+
+
 class Authority:
-    """A certificate authority in a directory of its own. Its certificates have no optional extensions (key usages, key
-    identifiers), like those that people make by hand.
+    """A certificate authority in a directory of its own. Of the optional extensions, its certificates have only the
+    names of hosts, like those that people make by hand: no key usages and no key identifiers.
     """
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
@@ -52,12 +57,18 @@ class Authority:
         self.ca, self._key = directory / "ca.crt", directory / "ca.key"
         _openssl("req", "-x509", *_KEY, "-nodes", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)
 
-    def issue(self, name: str, *, days: int = 30, passphrase: str = "") -> Certificate:
-        """A certificate for servers and clients. `days` -1: it has expired. `passphrase`: its key is encrypted."""
+    def issue(
+        self, name: str, *, days: int = 30, passphrase: str = "", hosts: Sequence[str] = POD_NAMES
+    ) -> Certificate:
+        """A certificate for servers and clients. `days` -1: it has expired. `passphrase`: its key is encrypted. It is
+        valid for `hosts`, as the names of servers.
+        """
         cert, key, request = (self.directory / f"{name}.{suffix}" for suffix in ("crt", "key", "csr"))
         encryption = ("-passout", f"pass:{passphrase}") if passphrase else ("-nodes",)
         _openssl("req", *_KEY, *encryption, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
-        signing = ("-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", str(days))
+        extensions = self.directory / f"{name}.ext"
+        extensions.write_text(f"subjectAltName={','.join(f'DNS:{host}' for host in hosts)}\n")
+        signing = ("-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", str(days), "-extfile", extensions)
         _openssl("x509", "-req", "-in", request, *signing, "-out", cert)
         return Certificate(cert, key, self.ca)
 

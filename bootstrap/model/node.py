@@ -51,7 +51,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class Endpoint:
-    """Where a server sends its clients for the slots of one master (CLUSTER SLOTS)."""
+    """Where a server sends its clients for the slots of one master, or to one of its replicas (CLUSTER SLOTS)."""
 
     node_id: NodeId
     host: str

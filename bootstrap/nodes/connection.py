@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -67,9 +67,11 @@ class Credentials:
         named = self.username not in ("", DEFAULT_USER)
         return ("AUTH2", self.username, self.password) if named else ("AUTH", self.password)
 
-    def tls_context(self) -> ssl.SSLContext | None:
+    def tls_context(self, *, check_names: bool = False) -> ssl.SSLContext | None:
         """The context for TLS, or None where TLS is not configured. Raises Misconfigured that names a faulty file."""
-        return tls.client_context(self.ca_file, self.cert_file, self.key_file) if self.ca_file else None
+        if self.ca_file is None:
+            return None
+        return tls.client_context(self.ca_file, self.cert_file, self.key_file, check_names=check_names)
 
     def connection_options(self) -> dict[str, Any]:
         """The options for redis-py, the same for a single connection and for a client."""
@@ -79,6 +81,12 @@ class Credentials:
 def connection_class(context: ssl.SSLContext | None) -> type[Connection]:
     """redis-py's class of connections, with TLS or without."""
     return tls.connection_class(context) if context else Connection
+
+
+def checking_connection_class(credentials: Credentials, names: Mapping[tuple[str, int], str]) -> type[Connection]:
+    """The same for a client that is sent to names, by the address and port of each: with TLS it compares them."""
+    context, checking = credentials.tls_context(), credentials.tls_context(check_names=True)
+    return tls.connection_class(context, checking, names) if context else Connection
 
 
 def ask(connection: Connection, *command: str | bytes | int) -> Any:

@@ -25,9 +25,10 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.commands import PROBE_COMMANDS
-from bootstrap.nodes.connection import Credentials, connection_class
+from bootstrap.nodes.connection import Credentials, checking_connection_class
 from bootstrap.nodes.failures import chain_of, classify_error, error_text, server_error_text
 from bootstrap.nodes.pool import ANSWER_LIMIT_S
+from bootstrap.nodes.tls import name_mismatch
 from bootstrap.nodes.trial import try_out
 
 _NOWHERE_ELSE: Mapping[tuple[str, int], Address] = {}
@@ -40,14 +41,16 @@ PROBE_LIMIT_S = 15.0
 
 class ProbeFailed(Exception):
     """A client could not do what it should be able to do; the text names the step and the shard. `denied` where the
-    server refuses a command as such: its user lacks a right, or the command is renamed. `pod` is "" where the client
-    reached no shard.
+    server refuses a command as such: its user lacks a right, or the command is renamed. `other_name` has OpenSSL's
+    words where the server's certificate is not valid for the host name that clients are sent to. `pod` is "" where the
+    client reached no shard.
     """
 
-    def __init__(self, text: str, *, pod: str = "", denied: bool = False) -> None:
+    def __init__(self, text: str, *, pod: str = "", denied: bool = False, other_name: str = "") -> None:
         super().__init__(text)
         self.pod = pod
         self.denied = denied
+        self.other_name = other_name
 
 
 def probe(
@@ -88,7 +91,7 @@ def probe(
         case [Exception() as error]:
             message = credentials.redact(server_error_text(error))
             text = f"a client cannot connect through {through}: {message}"
-            raise ProbeFailed(text, denied=_is_denied(error)) from error
+            raise ProbeFailed(text, denied=_is_denied(error), other_name=_other_name(error)) from error
         case _:
             raise ProbeFailed(f"a client cannot connect through {through}: no answer within {PROBE_LIMIT_S:g} s")
 
@@ -115,11 +118,12 @@ def _probe(
         found = sent_to.get((place[0] or "", place[1]))  # redis-py passes None for a host that is not named
         return (found.host, found.port) if found else place
 
+    names = {(address.host, address.port): host for (host, _), address in sent_to.items() if host}
     client = _Client(
         # Only a client with a URL accepts a class of connections. It uses the other endpoints in the same way.
         url=f"redis://{endpoints[0]}",
         startup_nodes=[ClusterNode(endpoint.host, endpoint.port) for endpoint in endpoints[1:]],
-        connection_class=connection_class(credentials.tls_context()),
+        connection_class=checking_connection_class(credentials, names),
         socket_timeout=ANSWER_LIMIT_S,
         socket_connect_timeout=ANSWER_LIMIT_S,
         retry=Retry(NoBackoff(), 0),
@@ -186,8 +190,12 @@ def _prove(client: RedisCluster, pod: str, key: str, credentials: Credentials) -
 def _failed(step: str, pod: str, error: Exception, credentials: Credentials) -> ProbeFailed:
     message = credentials.redact(error_text(error))
     text = f"a client could not {step} a key in the shard of {pod}: {message}"
-    return ProbeFailed(text, pod=pod, denied=_is_denied(error))
+    return ProbeFailed(text, pod=pod, denied=_is_denied(error), other_name=_other_name(error))
 
 
 def _is_denied(error: Exception) -> bool:
     return any(classify_error(link).why in _DENIED for link in chain_of(error))
+
+
+def _other_name(error: Exception) -> str:
+    return next(filter(None, map(name_mismatch, chain_of(error))), "")

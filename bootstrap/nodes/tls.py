@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from redis.connection import SSLConnection
@@ -15,27 +15,48 @@ from bootstrap.errors import Misconfigured, Reason
 from bootstrap.nodes.commands import INLINE_PING
 
 _CA, _CERT, _KEY = "BOOTSTRAP_TLS_CA_FILE", "BOOTSTRAP_TLS_CERT_FILE", "BOOTSTRAP_TLS_KEY_FILE"
+_NO_NAMES: Mapping[tuple[str, int], str] = {}
+_HOSTNAME_MISMATCH = 62
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH."""
 
 
-def connection_class(context: ssl.SSLContext) -> type[SSLConnection]:
+def connection_class(
+    context: ssl.SSLContext,
+    checking: ssl.SSLContext | None = None,
+    names: Mapping[tuple[str, int], str] = _NO_NAMES,
+) -> type[SSLConnection]:
     """redis-py's connection with this context. redis-py's own context would also trust every authority that the machine
     trusts, which without a comparison of names is nearly everybody. From Python 3.13 on it would also reject
     certificates that the servers and their own tools accept.
+
+    The server at a host and port in `names` has to show a certificate for that name, which the context `checking`
+    compares.
     """
 
     class TlsConnection(SSLConnection):
         def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+            name = names.get((self.host, self.port))
+            if checking and name:
+                return checking.wrap_socket(sock, server_hostname=name)
             return context.wrap_socket(sock)
 
     return TlsConnection
 
 
-def client_context(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
-    """Trusts the authorities in one file and no others, and shows the certificate, if there is one. Names are not
-    compared: nodes are reached and announced by IP. Raises Misconfigured that names the faulty file.
+def name_mismatch(error: BaseException) -> str:
+    """OpenSSL's words where the certificate is trusted, and is not valid for the name of the server; else ""."""
+    mismatch = isinstance(error, ssl.SSLCertVerificationError) and error.verify_code == _HOSTNAME_MISMATCH
+    return error.verify_message if mismatch else ""  # type: ignore[attr-defined]
+
+
+def client_context(
+    ca_file: Path, cert_file: Path | None, key_file: Path | None, *, check_names: bool = False
+) -> ssl.SSLContext:
+    """Trusts the authorities in one file and no others, and shows the certificate, if there is one. Without
+    `check_names` it compares no name: nodes are reached by IP. Raises Misconfigured that names the faulty file.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    context.check_hostname = check_names
     try:
         context.load_verify_locations(cafile=ca_file)
     except (ssl.SSLError, OSError) as error:

@@ -23,7 +23,7 @@ from bootstrap.model.view import ClusterView
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.discover import NoAnswer, Resolver
 from bootstrap.nodes.probe import ProbeFailed, probe
-from bootstrap.run.endpoints import Misled, addresses_for_clients
+from bootstrap.run.endpoints import Misled, addresses_for_clients, other_name
 from bootstrap.run.missing import HOPELESS_S
 from bootstrap.run.ports import World
 from bootstrap.run.reasons import denied_remedy
@@ -54,8 +54,8 @@ class Access:
         dry: bool = False,
     ) -> None:
         """Probes every shard as a client; a `dry` probe executes nothing. Raises NotYet (`probe`,
-        `endpoint-unresolved`) at the deadline or earlier, Misconfigured (`probe-denied`, `endpoint-setting`) after some
-        seconds, and NotYet from `check_lock`.
+        `endpoint-unresolved`) at the deadline or earlier, Misconfigured (`probe-denied`, `endpoint-setting`,
+        `endpoint-certificate`) after some seconds, and NotYet from `check_lock`.
         """
         wait = _Wait(self.clock, self.log, "probe_waits", deadline)
         while True:
@@ -63,13 +63,17 @@ class Access:
             check_lock()
             try:
                 sent_to = self._addresses_for_clients(view, world)
-                shards = probe(view, endpoints, self.credentials, clock=self.clock, sent_to=sent_to, dry=dry)
             except Misled as error:
                 wait.misled(error)
+                continue
+            try:
+                shards = probe(view, endpoints, self.credentials, clock=self.clock, sent_to=sent_to, dry=dry)
             except ProbeFailed as error:
                 if error.denied:
                     remedy = denied_remedy(error.pod or view.nodes[0].pod, str(error))
                     wait.once(Reason(code="probe-denied", message=str(error), remedy=remedy), HOPELESS_S, Misconfigured)
+                elif error.other_name:
+                    wait.once(other_name(error, sent_to), HOPELESS_S, Misconfigured)
                 else:
                     wait.once(Reason(code="probe", message=str(error), remedy=self._remedy(through)))
             else:

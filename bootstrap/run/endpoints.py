@@ -1,7 +1,8 @@
 """Where the servers send clients, and whether clients can go there.
 
 A client enters anywhere and follows CLUSTER SLOTS from then on. With `cluster-preferred-endpoint-type` other than `ip`
-the servers name hosts that this program does not use otherwise: they may be unset, or unknown to the DNS.
+the servers name hosts that this program does not use otherwise: they may be unset, or unknown to the DNS. Replicas
+count as well: each of them may be a master soon.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from bootstrap.model.node import Address, Endpoint
 from bootstrap.model.unreachable import DNS_REMEDY
 from bootstrap.model.view import ClusterView
 from bootstrap.nodes.discover import NoAnswer
+from bootstrap.nodes.probe import ProbeFailed
 
 _TYPE = "cluster-preferred-endpoint-type"
 _NAME_OF_A_POD = "POD.SERVICE.NAMESPACE.svc.CLUSTER_DOMAIN"
@@ -47,16 +49,19 @@ def addresses_for_clients(
 
 
 def _without_host(told: Mapping[Address, frozenset[Endpoint]], view: ClusterView) -> Iterator[Reason]:
-    """Masters for which servers name no host. A client then stays at the host that it came in by, so that works where
-    all nodes are ports of one host.
+    """Nodes for which servers name no host. A client then stays at the host that it came in by, so that works where all
+    nodes are ports of one host.
     """
     unset, lost = set(), set()
+    # Names spread within seconds. Few clients ask replicas, so for these it is enough that some server has the name.
+    named = {one.node_id for each in told.values() for one in each if one.host not in ("", "?")}
     for entry, endpoints in told.items():
         for one in endpoints:
-            master = view.by_id.get(one.node_id)
+            node = view.by_id.get(one.node_id)
             if one.host == "?":
-                unset.add(view.name(one.node_id))
-            elif not one.host and (master is None or master.address != Address(entry.host, one.port)):
+                if node is None or node.slots or one.node_id not in named:
+                    unset.add(view.name(one.node_id))
+            elif not one.host and (node is None or node.address != Address(entry.host, one.port)):
                 lost.add(view.name(one.node_id))
     if unset:
         yield _setting(
@@ -66,22 +71,22 @@ def _without_host(told: Mapping[Address, frozenset[Endpoint]], view: ClusterView
         )
     if lost:
         yield _setting(
-            f"clients are sent to no host for the slots of {shortened(sorted(lost))} ({_TYPE} unknown-endpoint): they "
-            "stay at the address that they came in by, where another node answers",
+            f"clients are sent to no host for {shortened(sorted(lost))} ({_TYPE} unknown-endpoint): they stay at the "
+            "address that they came in by, where another node answers",
             sorted(lost)[0],
         )
 
 
 def _shared(endpoints: Sequence[Endpoint], view: ClusterView) -> Iterator[Reason]:
-    """Masters to which clients are sent at one and the same host and port."""
-    masters: dict[tuple[str, int], set[str]] = {}
+    """Nodes to which clients are sent at one and the same host and port."""
+    nodes: dict[tuple[str, int], set[str]] = {}
     for one in endpoints:
         if one.host:
-            masters.setdefault((one.host, one.port), set()).add(view.name(one.node_id))
-    for (host, port), pods in masters.items():
+            nodes.setdefault((one.host, one.port), set()).add(view.name(one.node_id))
+    for (host, port), pods in nodes.items():
         if len(pods) > 1:
             yield _setting(
-                f"clients are sent to {host}:{port} for the slots of {shortened(sorted(pods))} alike: "
+                f"clients are sent to {host}:{port} for {shortened(sorted(pods))} alike: "
                 "cluster-announce-hostname is not a name of each pod's own",
                 sorted(pods)[0],
             )
@@ -95,6 +100,19 @@ def _setting(message: str, pod: str) -> Reason:
         f"addresses, on every pod: kubectl exec {pod} -- redis-cli CONFIG SET {_TYPE} ip, and the same in redis.conf; "
         f"then {RUN_AGAIN}",
         node=pod,
+    )
+
+
+def other_name(error: ProbeFailed, sent_to: Mapping[tuple[str, int], Address]) -> Reason:
+    """Clients that compare names, as most do by default, do not accept the certificate of the servers."""
+    wanted = sorted({f"*.{host.partition('.')[2]}" for host, _ in sent_to if "." in host})
+    return Reason(
+        code="endpoint-certificate",
+        message=f"clients are sent to host names, and the certificate there is not accepted: {error.other_name}",
+        remedy=f"issue a certificate with the DNS name {' and '.join(wanted)} and put it into the Secret redis-tls, as "
+        "docs/operations.md (Certificates) shows; the servers apply it without a restart. Clients that do not compare "
+        f"names work meanwhile; then {RUN_AGAIN}",
+        node=error.pod or None,
     )
 
 
@@ -116,12 +134,13 @@ def _resolved(
         else:
             unknown.append(one.host)
     if unknown:
-        message = (
-            f"clients are sent to {shortened(unknown)} ({_TYPE} hostname), and the DNS has no address of that name"
-        )
+        names = shortened(sorted(set(unknown)))
+        message = f"clients are sent to {names} ({_TYPE} hostname), and the DNS has no address of that name"
         remedy = (
-            f"correct cluster-announce-hostname of the pods, in redis.conf: the DNS knows each as {_NAME_OF_A_POD}; or "
-            f"send clients to addresses: CONFIG SET {_TYPE} ip on every pod; then {AGAIN}"
+            "with the component outside: kubectl get services -l app.kubernetes.io/component=outside shows whether "
+            "each pod has a Service, and docs/outside.md what the DNS needs. Otherwise correct "
+            f"cluster-announce-hostname of the pods: the DNS knows each as {_NAME_OF_A_POD}; or send clients to "
+            f"addresses: CONFIG SET {_TYPE} ip on every pod; then {AGAIN}"
         )
         raise Misled(Reason(code="endpoint-unresolved", message=message, remedy=remedy), lasting=False)
     return found

@@ -1,12 +1,14 @@
-"""Runs in a pod, with the redis-py of the Job's image. Prints the number of successes.
+"""Runs in a pod, with the redis-py of the Job's image, or outside of Kubernetes. Prints the number of successes.
 
 `write FROM TO`, `read FROM TO`: keys, through the Service gold-redis. `reach PORT ADDRESS…`: connections to addresses.
-`endure SECONDS FROM`: writes keys all that time, and prints as JSON what a replica has too, and the longest pause.
+`fill`, `look`: a key in every slot. `endure SECONDS FROM`: writes keys all that time, or until its input ends where
+SECONDS is 0, and prints as JSON what a replica has too, and the longest pause.
 `found NUMBERS`: reads the keys of that JSON list.
 `stay`: connects and writes until its input ends, and prints as JSON what it has done and every error.
 """
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -15,12 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.crc import key_slot
 from redis.credentials import CredentialProvider
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as ConnectionLost
@@ -28,7 +32,12 @@ from redis.retry import Retry
 
 LIMIT_S = 5
 EACH_S = 0.02
-AUTH, TLS = Path("/etc/redis-auth"), Path("/etc/redis-tls")
+OUTSIDE = json.loads(os.environ.get("E2E_OUTSIDE_CLIENT", "{}"))
+"""Outside: `entry` [HOST, PORT], `secrets`, the directory with the Secrets, and `nodeports`, if pods are reached there:
+the domain in which they have names, and the port of the first."""
+ENTRY = OUTSIDE.get("entry", ["gold-redis", 6379])
+AUTH, TLS = (Path(OUTSIDE.get("secrets", "/etc"), name) for name in ("redis-auth", "redis-tls"))
+SLOTS = 16384
 
 
 def keys(verb: str, first: int, last: int) -> int:
@@ -46,8 +55,31 @@ def found(numbers: Iterable[int]) -> int:
 
 
 def connected(limit_s: float) -> RedisCluster:
-    """A client that waits that long for an answer. Logs in and uses TLS if the Secrets for that are mounted."""
-    return RedisCluster("gold-redis", 6379, **login(limit_s))
+    """A client that waits that long for an answer. Logs in and uses TLS if the Secrets for that are mounted.
+
+    With TLS it compares the names in certificates, which is redis-py's default.
+    """
+    options = login(limit_s) | {"address_remap": node_port if "nodeports" in OUTSIDE else None}
+    return RedisCluster(*ENTRY, **options)
+
+
+def node_port(address: tuple[str, int]) -> tuple[str, int]:
+    """The address outside for one that servers announce."""
+    domain, first = OUTSIDE["nodeports"]
+    pod = address[0].partition(".")[0]
+    return f"{pod}.{domain}", first + int(pod.rpartition("-")[2])
+
+
+def slots(verb: str) -> int:
+    """Writes or reads a key in every slot, each on its own, as clients do."""
+    client, numbers, free = connected(LIMIT_S), count(), set(range(SLOTS))
+    done = 0
+    while free:
+        key = f"slot:{next(numbers)}"
+        if (slot := key_slot(key.encode())) in free:
+            free.remove(slot)
+            done += bool(client.set(key, slot)) if verb == "fill" else client.get(key) == str(slot)
+    return done
 
 
 class Mounted(CredentialProvider):
@@ -67,8 +99,7 @@ def login(limit_s: float) -> dict[str, Any]:
         known["credential_provider"] = Mounted()
     if (TLS / "ca.crt").exists():
         files = {"ssl_ca_certs": "ca.crt", "ssl_certfile": "tls.crt", "ssl_keyfile": "tls.key"}
-        known |= {"ssl": True, "ssl_check_hostname": False}
-        known |= {option: str(TLS / file) for option, file in files.items()}
+        known |= {"ssl": True, **{option: str(TLS / file) for option, file in files.items()}}
     return known | {"protocol": 2, "decode_responses": True}
 
 
@@ -76,7 +107,8 @@ def endure(seconds: float, first: int) -> str:
     """Writes numbered keys one by one, each until it is acknowledged."""
     client, number, end = connected(1), first, time.monotonic() + seconds
     copied, longest_s, answered_at = list[int](), 0.0, time.monotonic()
-    while time.monotonic() < end:
+    ended = end_of_input() if not seconds else threading.Event()
+    while not ended.is_set() if not seconds else time.monotonic() < end:
         try:
             client.set(f"key:{number}", f"value {number}")
             node = client.get_node_from_key(f"key:{number}")
@@ -97,17 +129,10 @@ def stay() -> str:
 
     A client and connections that have been there since the start are used as well.
     """
-    ended = threading.Event()
-
-    def wait_for_the_end() -> None:
-        sys.stdin.read()
-        ended.set()
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    ended = end_of_input()
     done, errors, closed = Counter[str](), list[str](), 0
     lasting = connected(LIMIT_S)
-    addresses = sorted({each[4][0] for each in socket.getaddrinfo("redis-service", 6379, proto=socket.IPPROTO_TCP)})
-    held = {address: direct(str(address)) for address in addresses}
+    held = {node.host: direct(node.host) for node in lasting.get_nodes()}
 
     def attempt(kind: str, call: Callable[[], Any]) -> None:
         try:
@@ -121,8 +146,8 @@ def stay() -> str:
         client.set("new", "value")
         client.close()
 
-    def ping_anew(address: str) -> None:
-        with direct(address) as client:
+    def ping_anew(host: str) -> None:
+        with direct(host) as client:
             client.ping()
 
     def ping_again(connection: Redis) -> None:
@@ -138,15 +163,27 @@ def stay() -> str:
     while not ended.wait(EACH_S * 5):
         attempt("new client", write_anew)
         attempt("lasting client", lambda: lasting.set(f"key:{done['lasting client']}", "value"))
-        for address, connection in held.items():
-            attempt("new connection", partial(ping_anew, str(address)))
+        for host, connection in held.items():
+            attempt("new connection", partial(ping_anew, host))
             attempt("lasting connection", partial(ping_again, connection))
     return json.dumps({"done": done, "closed": closed, "errors": errors})
 
 
-def direct(address: str) -> Redis:
+def end_of_input() -> threading.Event:
+    """It is set when the input ends."""
+    ended = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    return ended
+
+
+def direct(host: str) -> Redis:
     """One connection to one server, never repeated."""
-    return Redis(address, 6379, retry=Retry(NoBackoff(), 0), single_connection_client=True, **login(LIMIT_S))
+    return Redis(host, 6379, retry=Retry(NoBackoff(), 0), single_connection_client=True, **login(LIMIT_S))
 
 
 def reach(port: int, *addresses: str) -> int:
@@ -165,6 +202,8 @@ if __name__ == "__main__":
             print(reach(int(arguments[0]), *arguments[1:]))
         case "endure":
             print(endure(float(arguments[0]), int(arguments[1])))
+        case "fill" | "look":
+            print(slots(verb))
         case "stay":
             print(stay())
         case "found":

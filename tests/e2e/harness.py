@@ -141,7 +141,8 @@ class Namespace:
         for name, data_of in SECRETS.items():
             if f"secretName: {name}\n" in manifests and not self.get("secret", name, "--ignore-not-found"):
                 metadata = {"name": name}
-                self.create_all([{"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data_of()}])
+                secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
+                self.create_all([{**secret, "stringData": data_of(self.name)}])
 
     def run(self, name: str) -> Run:
         """Starts a run from the CronJob and waits for its end."""

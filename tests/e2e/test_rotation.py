@@ -51,7 +51,7 @@ def test_the_authority_changes_without_an_error(namespace: Namespace, tmp_path: 
     namespace.apply("minikube", components=[COMPONENTS / "tls"])
     assert namespace.ended().condition == "Complete"
     namespace.wait_for_servers()
-    issue_anew(tmp_path)
+    issue_anew(tmp_path, namespace.name)
     with namespace.staying_client() as told:
         follow("Certificates", namespace, tmp_path)
         namespace.run("again")
@@ -77,9 +77,12 @@ def follow(section: str, namespace: Namespace, directory: Path) -> None:
     (directory / "bin" / "kubectl").chmod(0o755)
     (directory / "k8s").symlink_to(ROOT / "k8s")
     for block in blocks:
-        typed = re.sub(r"^\$ ", "", block, flags=re.MULTILINE).replace(
-            "app=YOUR-APP", "app.kubernetes.io/name=e2e-client"
-        )
+        typed = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
+        for placeholder, value in {
+            "app=YOUR-APP": "app.kubernetes.io/name=e2e-client",
+            "NAMESPACE": namespace.name,
+        }.items():
+            typed = typed.replace(placeholder, value)
         ended = subprocess.run(
             ["sh", "-euc", typed],
             cwd=directory,

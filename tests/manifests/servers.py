@@ -40,9 +40,9 @@ class Server:
 
 
 @contextmanager
-def running(program: Path, directory: Path, *options: str) -> Iterator[Server]:
-    """The server, started with the base's redis.conf and killed at the end."""
-    address = own_address()
+def running(program: Path, directory: Path, *options: str, address: str = "") -> Iterator[Server]:
+    """The server, started with the base's redis.conf and killed at the end. By default at an address of its own."""
+    address = address or own_address()
     configuration = (BASE_SERVERS / "redis.conf").read_text(encoding="utf-8")
     # The server changes into `dir` as soon as it reads that line, so a later option cannot replace a missing /data.
     assert configuration.count("dir /data\n") == 1

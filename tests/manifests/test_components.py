@@ -99,7 +99,7 @@ def with_needs(directory: Path) -> tuple[Path, ...]:
 PAIRS = [
     (first, second)
     for first, second in combinations(components(), 2)
-    if {first.name, second.name} != {"nfs", "persistence"}
+    if {first.name, second.name} not in ({"nfs", "persistence"}, {"outside", "outside-nodeport"})
     and first not in with_needs(second)
     and second not in with_needs(first)
 ]
@@ -134,8 +134,16 @@ def test_all_components_compose_in_any_order(seed: int) -> None:
         (["nfs", "persistence"], "the component persistence is listed after nfs, which includes it"),
         (["tls-plain-port", "tls"], "components/tls-plain-port': fieldPath `spec.template.spec.volumes.[name=tls]"),
         (["tls-plain-port"], "components/tls-plain-port': fieldPath `spec.template.spec.volumes.[name=tls]"),
+        (["outside", "outside-nodeport"], "components/outside-nodeport': "),
+        (["outside-nodeport", "outside"], "components/outside': "),
     ],
-    ids=["persistence after nfs", "plain port before tls", "plain port without tls"],
+    ids=[
+        "persistence after nfs",
+        "plain port before tls",
+        "plain port without tls",
+        "node ports after load balancers",
+        "load balancers after node ports",
+    ],
 )
 def test_an_order_that_would_not_work_fails_the_build(order: list[str], message: str) -> None:
     """The message names the component that is listed too early or too late."""

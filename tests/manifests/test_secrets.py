@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from tests.available_servers import BARE_PATH, CLIENTS, ON_CI, SERVERS_SINCE_6
-from tests.certificates import OPENSSL, Authority, Certificate
+from tests.certificates import OPENSSL, POD_NAMES, Authority, Certificate
 from tests.secret_files import KEYS, Secret, mount
 
 from .kustomize import BASE, ROOT, Build, build_text
@@ -361,10 +361,12 @@ def login(server: Server, user: str, password: str) -> bool:
 
 def subject(server: Server, certificate: Certificate) -> str:
     """The common name in the certificate of the server."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(certificate.ca)
+    context = ssl.create_default_context(cafile=certificate.ca)
     context.load_cert_chain(certificate.cert, certificate.key)
-    with socket.create_connection((server.address, 6380), timeout=5) as plain, context.wrap_socket(plain) as secured:
+    name = POD_NAMES[0].replace("*", "redis-app-0")
+    with (
+        socket.create_connection((server.address, 6380), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secured,
+    ):
         shown: Any = secured.getpeercert()
         return str(shown["subject"][0][0][1])

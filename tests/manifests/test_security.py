@@ -12,7 +12,7 @@ import pytest
 from bootstrap.config import unknown_variables
 
 from .copied import assert_copied
-from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, name_of
+from .kustomize import BASE, DOMAIN, ROOT, Build, Manifest, build, combine, name_of
 from .pod_security import violations
 from .schema import validate
 
@@ -23,7 +23,7 @@ NAMES = ("auth", "tls", "tls-cert-manager", "network-policy", "tls-plain-port", 
 
 @cache
 def with_components(*names: str) -> Build:
-    return build_text(resources=[BASE], components=[COMPONENTS / name for name in names])
+    return combine(*(COMPONENTS / name for name in names))
 
 
 @pytest.fixture(params=[NAMES, ("valkey", *NAMES[:-1])], ids=["valkey last", "valkey first"])
@@ -59,7 +59,7 @@ def test_every_variable_of_the_job_is_one_of_the_programs(all_of_them: Build) ->
 def test_files_that_are_named_are_mounted(all_of_them: Build) -> None:
     """Nothing else notices when a path in arguments, options or variables does not exist."""
     scripts = all_of_them.one("ConfigMap", "redis-config")["data"]
-    written = {"/run/redis/auth.conf", "/run/redis/users.acl", "/run/redis/password"}
+    written = {"/run/redis/auth.conf", "/run/redis/users.acl", "/run/redis/password", "/run/redis/hostnames.conf"}
     for owner, template in all_of_them.templates():
         volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
         for container in (*template["spec"].get("initContainers", []), *template["spec"]["containers"]):
@@ -108,7 +108,7 @@ def test_a_server_reads_what_the_components_add_after_its_own(all_of_them: Build
     arguments = server_of(all_of_them)["args"]
     assert arguments[0] == "/etc/redis/redis.conf"
     includes = [arguments[place + 1] for place, word in enumerate(arguments) if word == "--include"]
-    assert includes == ["/run/redis/auth.conf", "/etc/redis/tls.conf"]
+    assert includes == ["/run/redis/auth.conf", "/run/redis/hostnames.conf", "/etc/redis/tls.conf"]
     assert arguments.index("--port") > arguments.index("/etc/redis/tls.conf")
 
 
@@ -216,6 +216,7 @@ def test_cert_manager_fills_the_secret_that_is_mounted() -> None:
     }
     assert mounted == {"redis-tls"}
     served = certificates["redis-tls"]
+    assert served["dnsNames"] == ["gold-redis", DOMAIN, f"*.{DOMAIN}"]
     assert {"server auth", "client auth"} <= set(served["usages"])
     assert hours(served["duration"]) > hours(served["renewBefore"]) > 0
     authority = issuers[served["issuerRef"]["name"]]["ca"]["secretName"]

@@ -58,9 +58,9 @@ def test_names_that_the_dns_does_not_know_are_named_by_every_run(
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("hostname", "", "clients are sent to hosts by name, and redis-app-0, redis-app-1, redis-app-2 have none"),
-        ("hostname", "redis.test", "for the slots of redis-app-0, redis-app-1, redis-app-2 alike"),
-        ("unknown-endpoint", "", "clients are sent to no host for the slots of redis-app-0, redis-app-1, redis-app-2"),
+        ("hostname", "", "clients are sent to hosts by name, and redis-app-0, redis-app-1, redis-app-2"),
+        ("hostname", "redis.test", "clients are sent to redis.test:6379 for redis-app-0, redis-app-1, redis-app-2"),
+        ("unknown-endpoint", "", "clients are sent to no host for redis-app-0, redis-app-1, redis-app-2"),
     ],
     ids=["no name", "one name for all", "no host"],
 )
@@ -103,3 +103,20 @@ def test_a_command_of_clients_that_is_renamed_is_named_soon(
     assert "unknown command" in reason["message"]
     assert "rename-command" in reason["remedy"]
     assert said.outcome["took_s"] < 20
+
+
+def test_a_pod_whose_name_leads_nowhere_is_named_also_as_a_replica(
+    any_program_since_7: Program, start_testbed: StartTestbed
+) -> None:
+    """As after scaling up, before the new pod has a Service outside. A failover would make it a master."""
+    six = start_testbed(any_program_since_7, config=(BY_NAME,))
+    announce(six, "{pod}." + Zone().service)
+    assert six.run("apply").outcome["outcome"] == "formed"
+    replica = six.cluster.servers[5]
+    with Redis(replica.address.host, replica.address.port, protocol=2) as client:
+        client.config_set("cluster-announce-hostname", "redis-app-5.outside.test")
+    said = six.run("apply", BOOTSTRAP_DEADLINE_S="8")
+    (reason,) = said.outcome["reasons"]
+    assert (said.exit_code, reason["code"]) == (1, "endpoint-unresolved")
+    assert "clients are sent to redis-app-5.outside.test" in reason["message"]
+    assert "-l app.kubernetes.io/component=outside" in reason["remedy"]

@@ -10,21 +10,29 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from redis import RedisCluster
+from redis import Redis, RedisCluster
 
 from bootstrap.local.programs import Program, find_program
+from bootstrap.local.servers import Server
+from bootstrap.local.zone import Zone
 from bootstrap.nodes.client import Nodes
 from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.failures import Failure
 from tests.available_servers import BARE_PATH, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
 from tests.real.testbed import RunResult, StartTestbed, Testbed
+from tests.system_names import resolved
+from tests.waiting import wait_until
 
 WITH_TLS = {name: path for name, path in SERVERS.items() if b"libssl" in path.resolve().read_bytes()}
 """Debian's servers are built with TLS; those from Python packages are not."""
+NAMES_S = 10
+BY_NAME = "cluster-preferred-endpoint-type hostname"
 pytestmark = [
     pytest.mark.skipif(
         (BARE_PATH or not ON_CI) and not WITH_TLS, reason="no server program on this machine was built with TLS"
@@ -68,9 +76,53 @@ def test_a_cluster_forms_over_mutual_tls(name: str, start_testbed: StartTestbed,
     assert (result.exit_code, result.outcome["outcome"]) == (0, "formed"), result.text
     assert [line["shards"] for line in result.lines if line["event"] == "probe_done"] == [3]
     assert six.run("apply", **good.variables()).outcome["outcome"] == "unchanged"
-    host = six.cluster.servers[0].address.host
     for port in (6379, 16379):
-        assert completes_handshake(host, port, good), f"port {port} uses TLS"
+        assert completes_handshake(six.cluster.servers[0], port, good), f"port {port} uses TLS"
+
+
+def test_clients_verify_the_names_that_servers_announce(
+    tls_program: Program, start_testbed: StartTestbed, good: Certificate
+) -> None:
+    """redis-py with its defaults enters by a pod's name, is sent to names, and reaches every shard. The probe verifies
+    the names, too.
+    """
+    six = start_testbed(tls_program, config=(*good.server_config(), BY_NAME))
+    with resolved(six.cluster.nameserver.zone):
+        announce_names(six, good)
+        formed = six.run("apply", **good.variables())
+        assert (formed.exit_code, formed.outcome["outcome"]) == (0, "formed"), formed.text
+        assert six.run("apply", **good.variables()).outcome["outcome"] == "unchanged"
+        with RedisCluster(host=host_name(six.cluster.servers[3]), **verifying(good)) as client:
+            assert {node.host for node in client.get_primaries()} == set(map(host_name, six.cluster.servers[:3]))
+            for number in range(100):
+                client.set(f"key:{number}", number)
+            assert [client.get(f"key:{number}") for number in range(100)] == [str(n).encode() for n in range(100)]
+            assert {len(node.redis_connection.keys()) > 0 for node in client.get_primaries()} == {True}
+
+
+@pytest.mark.parametrize("hosts", [("gold-redis.default.svc",), ("*.redis-service", "*.elsewhere.svc.cluster.local")])
+def test_a_certificate_without_the_announced_names_is_named_by_every_run(
+    tls_program: Program, start_testbed: StartTestbed, authority: Authority, hosts: tuple[str, ...]
+) -> None:
+    """The cluster forms. Clients that verify could not use it, so that run and the next one end with exit code 4. With
+    another certificate, and no restart, the same run succeeds.
+    """
+    wrong = authority.issue("wrong", hosts=hosts)
+    six = start_testbed(tls_program, config=(*wrong.server_config(), BY_NAME))
+    with resolved(six.cluster.nameserver.zone):
+        announce_names(six, wrong, check=False)
+    for writes in (True, False):
+        said = six.run("apply", **wrong.variables())
+        (reason,) = said.outcome["reasons"]
+        assert (said.exit_code, reason["code"], bool(said.outcome["steps"])) == (4, "endpoint-certificate", writes)
+        assert "certificate is not valid for 'redis-app-0.redis-service.default.svc.cluster.local'" in reason["message"]
+        assert "*.redis-service.default.svc.cluster.local and put it into the Secret redis-tls" in reason["remedy"]
+        assert said.outcome["took_s"] < 20
+    right = authority.issue("right")
+    for server in six.cluster.servers:
+        with Redis(server.address.host, **{**verifying(wrong), "ssl_check_hostname": False}) as client:
+            client.config_set("tls-cert-file", str(right.cert), "tls-key-file", str(right.key))
+    assert six.run("apply", **wrong.variables()).outcome["outcome"] == "unchanged"
 
 
 @pytest.mark.parametrize("name", WITH_TLS)
@@ -80,16 +132,10 @@ def test_slots_move_over_tls(name: str, start_testbed: StartTestbed, good: Certi
     zone = four.cluster.nameserver.zone
     four.cluster.nameserver.publish(replace(zone, pods=zone.pods[:3]))
     assert replace(four, shards=3).run("apply", **good.variables()).exit_code == 0
-    host = four.cluster.servers[0].address.host
-    with RedisCluster(
-        host=host,
-        ssl=True,
-        ssl_check_hostname=False,
-        ssl_ca_certs=str(good.ca),
-        ssl_certfile=str(good.cert),
-        ssl_keyfile=str(good.key),
-        protocol=2,
-    ) as client:
+    with resolved(zone):
+        announce_names(four, good)
+        client = RedisCluster(host=host_name(four.cluster.servers[0]), **verifying(good))
+    with resolved(zone), client:
         for number in range(200):
             client.set(f"key:{number}", number)
         four.cluster.nameserver.publish(zone)
@@ -135,7 +181,9 @@ def test_a_server_of_another_authority_is_not_trusted(six: Testbed, stranger: Ce
 def test_authorities_that_the_machine_trusts_are_not_accepted(
     six: Testbed, stranger: Certificate, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Host names are not compared. Otherwise any certificate of a public authority would be accepted as a node's."""
+    """Nodes are reached by address, so no name is compared. Otherwise any certificate of a public authority would be
+    accepted as a node's.
+    """
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
     assert_tls_error(
         six.run("apply", BOOTSTRAP_DEADLINE_S="1", **stranger.variables()), "the server's certificate is not accepted: "
@@ -264,14 +312,42 @@ def run_at_a_terminal(variables: Mapping[str, str]) -> subprocess.CompletedProce
         os.close(theirs)
 
 
-def completes_handshake(host: str, port: int, certificate: Certificate) -> bool:
-    """True if the port completes a TLS handshake and presents a certificate that the authority signed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(certificate.ca)
+def completes_handshake(server: Server, port: int, certificate: Certificate) -> bool:
+    """True if the port completes a TLS handshake and shows a certificate of the authority for the name of the pod."""
+    context = ssl.create_default_context(cafile=certificate.ca)
     context.load_cert_chain(certificate.cert, certificate.key)
-    with socket.create_connection((host, port), timeout=5) as plain, context.wrap_socket(plain) as secured:
+    with (
+        socket.create_connection((server.address.host, port), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname=host_name(server)) as secured,
+    ):
         return bool(secured.getpeercert())
+
+
+def host_name(server: Server) -> str:
+    """The name of its pod in the cluster DNS."""
+    return f"{server.name}.{Zone().service_name.removesuffix('.')}"
+
+
+def verifying(certificate: Certificate) -> dict[str, Any]:
+    """The options of redis-py for TLS. Everything that they do not name has its default."""
+    files = {"ssl_ca_certs": certificate.ca, "ssl_certfile": certificate.cert, "ssl_keyfile": certificate.key}
+    return {"ssl": True, "protocol": 2, **{option: str(file) for option, file in files.items()}}
+
+
+def announce_names(six: Testbed, certificate: Certificate, *, check: bool = True) -> None:
+    """Each server announces the name of its pod, and sends clients to names."""
+    for server in six.cluster.servers:
+        with Redis(host_name(server), **{**verifying(certificate), "ssl_check_hostname": check}) as client:
+            client.config_set("cluster-announce-hostname", host_name(server))
+            client.config_set("cluster-preferred-endpoint-type", "hostname")
+    for server in six.cluster.servers:
+        with Redis(host_name(server), **{**verifying(certificate), "ssl_check_hostname": check}) as client:
+            wait_until(partial(knows_all_names, client), f"{server.name} knows the names of its peers", NAMES_S)
+
+
+def knows_all_names(client: Redis) -> bool:
+    """Whether this server knows a host name of every member of its cluster."""
+    return all(node["hostname"] for node in client.execute_command("CLUSTER NODES").values())
 
 
 def assert_tls_error(result: RunResult, words: str) -> None:
