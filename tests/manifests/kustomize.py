@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
 BASE_SERVERS = BASE / "servers"
 TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
+LABELS = ROOT / "k8s" / "transformers" / "labels"
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 PARTS = {
@@ -32,6 +33,7 @@ PARTS = {
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
+    LABELS,
 }
 """Kustomizations that do not make a whole cluster."""
 NEEDS = {"tls-plain-port": ("tls",)}
@@ -66,6 +68,16 @@ class Build:
                 spec = spec["jobTemplate"]["spec"]
             if "template" in spec:
                 yield f"{manifest['kind']} {name_of(manifest)}", spec["template"]
+
+
+def selects(selector: Manifest, labels: Manifest) -> bool:
+    """Whether a label selector of Kubernetes matches these labels. The operator `In` is the only one in use here."""
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}, selector
+    expressions = selector.get("matchExpressions", [])
+    assert {each["operator"] for each in expressions} <= {"In"}, selector
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in expressions
+    )
 
 
 def name_of(manifest: Manifest) -> str:

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from bootstrap import __version__
+
 from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
 from .pod_security import violations
 from .schema import validate
 
 NAMES_A_NAMESPACE = {"PersistentVolume", "ClusterRoleBinding"}
 """Cluster-wide kinds that refer to a namespace. An overlay that uses one has to set the namespace."""
+RECOMMENDED = {
+    "app.kubernetes.io/part-of": "redis-cluster",
+    "app.kubernetes.io/instance": "redis",
+    "app.kubernetes.io/managed-by": "kustomize",
+    "app.kubernetes.io/version": __version__,
+}
 SET_BY_A_RUN = {"redis-role"}
 """Labels that the Job sets on pods, and that their template does not have."""
 
@@ -39,7 +47,7 @@ def test_no_object_sets_a_namespace(built: Build) -> None:
 def test_every_object_has_the_recommended_labels(built: Build) -> None:
     """`kubectl get -l app.kubernetes.io/part-of=redis-cluster` finds all objects, also the generated ones."""
     for manifest in built.manifests:
-        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "redis-cluster", name_of(manifest)
+        assert RECOMMENDED.items() <= manifest["metadata"]["labels"].items(), name_of(manifest)
 
 
 def test_the_selector_of_the_servers_never_changes(built: Build) -> None:
@@ -169,7 +177,7 @@ def test_a_name_prefix_reaches_every_reference() -> None:
     plain, renamed = build(ROOT), build_text(resources=[ROOT], namePrefix="blue-", nameSuffix="-1")
     before = plain.one("ConfigMap", "redis-bootstrap-settings")["data"]
     after = renamed.one("ConfigMap", "blue-redis-bootstrap-settings-1")["data"]
-    names = {"BOOTSTRAP_SERVICE", "BOOTSTRAP_STATEFULSET", "BOOTSTRAP_ACCESS_SERVICE"}
+    names = {"BOOTSTRAP_SERVICE", "BOOTSTRAP_STATEFULSET", "BOOTSTRAP_ACCESS_SERVICE", "BOOTSTRAP_LEASE"}
     assert after == before | {name: f"blue-{before[name]}-1" for name in names}
     (peers,) = [each for each in renamed.of_kind("Service") if each["spec"].get("clusterIP") == "None"]
     (stateful_set,) = renamed.of_kind("StatefulSet")
@@ -177,6 +185,8 @@ def test_a_name_prefix_reaches_every_reference() -> None:
     (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
     assert {"name": "REDIS_SERVICE", "value": name_of(peers)} in container["env"]
     assert after["BOOTSTRAP_STATEFULSET"] == name_of(stateful_set)
+    (role,) = renamed.of_kind("Role")
+    assert [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule] == [[after["BOOTSTRAP_LEASE"]]]
     (sources,) = {
         tuple(config_maps_named_by(template["spec"])) for owner, template in renamed.templates() if "Job" in owner
     }
