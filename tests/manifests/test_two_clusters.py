@@ -10,24 +10,20 @@ import pytest
 from .kustomize import (
     BASE,
     COMPONENTS,
+    INSTANCE,
     OVERLAYS,
     Build,
     Manifest,
     build_text,
     menu,
     name_of,
+    of_its_own,
     selects,
     written,
 )
 
-INSTANCE = "app.kubernetes.io/instance"
 ALL = tuple(each for each in menu() if each.name != "nfs")
 """The volumes of nfs are reserved for claims by name."""
-
-
-def of_its_own(name: str) -> dict[str, Any]:
-    """What makes a cluster one of several: docs/components.md, "Two clusters in one namespace"."""
-    return {"namePrefix": f"{name}-", "labels": [{"pairs": {INSTANCE: name}, "includeSelectors": True}]}
 
 
 @pytest.fixture(scope="module")
