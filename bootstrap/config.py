@@ -143,6 +143,12 @@ class Settings:
     lease: str = _setting(
         "redis-bootstrap", dns_label, "name of the Lease that prevents two runs from writing at the same time"
     )
+    when_locked: str = _setting(
+        "wait",
+        one_of("wait", "leave"),
+        "while another run holds the Lease. wait: until the deadline; leave: end, with exit code 0, once that run is "
+        "seen to be at work",
+    )
     read_nodes: bool = _setting(
         default=False,
         read=on_or_off,

@@ -6,6 +6,7 @@ BootstrapError
 ├── WrongUsage      2   the command line is wrong
 ├── Refused         3   continuing would risk data: a person decides
 ├── Misconfigured   4   a setting is wrong: a retry cannot succeed
+├── Busy            0   another run is at work, and this one was told to leave then
 ├── ApiError        1   Kubernetes rejected a request (raised by `kube` alone)
 │   ├── NotFound    1   the object does not exist
 │   ├── Conflict    1   another client was first
@@ -82,6 +83,12 @@ class Misconfigured(BootstrapError):
     """A setting, a file or a server is configured so that no retry can succeed."""
 
     exit_code = 4
+
+
+class Busy(BootstrapError):
+    """Another run is at work, and this one was told to leave in that case. That is no fault."""
+
+    exit_code = 0
 
 
 class Interrupted(NotYet):

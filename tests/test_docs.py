@@ -43,6 +43,7 @@ NOT_CODES = {
     "rename-command",
     "tls-replication",
     "self-heal",
+    "redis-self-heal",
     "with-a-gap",
 }
 """Words of findings.md that look like codes and are names of other things."""

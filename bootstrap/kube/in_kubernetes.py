@@ -11,7 +11,7 @@ from functools import partial
 
 from bootstrap.clock import Backoff, Clock, Deadline
 from bootstrap.config import Settings
-from bootstrap.errors import AGAIN, ApiError, Forbidden, NotYet, Reason
+from bootstrap.errors import AGAIN, ApiError, Busy, Forbidden, NotYet, Reason
 from bootstrap.kube.client import KubeClient
 from bootstrap.kube.events import EventRecorder, note_of, reason_of
 from bootstrap.kube.integration import Integration
@@ -56,8 +56,8 @@ class InKubernetes(Integration):
     def locked(self, deadline: Deadline) -> Iterator[None]:
         """Waits for the Lease until the deadline, then holds it while the block runs.
 
-        Raises NotYet if another run holds the Lease at the deadline or Kubernetes does not answer, and Forbidden if the
-        service account lacks a right.
+        Raises NotYet if another run holds the Lease at the deadline or Kubernetes does not answer, Busy if the run is
+        told to leave then, and Forbidden if the service account lacks a right.
         """
         self._was_locked = True
         self._wait_for_lock(deadline)
@@ -147,6 +147,8 @@ class InKubernetes(Integration):
                     self._log.info("lock_taken", lease=self._lock.name, waited_s=waited_s)
                     return
                 why = _held_by(self._lock, holder)
+                if self._lock.holder_works and self._settings.when_locked == "leave":
+                    raise Busy.because((why,))
             backoff.wait(
                 "waiting_for_lock", partial(str, why.message), partial(NotYet.because, (why,)), deadline=deadline
             )

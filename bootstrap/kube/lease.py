@@ -51,6 +51,8 @@ class LeaseLock:
         """The Lease as this run last wrote it; None while this run does not hold it."""
         self._seen: tuple[Mapping[str, Any], float] | None = None
         """The `spec` of another run's Lease, and when this run first saw it so."""
+        self.holder_works = False
+        """The Lease of another run was renewed while this one waited for it."""
         self._renewed_at = 0.0
         self._lost = ""
         self._error = ""
@@ -140,6 +142,7 @@ class LeaseLock:
     def _expired(self, spec: Mapping[str, Any]) -> bool:
         now = self._clock.now()  # read after the answer, so that the Lease never seems older than it is
         if self._seen is None or self._seen[0] != spec:
+            self.holder_works = self._seen is not None
             self._seen = (spec, now)
         return now - self._seen[1] > float(spec.get("leaseDurationSeconds") or DURATION_S)
 

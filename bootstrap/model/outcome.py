@@ -61,8 +61,8 @@ EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, refused or
-    failed; `cluster` is the fingerprint; `steps` counts the writes that were done.
+    """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, busy, refused
+    or failed; `cluster` is the fingerprint; `steps` counts the writes that were done.
     """
 
     outcome: str

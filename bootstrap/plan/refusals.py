@@ -13,10 +13,11 @@ from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.memory import mebibytes
-from bootstrap.model.node import NodeId
+from bootstrap.model.node import Node, NodeId, Role
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.data_refusals import moved_to_lost_master, no_copy_left, slots_lost, two_clusters
+from bootstrap.plan.describe import several
 from bootstrap.plan.stray_keys import (
     keys_left_over_on_the_way,
     keys_outside,
@@ -35,6 +36,7 @@ def reasons_to_refuse(found: Assessment) -> Iterator[Reason]:
         slots_lost(found),
         moved_to_lost_master(found),
         keys_outside_or_moving(found),
+        _without_a_master(found),
         _too_few_masters(found),
         _shrunk_too_early(found),
         no_copy_left(found),
@@ -125,10 +127,41 @@ def _members_elsewhere(found: Assessment) -> Iterator[Reason]:
             )
 
 
+def _circles(view: ClusterView) -> Iterator[tuple[Node, ...]]:
+    """Replicas that follow each other and no master, in ordinal order."""
+    master_of = {node.node_id: node.myself.master_id for node in view.nodes if node.role is Role.REPLICA}
+    left = set(master_of)
+    for start in master_of:
+        way: list[NodeId] = []
+        at: NodeId | None = start
+        while at in left and at is not None:
+            left.discard(at)
+            way.append(at)
+            at = master_of[at]
+        if at in way:
+            circle = set(way[way.index(at) :])
+            yield tuple(node for node in view.nodes if node.node_id in circle)
+
+
+def _without_a_master(found: Assessment) -> Iterator[Reason]:
+    """Which of them has the newest keys, nobody can tell, so a person chooses."""
+    for circle in _circles(found.view):
+        best = max(circle, key=lambda node: (node.replication.offset, node.keys, -node.ordinal))
+        copies = ", ".join(f"{node.pod} ({several(node.keys, 'key')})" for node in circle)
+        yield Reason(
+            code="no-master",
+            message=f"{copies} follow each other, so that their shard has no master; two servers that use one disk, or "
+            "a copy of it, at the same time can leave that behind",
+            remedy=f"choose the one with the newest keys, most likely {best.pod}; this makes it the master, and the "
+            f"others copy from it: kubectl exec {best.pod} -- redis-cli CLUSTER FAILOVER TAKEOVER; then {RUN_AGAIN}",
+            node=best.pod,
+        )
+
+
 def _too_few_masters(found: Assessment) -> Iterator[Reason]:
     """A replica becomes the master of a new shard only where its own shard does not need it."""
     masters = len(found.shards)
-    if masters + len(found.surplus) < found.desired.shards:
+    if masters + len(found.surplus) < found.desired.shards and not any(_circles(found.view)):
         yield Reason(
             code="too-few-masters",
             message=f"{found.desired.shards} shards are declared and {masters} nodes are masters; the others are "

@@ -84,7 +84,7 @@ class Command:
             reasons = error.reasons or (Reason(code="failed", message=str(error), remedy=remedy),)
         except Exception as error:  # noqa: BLE001 - a fault of this program still has an outcome
             exit_code, reasons = 1, (_internal_error(error),)
-        word = "refused" if exit_code == 3 else "failed"
+        word = {0: "busy", 3: "refused"}.get(exit_code, "failed")
         if self._verbs is None or last:
             took_s = self.clock.now() - started_at
             return outcome_of(word, ClusterView(), exit_code=exit_code, steps=0, took_s=took_s, reasons=reasons)

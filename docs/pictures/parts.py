@@ -73,7 +73,8 @@ def read(objects: Sequence[Manifest]) -> Facts:
     pod = statefulset["spec"]["template"]
     server = _only(pod["spec"]["containers"])
     ports = {port["name"]: port["containerPort"] for port in server["ports"]}
-    job, cronjob = _only(_of_kind(objects, "Job")), _only(_of_kind(objects, "CronJob"))
+    job = _only(_of_kind(objects, "Job"))
+    cronjob = _only([each for each in _of_kind(objects, "CronJob") if _name(each) == _name(job)])
     container = _only(job["spec"]["template"]["spec"]["containers"])
     made = _only(cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"])
     _require(made["args"] == container["args"], "the Jobs of the CronJob do something else")

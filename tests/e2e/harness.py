@@ -129,8 +129,9 @@ class Namespace:
 
     def apply(self, overlay: str, **fields: Any) -> str:
         """`kubectl apply -k` of an overlay, with this run's image and the given fields of a kustomization on top."""
-        name, tag = self.image.rsplit(":", 1)
-        images = [{"name": "redis-bootstrap", "newName": name, "newTag": tag}]
+        images = [_renamed("redis-bootstrap", self.image)]
+        if server := environment("E2E_SERVER"):
+            images += [_renamed("redis", server), _renamed("valkey/valkey", server)]
         with written(resources=[OVERLAYS / overlay], images=images, **fields) as directory:
             self._create_secrets(self.kubectl("kustomize", str(directory)))
             return self.kubectl("apply", "-k", str(directory))
@@ -284,6 +285,12 @@ def on_machine(command: str, node: str) -> None:
         command.replace("{node}", node), shell=True, capture_output=True, text=True, timeout=KUBECTL_S, check=False
     )
     assert done.returncode == 0, f"{command}: {done.stdout}\n{done.stderr}"
+
+
+def _renamed(name: str, image: str) -> dict[str, str]:
+    """The field of a kustomization that replaces an image."""
+    new, tag = image.rsplit(":", 1)
+    return {"name": name, "newName": new, "newTag": tag}
 
 
 def environment(name: str) -> str:

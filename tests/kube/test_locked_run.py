@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bootstrap.errors import Forbidden, NotYet, Refused
+from bootstrap.errors import Busy, Forbidden, NotYet, Refused
 from bootstrap.kube.in_kubernetes import InKubernetes
 from bootstrap.kube.lease import DURATION_S, RENEW_DEADLINE_S
 from bootstrap.model.view import ClusterView
@@ -60,6 +60,35 @@ def test_a_second_run_waits_names_the_holder_and_ends(api: KubeApi, inside: Call
     assert all(first._lock._identity in str(line["why"]) for line in waits)
     assert servers.written == []
     assert holder(api) == first._lock._identity
+
+
+def test_a_run_that_shall_not_wait_leaves_a_run_at_work_alone(
+    api: KubeApi, inside: Callable[..., InKubernetes]
+) -> None:
+    """Once it has seen the other one renew the Lease: exit code 0, nothing looked at, nothing written."""
+    servers, log = Servers(), Notes()
+    first = inside(servers)
+    second = inside(servers, log=log, settings=replace(SETTINGS, when_locked="leave"))
+    servers.look = None  # type: ignore[method-assign, assignment]
+    servers.renew = first._lock.renew
+    first._lock.try_acquire()
+    began = servers.time
+    with pytest.raises(Busy) as caught:
+        converge(second, replace(run_on(servers, deadline_s=60), log=log))
+    (reason,) = caught.value.reasons
+    assert (caught.value.exit_code, reason.code) == (0, "lock-held")
+    assert servers.time < began + DURATION_S
+    assert (servers.written, holder(api)) == ([], first._lock._identity)
+
+
+def test_a_run_that_shall_not_wait_takes_the_lease_of_a_dead_one(
+    api: KubeApi, inside: Callable[..., InKubernetes]
+) -> None:
+    """A run that was killed is not at work, however long its Lease lasts."""
+    servers = Servers()
+    dead, candidate = inside(servers), inside(servers, settings=replace(SETTINGS, when_locked="leave"))
+    dead._lock.try_acquire()
+    assert violations(converge(candidate, run_on(servers)), SHAPE) == ()
 
 
 def test_a_second_run_goes_on_once_the_first_is_dead(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import kubernetes_validate
+import pytest
+
 from bootstrap import __version__
 
-from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
+from .kustomize import BASE, OVERLAYS, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
 from .pod_security import violations
-from .schema import validate
+from .schema import OLDEST, validate
 
 NAMES_A_NAMESPACE = {"PersistentVolume", "ClusterRoleBinding"}
 """Cluster-wide kinds that refer to a namespace. An overlay that uses one has to set the namespace."""
@@ -32,6 +35,16 @@ def test_kubectl_builds_it_without_a_warning(built: Build) -> None:
 def test_current_kubernetes_knows_every_field(built: Build) -> None:
     """Strict validation: a misspelt or removed field is an error. Kubernetes would ignore it."""
     validate(built)
+
+
+@pytest.mark.parametrize("overlay", ["minikube", "nfs", "production"])
+def test_the_oldest_supported_kubernetes_knows_every_field(overlay: str) -> None:
+    """The same validation with the schemas of every version from there on. The document names that version."""
+    built = build(OVERLAYS / overlay)
+    minor = int(OLDEST.split(".")[1])
+    for version in range(minor, int(kubernetes_validate.latest_version().split(".")[1])):
+        validate(built, f"1.{version}")
+    assert f"| oldest Kubernetes | {OLDEST}:" in (ROOT / "docs" / "versions.md").read_text(encoding="utf-8")
 
 
 def test_no_object_sets_a_namespace(built: Build) -> None:
@@ -144,13 +157,15 @@ def test_every_container_is_tighter_than_the_standard(built: Build) -> None:
             assert merged["runAsUser"] > 0, owner
             assert merged["runAsGroup"] > 0, owner
             assert merged["readOnlyRootFilesystem"] is True, owner
-            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), owner
+            # Without a request Kubernetes takes the limit.
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= resources["requests"].keys() | resources.get("limits", {}).keys(), owner
 
 
 def test_only_the_job_gets_a_token(built: Build) -> None:
     """A server does not use the Kubernetes API, so its pod has no token that could be stolen."""
     tokens = {owner: template["spec"]["automountServiceAccountToken"] for owner, template in built.templates()}
-    assert tokens == {owner: "redis-bootstrap" in owner for owner in tokens}
+    assert tokens == {owner: "StatefulSet" not in owner for owner in tokens}
 
 
 def test_no_role_is_wider_than_a_list_of_names(built: Build) -> None:

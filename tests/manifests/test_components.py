@@ -326,9 +326,10 @@ def test_argo_cd_recreates_the_job_and_nothing_else() -> None:
 
 
 def test_an_overlay_only_lists_components() -> None:
-    """An overlay only lists names. Everything else is in its components."""
+    """An overlay only lists names. Everything else is in its components, and in what a copy of it needs last."""
     menus = {directory.name: kustomization(directory) for directory in sorted(OVERLAYS.iterdir())}
-    allowed = {"apiVersion", "kind", "namespace", "resources", "components", "configMapGenerator", "images"}
+    lists = {"resources", "components", "transformers", "configMapGenerator", "images"}
+    allowed = {"apiVersion", "kind", "namespace", *lists}
     assert [name for name, menu in menus.items() if menu.keys() - allowed] == []
     assert all(menu["resources"] == ["../../base"] for menu in menus.values())
     taken = {Path(each).name for each in menus["production"]["components"]}

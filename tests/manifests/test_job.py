@@ -13,7 +13,8 @@ import yaml
 from bootstrap.config import Settings, unknown_variables
 from bootstrap.errors import Misconfigured, NotYet, Refused, WrongUsage
 
-from .kustomize import BASE, OVERLAYS, ROOT, TRANSFORMER, Build, Manifest, build, build_text
+from .copied import assert_copied
+from .kustomize import BASE, OVERLAYS, ROOT, TRANSFORMER, Build, Manifest, build, build_text, kustomization
 
 FIRST_BACKOFF_S = 10
 """Kubernetes waits 10 s before the second try, and doubles the time before each further try."""
@@ -45,17 +46,26 @@ def test_a_disrupted_pod_does_not_count_as_a_try(job: Manifest) -> None:
 
 
 def test_every_try_can_use_its_whole_deadline(built: Build, job: Manifest) -> None:
-    """The deadline of the Job leaves room for all tries, each of them until its own deadline."""
+    """The deadline of each Job leaves room for all tries, each of them until its own deadline."""
     settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
     deadline_s = float(settings["BOOTSTRAP_DEADLINE_S"]) + float(settings["BOOTSTRAP_MOVE_DEADLINE_S"])
-    tries = job["backoffLimit"] + 1
-    backoffs_s = FIRST_BACKOFF_S * (2 ** job["backoffLimit"] - 1)
-    assert job["activeDeadlineSeconds"] >= tries * deadline_s + backoffs_s + PULL_AND_START_S
+    for made in (job, *(each["spec"]["jobTemplate"]["spec"] for each in built.of_kind("CronJob"))):
+        tries = made["backoffLimit"] + 1
+        backoffs_s = FIRST_BACKOFF_S * (2 ** made["backoffLimit"] - 1)
+        assert made["activeDeadlineSeconds"] >= tries * deadline_s + backoffs_s + PULL_AND_START_S
 
 
 def test_a_finished_job_is_deleted_after_its_log_could_be_read(job: Manifest) -> None:
     """Not before a person can read its log, and not so late that the next `kubectl apply -k` runs nothing."""
-    assert 120 <= job["ttlSecondsAfterFinished"] <= 600
+    assert 60 <= job["ttlSecondsAfterFinished"] <= 180
+
+
+def test_logs_of_runs_from_the_cron_jobs_stay(built: Build) -> None:
+    """Only the number of later ones of the same CronJob ends them."""
+    for cron in built.of_kind("CronJob"):
+        assert "ttlSecondsAfterFinished" not in cron["spec"]["jobTemplate"]["spec"]
+        assert cron["spec"]["successfulJobsHistoryLimit"] >= 10
+        assert cron["spec"]["failedJobsHistoryLimit"] >= 5
 
 
 def test_the_job_runs_apply_with_limits_of_its_own(job: Manifest) -> None:
@@ -108,11 +118,17 @@ def test_the_job_writes_its_lease_and_events_and_nothing_else() -> None:
     assert build(BASE).of_kind("ClusterRole") == ()
 
 
-def test_the_cron_job_creates_the_same_job(built: Build, job: Manifest) -> None:
-    """In every kustomization its template is the spec of the Job, so a rerun is the same run."""
-    cron = built.one("CronJob", "redis-bootstrap")["spec"]
-    assert cron["jobTemplate"]["spec"] == job
-    assert cron["concurrencyPolicy"] == "Forbid"
+def test_the_cron_jobs_create_the_same_job(built: Build) -> None:
+    """In every kustomization their template is that of the Job, so a rerun is the same run."""
+    assert_copied(built)
+
+
+def test_a_run_that_cannot_start_keeps_no_later_one_from_starting() -> None:
+    """Nor does a later one end one that moves slots: the Lease orders them."""
+    cron = build(ROOT / "k8s" / "components" / "self-heal").one("CronJob", "redis-self-heal")["spec"]
+    assert cron["concurrencyPolicy"] == "Allow"
+    waiting_s = cron["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert waiting_s / 300 < 15, "as many pods may wait for a machine at the same time"
 
 
 PATCHED = {
@@ -153,15 +169,27 @@ def check_patched(built: Build) -> None:
     assert {key: pod[key] for key in PATCHED} == PATCHED
     assert pod["containers"][0]["resources"]["limits"] == LIMITS
     assert pod["containers"][0]["image"] == "registry.example.org/redis-bootstrap:1"
-    assert built.one("CronJob", "blue-redis-bootstrap")["spec"]["jobTemplate"]["spec"] == job
+    assert_copied(built, "blue-redis-bootstrap")
 
 
 @pytest.mark.parametrize(
     "below", [ROOT, OVERLAYS / "minikube", OVERLAYS / "production"], ids=["root", "minikube", "production"]
 )
-def test_a_patch_of_the_job_reaches_the_cron_job(below: Path) -> None:
+def test_a_patch_of_the_job_reaches_the_cron_jobs(below: Path) -> None:
     """One line in an overlay copies the patched Job, however the patch is written."""
     check_patched(build_text(resources=[below], transformers=[TRANSFORMER], **OVERLAY))
+
+
+@pytest.mark.parametrize("overlay", ["minikube", "nfs", "production"])
+def test_a_patch_in_a_copy_of_an_overlay_reaches_the_cron_jobs(overlay: str) -> None:
+    """The overlays have that line, so a person who copies one and patches the Job needs to know nothing."""
+    content = kustomization(OVERLAYS / overlay)
+    for part in ("resources", "components", "transformers"):
+        content[part] = [(OVERLAYS / overlay / each).resolve() for each in content.get(part, [])]
+    content["patches"] = [*content.get("patches", []), *OVERLAY["patches"]]
+    built = build_text(**content)
+    assert built.one("Job", "redis-bootstrap")["spec"]["template"]["spec"]["nodeSelector"] == {"pool": "tools"}
+    assert_copied(built)
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="no git on this machine")
@@ -185,7 +213,8 @@ def test_a_patch_of_the_job_reaches_the_cron_job_of_a_remote_base(tmp_path: Path
 
 
 def test_no_run_starts_by_itself_without_self_heal() -> None:
-    """The CronJob of the base is for `kubectl create job --from`. Only the component resumes it."""
+    """The CronJob of the base is for `kubectl create job --from`, and stays suspended. The component has its own."""
     self_heal = build(ROOT / "k8s" / "components" / "self-heal")
-    assert build(BASE).one("CronJob", "redis-bootstrap")["spec"]["suspend"] is True
-    assert self_heal.one("CronJob", "redis-bootstrap")["spec"]["suspend"] is False
+    assert [each["spec"]["suspend"] for each in build(BASE).of_kind("CronJob")] == [True]
+    assert self_heal.one("CronJob", "redis-bootstrap")["spec"]["suspend"] is True
+    assert self_heal.one("CronJob", "redis-self-heal")["spec"]["suspend"] is False

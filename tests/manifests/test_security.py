@@ -11,6 +11,7 @@ import pytest
 
 from bootstrap.config import unknown_variables
 
+from .copied import assert_copied
 from .kustomize import BASE, ROOT, Build, Manifest, build, build_text, name_of, selects
 from .pod_security import violations
 from .schema import validate
@@ -42,10 +43,9 @@ def test_together_they_are_valid_and_restricted(all_of_them: Build) -> None:
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
 
 
-def test_the_cron_job_is_the_job_in_all_of_them(all_of_them: Build) -> None:
+def test_the_cron_jobs_are_the_job_in_all_of_them(all_of_them: Build) -> None:
     """The base copies the Job before components patch it, so each component that patches the Job copies it again."""
-    job = all_of_them.one("Job", "redis-bootstrap")["spec"]
-    assert all_of_them.one("CronJob", "redis-bootstrap")["spec"]["jobTemplate"]["spec"] == job
+    assert_copied(all_of_them)
 
 
 def test_every_variable_of_the_job_is_one_of_the_programs(all_of_them: Build) -> None:

@@ -209,3 +209,28 @@ def test_a_server_that_does_not_answer_for_a_moment_has_not_denied_a_setting() -
     cluster = Restarting(6)
     assert violations(run_on(cluster).converge(), SHAPE) == ()
     assert cluster.rejected
+
+
+def test_replicas_that_follow_each_other_wait_for_a_person() -> None:
+    """A copy of the disks ran beside them, and both failed over. Nobody can tell which has the newest keys. Once a
+    person has chosen, the next run gives that one its slots back.
+    """
+    cluster = formed(shape())
+    one, other = cluster[1], cluster[4]
+    for node in (one, other):
+        node.in_slot = {6000: 3}
+        node.keys, node.link_up, node.serving = 3, False, False
+    one.master, other.master, one.slots = other.node_id, one.node_id, SlotSet()
+    other.offset = 7
+    gossip(cluster)
+    decision = plan(cluster.look(), shape())
+    assert isinstance(decision, Refusal)
+    (reason,) = decision.reasons
+    assert (reason.code, reason.node) == ("no-master", "redis-app-4")
+    assert "redis-app-1 (3 keys), redis-app-4 (3 keys) follow each other" in reason.message
+    assert "kubectl exec redis-app-4 -- redis-cli CLUSTER FAILOVER TAKEOVER" in reason.remedy
+    cluster._promote(other)
+    cluster.sleep(3)
+    view = run_on(cluster, shape()).converge()
+    assert violations(view, shape()) == ()
+    assert (6000 in other.slots, one.master) == (True, other.node_id)
