@@ -183,9 +183,9 @@ def test_every_overlay_that_the_documents_show_builds(text: str) -> None:
         places = [re.fullmatch(r"github\.com/OWNER/REPO(?://([^?]+))?\?ref=TAG", each) for each in shown.get(key, [])]
         shown[key] = [ROOT / (place[1] or "") for place in places if place]
     built = build_text(**shown)
-    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    settings = built.one("ConfigMap", f"{shown.get('namePrefix', '')}redis-bootstrap-settings")["data"]
     wanted = int(settings["BOOTSTRAP_SHARDS"]) * (1 + int(settings["BOOTSTRAP_REPLICAS_PER_SHARD"]))
-    assert servers(built)["replicas"] == wanted
+    assert [each["spec"]["replicas"] for each in built.of_kind("StatefulSet")] == [wanted]
 
 
 def test_persistence_replaces_the_empty_directory_with_a_disk() -> None:
