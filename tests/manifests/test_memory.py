@@ -105,7 +105,7 @@ def test_every_server_starts_with_it(program: Path, tmp_path: Path) -> None:
             wait_until(lambda: answers(server), f"{program} answers")
             config = server.client.config_get("maxmemory*")
             assert (config["maxmemory"], config["maxmemory-policy"]) == (str(192 * MIB), "noeviction")
-            buffers = server.client.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
-            assert re.search(rf"(slave|replica) {64 * MIB} {16 * MIB} 60", buffers or "")
+            buffers = str(server.client.config_get("client-output-buffer-limit"))
+            assert re.search(rf"(slave|replica) {64 * MIB} {16 * MIB} 60", buffers)
         finally:
             process.kill()

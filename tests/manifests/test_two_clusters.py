@@ -12,6 +12,7 @@ from .kustomize import (
     COMPONENTS,
     INSTANCE,
     OVERLAYS,
+    ROOT,
     Build,
     Manifest,
     build_text,
@@ -70,6 +71,7 @@ def test_every_selector_finds_pods_of_its_own_cluster_alone(blue: Build, green: 
     }
     for owner, selector in found:
         if "gold-redis-client" in str(selector):
+            assert INSTANCE not in str(selector), owner
             continue
         roleless = {**selector, "matchLabels": without_role(selector["matchLabels"])}
         assert any(selects(roleless, labels) for labels in pods), owner
@@ -100,6 +102,23 @@ def test_without_the_component_the_secrets_are_shared() -> None:
     assert secrets_of(own) == {"blue-redis-auth", "blue-redis-tls"}
     assert own.of_kind("Secret") == ()
     assert [name_of(each) for each in own.manifests] == [name_of(each) for each in shared.manifests]
+
+
+def test_reinit_of_one_is_an_overlay_above_it() -> None:
+    """The Job has the settings, the account, the Secrets and the label of that cluster."""
+    reinit = ROOT / "k8s" / "reinit"
+    patch = {"target": {"kind": "Job"}, "patch": (reinit / "auth-patch.yaml").read_text(encoding="utf-8")}
+    with written(resources=[reinit], patches=[patch]) as with_auth:
+        built = build_text(resources=[with_auth], components=[COMPONENTS / "prefixed-secrets"], **of_its_own("blue"))
+    (job,) = built.manifests
+    assert name_of(job) == "blue-redis-reinit-none"
+    template = job["spec"]["template"]
+    assert template["metadata"]["labels"][INSTANCE] == "blue"
+    assert template["spec"]["serviceAccountName"] == "blue-redis-bootstrap"
+    (container,) = template["spec"]["containers"]
+    assert container["envFrom"] == [{"configMapRef": {"name": "blue-redis-bootstrap-settings"}}]
+    assert secrets_of(built) == {"blue-redis-auth"}
+    assert "selector" not in job["spec"]
 
 
 def secrets_of(built: Build) -> set[str]:
