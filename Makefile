@@ -75,7 +75,7 @@ pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a r
 mutants: export PATH := $(abspath $(MUTANTS)/bin):$(PATH)
 mutants: export SIMULATION_SEEDS = 1
 mutants: export RESIZE_SEEDS = 1
-mutants: $(MUTANTS)/ready  ## change the planner and verify in thousands of ways: does a test notice? ARGS names mutants (an hour)
+mutants: $(MUTANTS)/ready  ## change the planner and verify in thousands of ways: does a test notice? ARGS names mutants (long)
 	$(MUTANTS)/bin/mutmut run $(ARGS)
 	$(MUTANTS)/bin/python -m tests.mutants
 

@@ -117,11 +117,11 @@ def sizes_after(cluster: FakeCluster, desired: Desired) -> list[int]:
 def test_where_shares_are_left_alone_the_slots_of_a_drained_master_are_divided() -> None:
     """`off`: the others keep what they own, and those furthest below their shares get more of the rest."""
     left_alone = Desired(shards=3, replicas_per_shard=1, rebalance="off")
-    assert sizes_after(uneven(6000, 4000, 3000, 3384), left_alone) == [6000, 5192, 5192, 0]
-    assert sizes_after(uneven(8000, 1000, 1000, 6384), left_alone) == [8000, 4192, 4192, 0]
-    assert sizes_after(uneven(3000, 3000, 5000, 5384), replace(left_alone, shards=2)) == [8192, 8192, 0, 0]
+    assert sizes_after(uneven(6000, 4000, 3384, 3000), left_alone) == [6000, 5192, 5192, 0]
+    assert sizes_after(uneven(8000, 1000, 6384, 1000), left_alone) == [8000, 2000, 6384, 0]
+    assert sizes_after(uneven(4000, 4000, 4100, 4284), replace(left_alone, shards=2)) == [8192, 8192, 0, 0]
     heavy = replace(left_alone, weights={"redis-app-1": 2.0})
-    assert sizes_after(uneven(4000, 4000, 4000, 4384), heavy) == [4096, 8192, 4096, 0]
+    assert sizes_after(uneven(3276, 6554, 3277, 3277), heavy) == [4096, 8192, 4096, 0]
 
 
 def test_where_shares_are_left_alone_a_new_master_gets_its_full_share() -> None:
