@@ -135,7 +135,8 @@ class InKubernetes(Integration):
             return
         self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
         try:
-            self._lock.annotate(annotations_of(outcome, datetime.now(UTC)))
+            pod, now = socket.gethostname(), datetime.now(UTC)
+            self._lock.annotate(lambda before: annotations_of(outcome, now, pod=pod, before=before))
         except ApiError as error:
             self._log.warning("lease_not_annotated", why=str(error), **error.remedy_field)
 

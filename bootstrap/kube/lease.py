@@ -118,14 +118,16 @@ class LeaseLock:
                     self._left = self._lease
             self._lease = None
 
-    def annotate(self, annotations: Mapping[str, str]) -> None:
-        """Sets annotations of the Lease that this run has released; nothing where it did not hold it to its end.
+    def annotate(self, made: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        """Sets annotations of the Lease that this run has released, made of those that it has; nothing where it did not
+        hold it to its end.
 
         Another run may hold it by now, and keeps it: only annotations change. Where they have changed already, a later
         run has set its own, and those stay. Raises ApiError.
         """
         if self._left is None:
             return
+        annotations = made(annotated(self._left, {})["metadata"]["annotations"])
         try:
             self._kube.update(LEASES, self.name, annotated(self._left, annotations))
         except Conflict:

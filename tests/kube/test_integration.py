@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -12,6 +14,7 @@ from bootstrap.errors import ApiError, Misconfigured, Reason
 from bootstrap.kube import client as kube
 from bootstrap.kube.in_kubernetes import PLACES_FOR_S, InKubernetes
 from bootstrap.kube.integration import integration_for
+from bootstrap.kube.last_run import annotations_of
 from bootstrap.model.node import Address, Place
 from bootstrap.run.report import outcome_of
 from bootstrap.verify import violations
@@ -41,6 +44,8 @@ def test_the_outcome_is_found_at_the_lease(api: KubeApi, inside: Callable[..., I
     (lease,) = api.of("leases")
     ended = lease["metadata"]["annotations"].pop("redis-bootstrap/ended-at")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ended)
+    change = json.loads(lease["metadata"]["annotations"].pop("redis-bootstrap/changes"))
+    assert (change["outcome"], change["steps"], change["ended-at"]) == ("refused", "1", ended)
     assert lease["metadata"]["annotations"] == {
         "redis-bootstrap/outcome": "refused",
         "redis-bootstrap/exit-code": "3",
@@ -48,6 +53,20 @@ def test_the_outcome_is_found_at_the_lease(api: KubeApi, inside: Callable[..., I
         "redis-bootstrap/took-s": "1.23",
         "redis-bootstrap/reasons": "slots-lost,lost-member",
     }
+
+
+def test_runs_that_changed_something_stay_at_the_lease(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """The last ten, the newest first, however many runs find nothing to do; what somebody else wrote there is dropped."""
+    name, view = "redis-bootstrap/changes", converge(inside(Servers()), run_on(Servers()))
+    before: dict[str, str] = {name: "not of this program"}
+    for number in range(1, 13):
+        repaired = outcome_of("repaired", view, exit_code=0, steps=number, took_s=1.0)
+        quiet = outcome_of("unchanged", view, exit_code=0, steps=0, took_s=0.1)
+        for each in (repaired, quiet, quiet):
+            before |= annotations_of(each, datetime.now(UTC), pod=f"run-{number}", before=before)
+    kept = [json.loads(line) for line in before[name].splitlines()]
+    assert [(each["pod"], each["steps"]) for each in kept] == [(f"run-{n}", str(n)) for n in range(12, 2, -1)]
+    assert before["redis-bootstrap/outcome"] == "unchanged"
 
 
 def test_an_outcome_that_cannot_be_written_changes_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

@@ -211,15 +211,15 @@ def test_an_outcome_stays_at_the_released_lease(api: KubeApi, lock: Locks) -> No
     """Also where the next run holds it by then, which keeps it and the annotations."""
     first, second = lock("a"), lock("b")
     first.try_acquire()
-    first.annotate({"outcome": "too early"})
+    first.annotate(lambda _: {"outcome": "too early"})
     assert outcome_at(api) == {}
     first.release()
-    first.annotate({"outcome": "formed"})
+    first.annotate(lambda _: {"outcome": "formed"})
     assert (holder(api), outcome_at(api)) == ("", {"outcome": "formed"})
     first.try_acquire()
     first.release()
     second.try_acquire()
-    first.annotate({"outcome": "repaired"})
+    first.annotate(lambda _: {"outcome": "repaired"})
     second.renew()
     second.check()
     assert (holder(api), outcome_at(api)) == ("b", {"outcome": "repaired"})
@@ -231,8 +231,8 @@ def test_the_outcome_of_a_later_run_stays(api: KubeApi, lock: Locks) -> None:
     for one in (first, second):
         one.try_acquire()
         one.release()
-    second.annotate({"outcome": "the later one"})
-    first.annotate({"outcome": "the earlier one"})
+    second.annotate(lambda _: {"outcome": "the later one"})
+    first.annotate(lambda _: {"outcome": "the earlier one"})
     assert outcome_at(api) == {"outcome": "the later one"}
 
 
@@ -246,7 +246,7 @@ def test_a_run_that_lost_the_lease_leaves_no_outcome(api: KubeApi, lock: Locks, 
     first.renew()
     for one in (first, lock("c")):
         one.release()
-        one.annotate({"outcome": "failed"})
+        one.annotate(lambda _: {"outcome": "failed"})
     assert (holder(api), outcome_at(api)) == ("b", {})
 
 
