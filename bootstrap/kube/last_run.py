@@ -23,7 +23,7 @@ KEPT = 10
 
 
 def annotations_of(outcome: Outcome, ended: datetime, *, pod: str, before: Mapping[str, str]) -> dict[str, str]:
-    """Word, exit code, steps, seconds, end in UTC, and the code of each reason once, in their order; and in `changes` the
+    """Word, exit code, steps, seconds, end in UTC, and the code of each reason once, in their order; in `changes` the
     same of the last runs that wrote something or failed, with their pods. `before` has the annotations so far.
     """
     codes = dict.fromkeys(reason.code for reason in outcome.reasons)

@@ -56,7 +56,7 @@ def test_the_outcome_is_found_at_the_lease(api: KubeApi, inside: Callable[..., I
 
 
 def test_runs_that_changed_something_stay_at_the_lease(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
-    """The last ten, the newest first, however many runs find nothing to do; what somebody else wrote there is dropped."""
+    """The last ten, the newest first, however many runs find nothing to do. What somebody else wrote is dropped."""
     name, view = "redis-bootstrap/changes", converge(inside(Servers()), run_on(Servers()))
     before: dict[str, str] = {name: "not of this program"}
     for number in range(1, 13):
