@@ -7,11 +7,13 @@ WORKDIR /build
 # dates of files.
 ARG COMPILE="python -m compileall -q -j 0 --invalidation-mode unchecked-hash"
 COPY requirements.txt .
-# kubernetes.aio is the asyncio variant of the client. It is never imported, and is two fifths of the installed files.
+# The package kubernetes has classes for every request (client/api) and every kind of object (client/models), and all of
+# it again for asyncio (aio). The program uses only its connection, so the first and the last are left out, and the
+# models, which other modules could import, have no bytecode. tests/manifests/test_image.py holds the program to that.
 RUN python -m venv --without-pip /venv \
     && pip --python /venv/bin/python install --no-cache-dir --no-compile --require-hashes -r requirements.txt \
-    && rm -r /venv/lib/python*/site-packages/kubernetes/aio \
-    && $COMPILE /venv/lib
+    && rm -r /venv/lib/python*/site-packages/kubernetes/aio /venv/lib/python*/site-packages/kubernetes/client/api \
+    && $COMPILE -x 'kubernetes/client/models/[a-z]' /venv/lib
 COPY bootstrap /app/bootstrap
 RUN $COMPILE /app
 

@@ -6,12 +6,14 @@ BIN    := $(VENV)/bin
 LEAN   ?= .venv-lean
 # For `make pictures` only.
 PICTURES ?= .venv-pictures
+# For `make mutants` only.
+MUTANTS ?= .venv-mutants
 # Tests wait for servers more than they compute, so more tests than cores run in parallel.
 WORKERS ?= 8
 # Each worker has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 
-.PHONY: help demo test e2e lint docs bench pictures lock clean
+.PHONY: help demo test e2e lint docs bench pictures mutants lock clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,6 +33,11 @@ $(LEAN)/ready: requirements.txt
 $(PICTURES)/ready: requirements-pictures.txt
 	$(PYTHON) -m venv $(PICTURES)
 	$(PICTURES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-pictures.txt
+	@touch $@
+
+$(MUTANTS)/ready: requirements-mutants.txt
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-mutants.txt
 	@touch $@
 
 demo: $(VENV)/ready  ## form a real cluster of six servers on this machine, show it, and take it down again
@@ -64,10 +71,19 @@ bench: $(VENV)/ready $(LEAN)/ready  ## compare this program with redis-cli on th
 pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a run of the demo, and docs/benchmarks
 	PYTHONPATH=docs $(PICTURES)/bin/python -m pictures $(ARGS)
 
+# A survivor is tried again only if it is named or its function has changed; `rm -r mutants` starts anew.
+mutants: export PATH := $(abspath $(MUTANTS)/bin):$(PATH)
+mutants: export SIMULATION_SEEDS = 1
+mutants: export RESIZE_SEEDS = 1
+mutants: $(MUTANTS)/ready  ## change the planner and verify in thousands of ways: does a test notice? ARGS names mutants (long)
+	$(MUTANTS)/bin/mutmut run $(ARGS)
+	$(MUTANTS)/bin/python -m tests.mutants
+
 lock:  ## resolve and lock the requirements again (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' -o requirements.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra dev -c requirements.txt -o requirements-dev.txt pyproject.toml
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra pictures -c requirements-dev.txt -o requirements-pictures.txt pyproject.toml
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' --extra mutants -c requirements-dev.txt -o requirements-mutants.txt pyproject.toml
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) $(LEAN) $(PICTURES) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LEAN) $(PICTURES) $(MUTANTS) mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -10,12 +10,13 @@ import random
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations, permutations
+from itertools import combinations, groupby, permutations
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from bootstrap.errors import Reason
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Place
 from bootstrap.model.plan import Plan, Refusal
@@ -397,8 +398,18 @@ def decision_text(view: ClusterView, desired: Desired) -> str:
     decision = plan(view, desired)
     if isinstance(decision, Plan):
         return plan_text(decision, view)
-    where = ((reason, f" on {reason.node}" if reason.node else "") for reason in decision.reasons)
-    return "\n".join(f"refused: {reason.code}{node}: {reason.message}" for reason, node in where)
+    return reasons_text("refused: ", decision.reasons)
+
+
+def reasons_text(prefix: str, reasons: Iterable[Reason]) -> str:
+    """Each reason with its code and node; a remedy stands once, below the last of the reasons in a row that have it."""
+    lines = []
+    for remedy, alike in groupby(reasons, key=lambda reason: reason.remedy):
+        for reason in alike:
+            where = f" on {reason.node}" if reason.node else ""
+            lines.append(f"{prefix}{reason.code}{where}: {reason.message}")
+        lines.append(f"    → {remedy}")
+    return "\n".join(lines)
 
 
 def rewrite(folder: Path) -> None:

@@ -27,6 +27,7 @@ NOT_CODES = {
     "cluster-announce-bus-port",
     "cluster-announce-hostname",
     "cluster-announce-ip",
+    "cluster-announce-port",
     "cluster-node-timeout",
     "cluster-replica-no-failover",
     "cluster-require-full-coverage",

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 
 from bootstrap.clock import Backoff, Clock, Deadline
@@ -16,6 +17,7 @@ from bootstrap.kube.client import KubeClient
 from bootstrap.kube.events import EventRecorder, note_of, reason_of
 from bootstrap.kube.integration import Integration
 from bootstrap.kube.labels import label
+from bootstrap.kube.last_run import annotations_of
 from bootstrap.kube.lease import DURATION_S, LeaseLock
 from bootstrap.kube.pods import Pods, rollout_of
 from bootstrap.kube.stale_records import without_stale
@@ -128,9 +130,15 @@ class InKubernetes(Integration):
                 self._log.info("pods_labelled", pods=pods)
 
     def record(self, outcome: Outcome) -> None:
-        """Records an Event. If that fails, the run goes on."""
-        if self._was_locked:
-            self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
+        """Records an Event, and the outcome at the Lease. If that fails, the run goes on."""
+        if not self._was_locked:
+            return
+        self._event(outcome.outcome, note_of(outcome), good=outcome.exit_code == 0)
+        try:
+            pod, now = socket.gethostname(), datetime.now(UTC)
+            self._lock.annotate(lambda before: annotations_of(outcome, now, pod=pod, before=before))
+        except ApiError as error:
+            self._log.warning("lease_not_annotated", why=str(error), **error.remedy_field)
 
     def _wait_for_lock(self, deadline: Deadline) -> None:
         backoff, began = Backoff(self._clock, self._log), self._clock.now()

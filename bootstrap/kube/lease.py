@@ -2,7 +2,7 @@
 
 A run takes the Lease before its first look, not before its first write: the half-done work of another run looks like
 damage, which a run would refuse or repair. On a healthy cluster the lock costs three requests, less than a hundredth of
-the run.
+the run, and the outcome that it leaves there (`last_run`) one more.
 
 The algorithm is that of client-go's leader election, and so are the names of its times. The holder renews the Lease
 every few seconds. Another run takes it once the holder has released it, or once it has not changed for its duration by
@@ -31,6 +31,7 @@ from typing import Any
 from bootstrap.clock import Clock
 from bootstrap.errors import AGAIN, ApiError, Conflict, NotFound, NotYet, Reason
 from bootstrap.kube.client import LEASES, KubeClient, Object
+from bootstrap.kube.last_run import annotated
 
 DURATION_S = 15
 """Whole seconds, as the API requires."""
@@ -49,6 +50,8 @@ class LeaseLock:
         self._clock = clock
         self._lease: Object | None = None
         """The Lease as this run last wrote it; None while this run does not hold it."""
+        self._left: Object | None = None
+        """The Lease as this run released it; None if it never held it, or lost it."""
         self._seen: tuple[Mapping[str, Any], float] | None = None
         """The `spec` of another run's Lease, and when this run first saw it so."""
         self.holder_works = False
@@ -111,8 +114,26 @@ class LeaseLock:
             self._renewer.join()
         if self._lease is not None:
             with suppress(NotFound):
-                self._change(self._lease, _released)
+                if not self._change(self._lease, _released):
+                    self._left = self._lease
             self._lease = None
+
+    def annotate(self, made: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+        """Sets annotations of the Lease that this run has released, made of those that it has; nothing where it did not
+        hold it to its end.
+
+        Another run may hold it by now, and keeps it: only annotations change. Where they have changed already, a later
+        run has set its own, and those stay. Raises ApiError.
+        """
+        if self._left is None:
+            return
+        annotations = made(annotated(self._left, {})["metadata"]["annotations"])
+        try:
+            self._kube.update(LEASES, self.name, annotated(self._left, annotations))
+        except Conflict:
+            lease = self._kube.get(LEASES, self.name)
+            if annotated(lease, {})["metadata"]["annotations"] == annotated(self._left, {})["metadata"]["annotations"]:
+                self._kube.update(LEASES, self.name, annotated(lease, annotations))
 
     def _take(self, write: Callable[[], Object]) -> str:
         sent_at = self._clock.now()

@@ -176,6 +176,7 @@ class Server:
             "cluster-config-file nodes.conf",
             f"cluster-node-timeout {NODE_TIMEOUT_MS}",
             "appendonly yes",
+            'save ""',
             "protected-mode no",
             "daemonize no",
             # By default a master waits 5 s for more replicas before the first full sync: most of the time of forming.

@@ -63,7 +63,10 @@ def message(missing: Missing, view: ClusterView) -> str:
     """Who cannot reach whom, the port, and the likely cause."""
     with_tls, without_tls = _by_tls(missing)
     cause = "a NetworkPolicy, firewall or mesh blocks the bus"
-    if with_tls and without_tls:
+    if elsewhere := _announced_elsewhere(missing):
+        places = [f"{node.pod} announces {node.myself.address} and answers at {node.address}" for node in elsewhere]
+        cause = f"{shortened(places)}, and the others connect to what it announces"
+    elif with_tls and without_tls:
         cause = f"tls-cluster is yes on {shortened(with_tls)} and no on {shortened(without_tls)}"
     elif with_tls:
         cause += ", or the servers reject each other's certificates"
@@ -73,6 +76,13 @@ def message(missing: Missing, view: ClusterView) -> str:
 def remedy(missing: Missing) -> str:
     """What to allow, or to correct."""
     with_tls, without_tls = _by_tls(missing)
+    if elsewhere := _announced_elsewhere(missing):
+        pod = elsewhere[0].pod
+        return (
+            f"correct cluster-announce-ip and cluster-announce-port to where the pod answers: kubectl exec {pod} -- "
+            f"redis-cli CONFIG GET 'cluster-announce-*', CONFIG SET, and the same in redis.conf or the StatefulSet's "
+            f"args; then {RUN_AGAIN}"
+        )
     if with_tls and without_tls:
         return f"give tls-cluster one value in the redis.conf of all pods and restart them; then {RUN_AGAIN}"
     listed = (
@@ -86,6 +96,12 @@ def remedy(missing: Missing) -> str:
             f"{missing[0][1].pod} -- redis-cli CONFIG GET cluster*port"
         )
     return f"{listed}; then {AGAIN}"
+
+
+def _announced_elsewhere(missing: Missing) -> list[Node]:
+    """The nodes that cannot be reached and announce another address than the one at which they answer."""
+    peers = {peer.node_id: peer for _, peer in missing}
+    return [peer for peer in peers.values() if peer.myself.address not in (None, peer.address)]
 
 
 def _by_tls(missing: Missing) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ class LinkCause(StrEnum):
     NO_RIGHT = "masteruser of the replica lacks a right on the master"
     WITHOUT_TLS = "the replica connects without TLS (tls-replication no), and the master's port speaks TLS"
     WITH_TLS = "the replica connects with TLS (tls-replication yes), and the master's port answers without"
+    ELSEWHERE = "the master announces another address than the one at which it answers, and the replica connects there"
     TOO_MANY_CLIENTS = "the master accepts no further client (maxclients)"
     OLDER = "the replica is older than its master, whose snapshots it cannot read"
     NO_SNAPSHOT = "the last snapshot of the master failed (rdb_last_bgsave_status:err)"
@@ -42,7 +43,7 @@ class LinkCause(StrEnum):
 _SETTINGS = frozenset(
     {
         *(LinkCause.NO_PASSWORD, LinkCause.WRONG_PASSWORD, LinkCause.NO_RIGHT),
-        *(LinkCause.WITHOUT_TLS, LinkCause.WITH_TLS),
+        *(LinkCause.WITHOUT_TLS, LinkCause.WITH_TLS, LinkCause.ELSEWHERE),
     }
 )
 _AUTH = (
@@ -60,6 +61,8 @@ _REMEDIES = {
     "users.acl",
     LinkCause.WITHOUT_TLS: _TLS,
     LinkCause.WITH_TLS: _TLS,
+    LinkCause.ELSEWHERE: "correct cluster-announce-ip and cluster-announce-port of the master: kubectl exec {master} "
+    "-- redis-cli CONFIG GET 'cluster-announce-*', CONFIG SET, and the same in redis.conf or the StatefulSet's args",
     LinkCause.TOO_MANY_CLIENTS: "raise maxclients in redis.conf, or stop the clients that do not close their "
     "connections: kubectl exec {master} -- redis-cli CLIENT LIST",
     LinkCause.OLDER: "finish the upgrade, replicas first: kubectl rollout status statefulset {statefulset}; a master "

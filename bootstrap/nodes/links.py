@@ -66,7 +66,8 @@ def diagnose(
         replica, master = pairs[node_id]
         about = masters[master.address]
         cause, detail = (
-            _on_the_way(replica.replication.master or master.address, known[node_id], own)
+            _elsewhere(replica, master)
+            or _on_the_way(replica.replication.master or master.address, known[node_id], own)
             or _of_rights(_user(known[node_id]), about)
             or _of_copies(replica, master, about, broken_off=node_id in broken_off)
         )
@@ -98,6 +99,14 @@ def _about_master(connection: Connection, users: tuple[str, ...]) -> AboutMaster
         told = [reply for reply in replies if isinstance(reply, str) and "no permissions" in reply]
         denied |= {user: error_text(told[0])} if told else {}
     return info.parse_info(persistence if isinstance(persistence, str) else ""), info.parse_config(limit), denied
+
+
+def _elsewhere(replica: Node, master: Node) -> Found | None:
+    """A replica connects to the address that its master announces."""
+    announced = master.myself.address
+    if announced in (None, master.address) or replica.replication.master != announced:
+        return None
+    return LinkCause.ELSEWHERE, f"{announced}, not {master.address}"
 
 
 def _on_the_way(place: Address, settings: Settings, own: Credentials) -> Found | None:

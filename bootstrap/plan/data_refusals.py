@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from bootstrap.errors import RUN_AGAIN, Reason
 from bootstrap.model.node import Node, NodeId, Role
@@ -28,8 +28,7 @@ def _accept(found: Assessment) -> str:
 def two_clusters(found: Assessment) -> Iterator[Reason]:
     """Groups of nodes that do not know each other and would lose data if they were joined."""
     loaded = [group[0] for group in found.conflicting_clusters if len(group) == 1 and loaded_from_file(group[0])]
-    if loaded:
-        yield _loaded_twice(loaded, found)
+    yield from _loaded_twice(loaded, found)
     for group in found.conflicting_clusters:
         if group[0] in loaded:
             continue
@@ -47,20 +46,29 @@ def two_clusters(found: Assessment) -> Iterator[Reason]:
         )
 
 
-def _loaded_twice(loaded: list[Node], found: Assessment) -> Reason:
+def _loaded_twice(loaded: list[Node], found: Assessment) -> Iterator[Reason]:
     """Servers that loaded keys from a file and know no cluster, whose slots others own, too."""
     alike: dict[str, list[Node]] = {}
+    doubled = []
     for node in loaded:
         owners = [other for other in found.view.nodes if other is node or other.slots & node.slots]
-        alike.setdefault(owners[0].pod, owners)
-    groups = [" and ".join(f"{node.pod} ({several(node.keys, 'key')})" for node in owners) for owners in alike.values()]
+        if len(owners) > 1:
+            doubled.append(node)
+            alike.setdefault(owners[0].pod, owners)
+    if doubled:
+        yield _doubled(doubled, alike.values())
+
+
+def _doubled(loaded: list[Node], alike: Iterable[list[Node]]) -> Reason:
+    groups = [" and ".join(f"{node.pod} ({several(node.keys, 'key')})" for node in owners) for owners in alike]
     more = f"; and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
     pod, where = loaded[-1].pod, loaded[-1].address.host
     client = f"kubectl exec {pod} -- redis-cli"
     return Reason(
         code="data-without-cluster",
-        message=f"{', '.join(node.pod for node in loaded)} loaded keys from a file and know no cluster; the "
-        f"same slots belong to {'; '.join(groups[:SHOWN])}{more}",
+        message=f"{', '.join(node.pod for node in loaded)} loaded keys from a file and "
+        f"{'knows' if len(loaded) == 1 else 'know'} no cluster; the same slots belong to "
+        f"{'; '.join(groups[:SHOWN])}{more}",
         remedy=f"kubectl get pod {pod} -o wide: if its IP is not {where}, that is a stale DNS record, or a pod of "
         f"another cluster: leave it alone and {RUN_AGAIN}; else each file belongs on the disk of one pod alone, and "
         "the others copy it as replicas: of each two pods keep the one whose keys are right, and once nobody needs the "

@@ -14,11 +14,17 @@ FOR_A_PERSON = frozenset({"writes-refused", "bus-blocked"})
 """Violations that no write of this program ends, where nothing else is left."""
 
 
+BUS_S = 30.0
+"""Seconds for which links between servers that answer may be missing. The rules of a NetworkPolicy that is created with
+the pods, or corrected, take some seconds to arrive."""
+
+
 @dataclass(slots=True)
 class Patience:
-    """Notes since when nothing but such violations is left."""
+    """Notes since when nothing but such violations is left, and since when a blocked bus holds up the run."""
 
     _until: Deadline | None = None
+    _bus_until: Deadline | None = None
 
     def limit(self, bad: Sequence[Reason], deadline: Deadline) -> Deadline:
         """The deadline for what is wrong now: a sooner one where only a person can help."""
@@ -27,3 +33,11 @@ class Patience:
             return deadline
         self._until = self._until or deadline.sooner(PERSON_S)
         return self._until
+
+    def exhausted(self, reasons: Sequence[Reason], deadline: Deadline) -> bool:
+        """Whether a phase has not settled for these reasons for so long that only a person can help."""
+        if {reason.code for reason in reasons} != {"bus-blocked"}:
+            self._bus_until = None
+            return False
+        self._bus_until = self._bus_until or deadline.sooner(BUS_S)
+        return self._bus_until.passed

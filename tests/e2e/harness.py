@@ -137,9 +137,11 @@ class Namespace:
             return self.kubectl("apply", "-k", str(directory))
 
     def _create_secrets(self, manifests: str) -> None:
-        """Creates the Secrets that the manifests name, as a user would."""
-        for name, data_of in SECRETS.items():
-            if f"secretName: {name}\n" in manifests and not self.get("secret", name, "--ignore-not-found"):
+        """Creates the Secrets that the manifests name, with any prefix, as a user would."""
+        for suffix, data_of in SECRETS.items():
+            for name in set(re.findall(rf"secretName: ((?:\S+-)?{suffix})\n", manifests)):
+                if self.get("secret", name, "--ignore-not-found"):
+                    continue
                 metadata = {"name": name}
                 secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
                 self.create_all([{**secret, "stringData": data_of(self.name)}])

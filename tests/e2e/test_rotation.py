@@ -17,6 +17,7 @@ from .redis_secrets import issue_anew
 
 STEP_S = 660
 """For the commands of one step. applied.sh waits up to 300 s, for the servers and for the clients."""
+PASSWORDS = ("password", "bootstrap-password", "server-password", "metrics-password")
 SECTION = re.compile(r"^### (.+?)$(.*?)(?=^##)", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -24,7 +25,7 @@ BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("username", ["default", "app"])
 def test_passwords_change_without_an_error(namespace: Namespace, tmp_path: Path, username: str) -> None:
-    """All three passwords. The cluster is healthy afterwards, replication runs, and the old passwords are gone.
+    """All passwords. The cluster is healthy afterwards, replication runs, and the old passwords are gone.
 
     No connection of the user `default` is closed. Those of others are by Redis 7.0 (ACL LOAD), and connect again.
     """
@@ -61,7 +62,7 @@ def test_the_authority_changes_without_an_error(namespace: Namespace, tmp_path: 
 def literals(username: str) -> list[str]:
     """The first passwords of a test."""
     keys = {"username": username, "bootstrap-username": "bootstrap"}
-    keys |= {key: f"the first {key}" for key in ("password", "bootstrap-password", "server-password")}
+    keys |= {key: f"the first {key}" for key in PASSWORDS}
     return [f"--from-literal={key}={value}" for key, value in keys.items()]
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
-from bootstrap.errors import ApiError, Misconfigured
+from bootstrap.errors import ApiError, Misconfigured, Reason
 from bootstrap.kube import client as kube
 from bootstrap.kube.in_kubernetes import PLACES_FOR_S, InKubernetes
 from bootstrap.kube.integration import integration_for
+from bootstrap.kube.last_run import annotations_of
 from bootstrap.model.node import Address, Place
 from bootstrap.run.report import outcome_of
 from bootstrap.verify import violations
@@ -28,6 +32,51 @@ def test_an_event_that_cannot_be_written_changes_nothing(api: KubeApi, inside: C
     around.record(outcome_of("formed", view, exit_code=0, steps=1, took_s=1.0))
     assert [line["reason"] for line in log.of("event_not_written")] == ["BootstrapStarted", "BootstrapFormed"]
     assert "get events.events.k8s.io" in str(log.of("event_not_written")[0]["why"])
+
+
+def test_the_outcome_is_found_at_the_lease(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """After the Job and its log are gone: the word, the times, and the code of each reason once."""
+    servers = Servers()
+    around, run = inside(servers), run_on(servers)
+    view = converge(around, run)
+    reasons = [Reason(code=code, message="m", remedy="r") for code in ("slots-lost", "lost-member", "slots-lost")]
+    around.record(outcome_of("refused", view, exit_code=3, steps=1, took_s=1.234, reasons=reasons))
+    (lease,) = api.of("leases")
+    ended = lease["metadata"]["annotations"].pop("redis-bootstrap/ended-at")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", ended)
+    change = json.loads(lease["metadata"]["annotations"].pop("redis-bootstrap/changes"))
+    assert (change["outcome"], change["steps"], change["ended-at"]) == ("refused", "1", ended)
+    assert lease["metadata"]["annotations"] == {
+        "redis-bootstrap/outcome": "refused",
+        "redis-bootstrap/exit-code": "3",
+        "redis-bootstrap/steps": "1",
+        "redis-bootstrap/took-s": "1.23",
+        "redis-bootstrap/reasons": "slots-lost,lost-member",
+    }
+
+
+def test_runs_that_changed_something_stay_at_the_lease(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """The last ten, the newest first, however many runs find nothing to do. What somebody else wrote is dropped."""
+    name, view = "redis-bootstrap/changes", converge(inside(Servers()), run_on(Servers()))
+    before: dict[str, str] = {name: "not of this program"}
+    for number in range(1, 13):
+        repaired = outcome_of("repaired", view, exit_code=0, steps=number, took_s=1.0)
+        quiet = outcome_of("unchanged", view, exit_code=0, steps=0, took_s=0.1)
+        for each in (repaired, quiet, quiet):
+            before |= annotations_of(each, datetime.now(UTC), pod=f"run-{number}", before=before)
+    kept = [json.loads(line) for line in before[name].splitlines()]
+    assert [(each["pod"], each["steps"]) for each in kept] == [(f"run-{n}", str(n)) for n in range(12, 2, -1)]
+    assert before["redis-bootstrap/outcome"] == "unchanged"
+
+
+def test_an_outcome_that_cannot_be_written_changes_nothing(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:
+    """A warning; the run has succeeded all the same."""
+    servers, log = Servers(), Notes()
+    around, run = inside(servers, log=log), run_on(servers)
+    view = converge(around, run)
+    api.failing["update", "leases"] = 503
+    around.record(outcome_of("formed", view, exit_code=0, steps=1, took_s=1.0))
+    assert len(log.of("lease_not_annotated")) == 1
 
 
 def test_a_run_that_only_looks_leaves_no_event(api: KubeApi, inside: Callable[..., InKubernetes]) -> None:

@@ -202,6 +202,54 @@ def test_an_edited_lease_is_still_the_holder_s(api: KubeApi, lock: Locks) -> Non
     assert api.of("leases")[0]["metadata"]["annotations"] == {"note": "mine"}
 
 
+def outcome_at(api: KubeApi) -> dict[str, str]:
+    (lease,) = api.of("leases")
+    return dict(lease["metadata"].get("annotations", {}))
+
+
+def test_an_outcome_stays_at_the_released_lease(api: KubeApi, lock: Locks) -> None:
+    """Also where the next run holds it by then, which keeps it and the annotations."""
+    first, second = lock("a"), lock("b")
+    first.try_acquire()
+    first.annotate(lambda _: {"outcome": "too early"})
+    assert outcome_at(api) == {}
+    first.release()
+    first.annotate(lambda _: {"outcome": "formed"})
+    assert (holder(api), outcome_at(api)) == ("", {"outcome": "formed"})
+    first.try_acquire()
+    first.release()
+    second.try_acquire()
+    first.annotate(lambda _: {"outcome": "repaired"})
+    second.renew()
+    second.check()
+    assert (holder(api), outcome_at(api)) == ("b", {"outcome": "repaired"})
+
+
+def test_the_outcome_of_a_later_run_stays(api: KubeApi, lock: Locks) -> None:
+    """A run that was slow to report does not replace it."""
+    first, second = lock("a"), lock("b")
+    for one in (first, second):
+        one.try_acquire()
+        one.release()
+    second.annotate(lambda _: {"outcome": "the later one"})
+    first.annotate(lambda _: {"outcome": "the earlier one"})
+    assert outcome_at(api) == {"outcome": "the later one"}
+
+
+def test_a_run_that_lost_the_lease_leaves_no_outcome(api: KubeApi, lock: Locks, watch: Watch) -> None:
+    """Nor does one that never held it: the outcome is that of the run that worked."""
+    first, second = lock("a"), lock("b")
+    first.try_acquire()
+    second.try_acquire()
+    watch.time += DURATION_S + 1
+    assert second.try_acquire() == ""
+    first.renew()
+    for one in (first, lock("c")):
+        one.release()
+        one.annotate(lambda _: {"outcome": "failed"})
+    assert (holder(api), outcome_at(api)) == ("b", {})
+
+
 def test_a_deleted_lease_is_lost(api: KubeApi, lock: Locks) -> None:
     """Another run may create a new one, so this run does not."""
     one = lock("a")

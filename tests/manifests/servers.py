@@ -53,8 +53,7 @@ def running(program: Path, directory: Path, *options: str, address: str = "") ->
     arguments = [str(program), str(file), "--cluster-announce-ip", address, "--bind", address, *options]
     process = subprocess.Popen(arguments, stdout=log, stderr=log)
     try:
-        once = Retry(NoBackoff(), 0)  # only `wait_until` waits
-        client = redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
+        client = client_of(address)
         server = Server(address, process, client)
         wait_until(lambda: answers(server), f"{program} answers: {file}")
         yield server
@@ -63,6 +62,12 @@ def running(program: Path, directory: Path, *options: str, address: str = "") ->
         process.kill()
         process.wait()
         log.close()
+
+
+def client_of(address: str) -> redis.Redis:
+    """A client of the server at that address."""
+    once = Retry(NoBackoff(), 0)  # only `wait_until` waits
+    return redis.Redis(address, protocol=2, socket_timeout=DEADLINE_S, retry=once, decode_responses=True)
 
 
 def answers(server: Server) -> bool:

@@ -121,6 +121,16 @@ def test_no_pod_and_no_directory_are_errors(pods: Pods) -> None:
     assert (ended.returncode, "kubectl -n NAMESPACE" in ended.stderr) == (2, True)
 
 
+def test_only_servers_that_mount_the_secret_are_waited_for(pods: Pods) -> None:
+    """Two clusters of one namespace may have Secrets of their own, with the prefix of each. The end-to-end test of two
+    clusters runs this with a real kubectl.
+    """
+    assert pods.ask("blue-redis-auth").returncode == 0
+    calls = (pods.home / "calls").read_text()
+    assert "get secret blue-redis-auth" in calls
+    assert '{{if eq .secretName "blue-redis-auth"}}' in calls
+
+
 def test_no_value_is_an_argument(pods: Pods) -> None:
     """Nor shown."""
     ended = pods.ask("redis-auth")

@@ -8,12 +8,20 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
+from bootstrap import __version__
+
 from .kustomize import BASE, OVERLAYS, ROOT, Build, Manifest, build, build_text, combine, menu, name_of
 from .pod_security import violations
 from .schema import OLDEST, validate
 
 NAMES_A_NAMESPACE = {"PersistentVolume", "ClusterRoleBinding"}
 """Cluster-wide kinds that refer to a namespace. An overlay that uses one has to set the namespace."""
+RECOMMENDED = {
+    "app.kubernetes.io/part-of": "redis-cluster",
+    "app.kubernetes.io/instance": "redis",
+    "app.kubernetes.io/managed-by": "kustomize",
+    "app.kubernetes.io/version": __version__,
+}
 SET_LATER = {"redis-role", "statefulset.kubernetes.io/pod-name"}
 """Labels that the Job or Kubernetes sets on pods, and that their template does not have."""
 
@@ -52,7 +60,7 @@ def test_no_object_sets_a_namespace(built: Build) -> None:
 def test_every_object_has_the_recommended_labels(built: Build) -> None:
     """`kubectl get -l app.kubernetes.io/part-of=redis-cluster` finds all objects, also the generated ones."""
     for manifest in built.manifests:
-        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "redis-cluster", name_of(manifest)
+        assert RECOMMENDED.items() <= manifest["metadata"]["labels"].items(), name_of(manifest)
 
 
 def test_the_selector_of_the_servers_never_changes(built: Build) -> None:
@@ -149,7 +157,9 @@ def test_every_container_is_tighter_than_the_standard(built: Build) -> None:
             assert merged["runAsUser"] > 0, owner
             assert merged["runAsGroup"] > 0, owner
             assert merged["readOnlyRootFilesystem"] is True, owner
-            assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), owner
+            # Without a request Kubernetes takes the limit.
+            resources = container["resources"]
+            assert {"cpu", "memory"} <= resources["requests"].keys() | resources.get("limits", {}).keys(), owner
 
 
 def test_only_the_job_gets_a_token(built: Build) -> None:
@@ -182,7 +192,7 @@ def test_a_name_prefix_reaches_every_reference() -> None:
     plain, renamed = build(ROOT), build_text(resources=[ROOT], namePrefix="blue-", nameSuffix="-1")
     before = plain.one("ConfigMap", "redis-bootstrap-settings")["data"]
     after = renamed.one("ConfigMap", "blue-redis-bootstrap-settings-1")["data"]
-    names = {"BOOTSTRAP_SERVICE", "BOOTSTRAP_STATEFULSET", "BOOTSTRAP_ACCESS_SERVICE"}
+    names = {"BOOTSTRAP_SERVICE", "BOOTSTRAP_STATEFULSET", "BOOTSTRAP_ACCESS_SERVICE", "BOOTSTRAP_LEASE"}
     assert after == before | {name: f"blue-{before[name]}-1" for name in names}
     (peers,) = [each for each in renamed.of_kind("Service") if each["spec"].get("clusterIP") == "None"]
     (stateful_set,) = renamed.of_kind("StatefulSet")
@@ -190,6 +200,8 @@ def test_a_name_prefix_reaches_every_reference() -> None:
     (container,) = stateful_set["spec"]["template"]["spec"]["containers"]
     assert {"name": "REDIS_SERVICE", "value": name_of(peers)} in container["env"]
     assert after["BOOTSTRAP_STATEFULSET"] == name_of(stateful_set)
+    (role,) = renamed.of_kind("Role")
+    assert [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule] == [[after["BOOTSTRAP_LEASE"]]]
     (sources,) = {
         tuple(config_maps_named_by(template["spec"])) for owner, template in renamed.templates() if "Job" in owner
     }

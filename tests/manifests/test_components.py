@@ -117,8 +117,10 @@ def test_all_components_compose_in_any_order(seed: int) -> None:
     """The objects are equal. In the arguments, redis.conf is first and the plain port follows tls.conf."""
     order = list(menu())
     random.Random(seed).shuffle(order)
-    tls, plain_port = sorted(order.index(COMPONENTS / name) for name in ("tls", "tls-plain-port"))
-    order[tls], order[plain_port] = COMPONENTS / "tls", COMPONENTS / "tls-plain-port"
+    for later, needed in NEEDS.items():
+        order.remove(COMPONENTS / later)
+        first = max(order.index(COMPONENTS / each) for each in needed) + 1
+        order.insert(random.Random(seed).randint(first, len(order)), COMPONENTS / later)
     built = combine(*order)
     assert unordered(built) == unordered(combine(*menu()))
     arguments = servers(built)["template"]["spec"]["containers"][0]["args"]
@@ -181,9 +183,9 @@ def test_every_overlay_that_the_documents_show_builds(text: str) -> None:
         places = [re.fullmatch(r"github\.com/OWNER/REPO(?://([^?]+))?\?ref=TAG", each) for each in shown.get(key, [])]
         shown[key] = [ROOT / (place[1] or "") for place in places if place]
     built = build_text(**shown)
-    settings = built.one("ConfigMap", "redis-bootstrap-settings")["data"]
+    settings = built.one("ConfigMap", f"{shown.get('namePrefix', '')}redis-bootstrap-settings")["data"]
     wanted = int(settings["BOOTSTRAP_SHARDS"]) * (1 + int(settings["BOOTSTRAP_REPLICAS_PER_SHARD"]))
-    assert servers(built)["replicas"] == wanted
+    assert [each["spec"]["replicas"] for each in built.of_kind("StatefulSet")] == [wanted]
 
 
 def test_persistence_replaces_the_empty_directory_with_a_disk() -> None:
@@ -278,12 +280,11 @@ def test_servers_spread_if_possible_and_never_wait_for_a_place() -> None:
 
 
 def test_the_exporter_does_not_take_the_place_of_the_server() -> None:
-    """`kubectl exec` still selects the server, and the exporter has no probe that could make the pod unready."""
+    """`kubectl exec` still selects the server."""
     template = servers(component("metrics"))["template"]
     redis, exporter = template["spec"]["containers"]
     assert (redis["name"], exporter["name"]) == ("redis", "metrics")
     assert template["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == "redis"
-    assert [key for key in exporter if key.endswith("Probe")] == []
     assert re.search(r":v[0-9]+\.[0-9]+\.[0-9]+$", exporter["image"])
 
 
@@ -330,6 +331,14 @@ def test_argo_cd_recreates_the_job_and_nothing_else() -> None:
         "argocd.argoproj.io/hook": "Sync",
         "argocd.argoproj.io/hook-delete-policy": "BeforeHookCreation",
     }
+    assert by_name(built) == by_name(build(BASE))
+
+
+def test_flux_forces_the_job_and_nothing_else() -> None:
+    """What Flux forces it deletes and creates again: the servers and their disks must not have that annotation."""
+    built = component("flux")
+    annotations = built.one("Job", "redis-bootstrap")["metadata"].pop("annotations")
+    assert annotations == {"kustomize.toolkit.fluxcd.io/force": "enabled"}
     assert by_name(built) == by_name(build(BASE))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from itertools import pairwise
 
@@ -17,6 +19,20 @@ INSTRUCTIONS = [
     if line and not line.startswith("#")
 ]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+PROGRAM = """
+import json, pkgutil, ssl, sys, importlib, unittest.mock
+from pathlib import Path
+import bootstrap
+for module in pkgutil.walk_packages(bootstrap.__path__, "bootstrap."):
+    importlib.import_module(module.name)
+from bootstrap.kube.client import KubeClient
+with unittest.mock.patch.object(ssl, "create_default_context"), unittest.mock.patch.object(ssl, "SSLContext"):
+    KubeClient("127.0.0.1", 443, "default")
+from kubernetes.client import ApiException
+files = (getattr(module, "__file__", None) for module in sys.modules.values())
+print(json.dumps([Path(file).as_posix() for file in files if file]))
+"""
+"""Imports every module of the program and all that a run loads later, and prints the files of all loaded modules."""
 LOCKED = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", REQUIREMENTS, re.MULTILINE))
 
 
@@ -48,6 +64,22 @@ def test_the_build_context_has_only_the_files_that_are_copied() -> None:
     copied = {argument.split()[0] for name, argument in INSTRUCTIONS if name == "COPY" and "--from=" not in argument}
     assert rules[0] == "*"
     assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied
+
+
+def test_the_program_loads_nothing_that_the_image_lacks() -> None:
+    """Of the package kubernetes, the image leaves out what no run imports, and the bytecode of other modules."""
+    (install,) = [argument for name, argument in INSTRUCTIONS if name == "RUN" and "pip" in argument]
+    removed = [path.partition("site-packages/")[2] + "/" for path in re.findall(r"/venv/lib/python\S+", install)]
+    (uncompiled,) = re.findall(r"-x '([^']+)'", install)
+    assert removed == ["kubernetes/aio/", "kubernetes/client/api/"]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert [file for file in loaded if "kubernetes/client/configuration.py" in file]
+    assert [file for file in loaded if any(part in file for part in removed)] == []
+    assert [file for file in loaded if re.search(uncompiled, file)] == []
 
 
 def test_every_requirement_is_locked_by_hash() -> None:

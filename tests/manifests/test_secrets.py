@@ -137,7 +137,8 @@ def test_every_shell_writes_the_same(shell: str, tmp_path: Path) -> None:
     assert [len([rule for rule in rules if rule.startswith("#")]) for rules in secret.users.values()] == [2, 1, 1, 0]
     assert secret.users["default"][-3:] == ["~*", "&*", "+@all"]
     written = {file.name: file for file in secret.written.iterdir() if not file.is_symlink()}
-    assert written.keys() == {"users.acl", "auth.conf", "password"}
+    assert written.keys() == {"users.acl", "auth.conf", "password", "metrics"}
+    assert (written["metrics"] / "passwords.json").read_text() == "{}\n"
     assert all(file.stat().st_mode & 0o077 == 0 for file in written.values())
     text = written["users.acl"].read_text() + written["auth.conf"].read_text()
     assert not any(value in text for key, value in KEYS.items() if key.endswith("password"))

@@ -12,7 +12,7 @@ import pytest
 from bootstrap.config import unknown_variables
 
 from .copied import assert_copied
-from .kustomize import BASE, DOMAIN, ROOT, Build, Manifest, build, combine, name_of
+from .kustomize import BASE, DOMAIN, ROOT, Build, Manifest, build, combine, name_of, selects
 from .pod_security import violations
 from .schema import validate
 
@@ -158,8 +158,7 @@ def test_the_policy_of_the_servers_admits_the_right_pods(source: dict[str, str],
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert policy["podSelector"] == {"matchLabels": SERVER}
     assert passes == any(
-        {"port": port} in rule["ports"]
-        and any(peer["podSelector"]["matchLabels"].items() <= source.items() for peer in rule["from"])
+        {"port": port} in rule["ports"] and any(selects(peer["podSelector"], source) for peer in rule["from"])
         for rule in policy["ingress"]
     )
 

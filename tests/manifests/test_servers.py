@@ -30,6 +30,7 @@ REDIS_5_0 = {
     "port",
     "protected-mode",
     "repl-diskless-sync-delay",
+    "save",
 }
 """Directives in the redis.conf of Redis 5.0, the oldest supported server, which not every machine has for the tests."""
 KEYS = 40_000
@@ -149,7 +150,8 @@ def test_the_kubelet_waits_longer_than_the_probe_takes() -> None:
 def directives() -> dict[str, str]:
     """The base's redis.conf, as names and values."""
     lines = (BASE_SERVERS / "redis.conf").read_text(encoding="utf-8").splitlines()
-    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    pairs = (line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+    return {name: value.strip('"') for name, value in pairs}
 
 
 def take_all_slots(server: Server) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +13,19 @@ from hypothesis import strategies as st
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Role
 from bootstrap.model.plan import Plan
+from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import Failover, Meet, Provision, Reattach, Replicate, SetConfig, SetTimeout, Step
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import AwaitAgreement, AwaitElection, AwaitMesh, Wait
+from bootstrap.plan.assessment import Assessment
+from bootstrap.plan.contradictors import contradictors
 from bootstrap.plan.lost_members import absent, takeover_fingerprint
 from bootstrap.plan.planner import plan
 from bootstrap.plan.settled import settled
-from tests.builders import Scenario, apply_step, decision_text, half_formed, scenario, steps_of
-from tests.fake_cluster import FakeCluster
+from tests.builders import Scenario, apply_step, decision_text, gossip, half_formed, introduce, scenario, steps_of
+from tests.fake_cluster import NO_FAILOVER, FakeCluster
+from tests.plan.damage import healthy, wipe
 from tests.plan.test_safety import dangers
 
 SHAPE = Desired(shards=3, replicas_per_shard=1, timeout_ms=5000)
@@ -169,3 +173,123 @@ def test_a_view_without_an_answer_is_planned() -> None:
         for n in range(6)
     )
     assert not plan(ClusterView(unreachable=peers), SHAPE)
+
+
+def missing_a_replica() -> FakeCluster:
+    """Six nodes with keys; the replica of the third master does not answer, and the pods had time to start."""
+    cluster = healthy()
+    cluster[5].alive = False
+    for node in cluster.nodes[:5]:
+        node.known[cluster[5].node_id].connected = False
+    return cluster
+
+
+def against(step: Step, view: ClusterView) -> list[str]:
+    """The pods that could contradict a step."""
+    view = replace(view, unreachable=tuple(replace(peer, overdue=True) for peer in view.unreachable))
+    return [peer.pod for peer in contradictors(step, Assessment(view, SHAPE))]
+
+
+def follow(cluster: FakeCluster, replica: int, master: int) -> Replicate:
+    return Replicate(replica=cluster[replica].node_id, master=cluster[master].node_id)
+
+
+SPOILED: dict[str, Callable[[FakeCluster], object]] = {
+    "it owns slots": lambda cluster: setattr(cluster[4], "slots", SlotSet.of((16000, 16000))),
+    "it holds a key": lambda cluster: setattr(cluster[4], "keys", 1),
+    "it imports a slot": lambda cluster: cluster[4].importing.update({93: cluster[0].node_id}),
+    "another node follows it": lambda cluster: setattr(cluster[3], "master", cluster[4].node_id),
+    "it is a replica": lambda cluster: setattr(cluster[4], "master", cluster[0].node_id),
+    "the master owns no slot": lambda cluster: setattr(cluster[1], "slots", SlotSet()),
+    "the master has been replaced": lambda cluster: replace_master(cluster, 1, 2),
+    "there may be two clusters": lambda cluster: partition_off(cluster, 0, 3),
+}
+
+
+def replace_master(cluster: FakeCluster, old: int, new: int) -> None:
+    """Another master owns its slots since, which it does not know."""
+    cluster[new].slots, cluster[new].epoch = cluster[new].slots | cluster[old].slots, 99
+
+
+def partition_off(cluster: FakeCluster, *ordinals: int) -> None:
+    """These nodes and the others know nothing of each other."""
+    inside = {cluster[ordinal].node_id for ordinal in ordinals}
+    for node in cluster.nodes:
+        node.known = {
+            node_id: known for node_id, known in node.known.items() if (node.node_id in inside) == (node_id in inside)
+        }
+
+
+def test_only_an_empty_node_joins_a_master_with_slots_while_a_pod_is_missing() -> None:
+    """The missing pod has had its time to start; anything that it could know better about is left to it."""
+    cluster = missing_a_replica()
+    wipe(cluster, 4)
+    introduce(cluster.nodes[:5])
+    gossip(cluster)
+    assert against(follow(cluster, 4, 1), cluster.look()) == []
+    unknown = replace(follow(cluster, 4, 1), master="f" * 40), replace(follow(cluster, 4, 1), replica="f" * 40)
+    for stranger in unknown:
+        assert against(stranger, cluster.look()) == ["redis-app-5"]
+
+
+@pytest.mark.parametrize("why", SPOILED)
+def test_a_node_does_not_join_while_a_pod_is_missing_where(why: str) -> None:
+    """Each of these alone."""
+    cluster = missing_a_replica()
+    wipe(cluster, 4)
+    introduce(cluster.nodes[:5])
+    SPOILED[why](cluster)
+    gossip(cluster)
+    assert against(follow(cluster, 4, 1), cluster.look()) == ["redis-app-5"]
+
+
+def test_nodes_of_one_group_and_one_blank_node_meet_while_a_pod_is_missing() -> None:
+    """Two groups may be two clusters, of which the missing pod knows: nobody introduces them."""
+    cluster = missing_a_replica()
+    wipe(cluster, 4)
+    wipe(cluster, 3)
+
+    def meet(one: int, other: int) -> Meet:
+        newcomer = cluster[other]
+        return Meet(
+            introducer=cluster[one].node_id, newcomer=newcomer.node_id, address=newcomer.address, bus_port=16379
+        )
+
+    for one, other in ((0, 1), (0, 4), (4, 0), (3, 4)):
+        assert against(meet(one, other), cluster.look()) == []
+    partition_off(cluster, 0)
+    for one, other in ((0, 1), (0, 4), (1, 4)):
+        assert against(meet(one, other), cluster.look()) == ["redis-app-5"]
+    assert against(meet(1, 2), cluster.look()) == []
+
+
+def test_a_link_without_an_address_is_no_contact_with_a_missing_master() -> None:
+    """The link of a node that nobody reaches any more: it ends on its own."""
+    found = scenario(SCENARIOS["an overdue election of a missing master is forced"])
+    line = found.cluster[5].known[found.cluster[0].node_id]
+    line.connected, line.flags = True, frozenset({"noaddr"})
+    assert any(isinstance(step, Failover) for step in steps_of(plan(found.view(), SHAPE)))
+
+
+def test_a_member_that_is_not_missing_is_not_replaced() -> None:
+    """Of any failover but that of a missing master nobody can say that it is right."""
+    view = scenario(SCENARIOS["missing masters that kubernetes reports as stopped are replaced"]).view()
+    steps = [step for step in steps_of(plan(view, SHAPE)) if isinstance(step, Failover)]
+    found = Assessment(view, SHAPE)
+    assert contradictors(steps[0], found) == ()
+    assert contradictors(replace(steps[0], lost="a" * 40), found) == view.unreachable
+
+
+def test_temporary_settings_are_not_made_while_a_pod_is_missing() -> None:
+    """Without failover nobody replaces a missing master. The declared timeout is restored, another is not set."""
+    cluster = missing_a_replica()
+    node = cluster[0].node_id
+    cluster[0].config |= {NO_FAILOVER: "no"}
+    for step, waits in (
+        (SetConfig(node=node, name=NO_FAILOVER, value="no"), False),
+        (SetConfig(node=node, name=NO_FAILOVER, value="yes"), True),
+        (SetConfig(node=node, name="cluster-require-full-coverage", value="yes"), False),
+        (SetTimeout(node=node, timeout_ms=5000), False),
+        (SetTimeout(node=node, timeout_ms=500), True),
+    ):
+        assert against(step, cluster.look()) == (["redis-app-5"] if waits else [])

@@ -15,7 +15,15 @@ from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Plan
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.placement import FailureDomain, choose_masters, failure_domains, give_replicas
+from bootstrap.plan.placement import (
+    FailureDomain,
+    choose_masters,
+    colocation,
+    failure_domains,
+    fewest_pairs,
+    give_replicas,
+    swap,
+)
 from bootstrap.plan.planner import plan
 from bootstrap.plan.verdict import judge
 from bootstrap.verify import violations
@@ -169,6 +177,62 @@ def test_the_verdict_explains_what_could_or_could_not_be_better() -> None:
     lopsided = judge(at(good, "a/n1", "a/n2", "c/n3", "b/n4", "b/n5", "a/n6"))
     assert (lopsided.verdict, lopsided.why) == ("improvable", ("2 of 3 masters run in zone a",))
     assert judge(formed(shape()).look()).verdict == "unknown"
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(3, 2), (3, 1)])
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_swap_is_better(shards: int, replicas: int, data: st.DataObject) -> None:
+    """Of the replicas that run closest to their masters, the first one that another replica's place helps; the swap
+    after which the fewest pairs share a node, then a zone. None only where no swap helps.
+    """
+    view = at(formed(shape(shards, replicas)).look(), *data.draw(somewhere(shards, replicas)))
+    where = failure_domains(view)
+    followers = [node for node in view.nodes if node.myself.master_id]
+    present = {node.node_id: node.myself.master_id or "" for node in followers}
+
+    def shared(one: NodeId, other: NodeId) -> tuple[int, int]:
+        same_node = where[one].node == where[other].node
+        return (int(same_node), int(where[one].zone == where[other].zone and not same_node))
+
+    def after(one: NodeId, other: NodeId) -> tuple[int, int]:
+        swapped = present | {one: present[other], other: present[one]}
+        nodes, zones = zip(*(shared(replica, master) for replica, master in swapped.items()), strict=True)
+        return (sum(nodes), sum(zones))
+
+    found = swap(view, with_a_gap=replicas == 1)
+    unchanged = after(followers[0].node_id, followers[0].node_id)
+    closest = sorted(followers, key=lambda node: shared(node.node_id, present[node.node_id]), reverse=True)
+    for replica in closest:
+        best = min(followers, key=lambda other: (after(replica.node_id, other.node_id), other.ordinal))
+        if after(replica.node_id, best.node_id) < unchanged:
+            assert found == (replica.node_id, present[best.node_id])
+            return
+    assert found is None
+
+
+def test_a_shard_with_one_replica_takes_part_in_a_swap_only_with_a_gap() -> None:
+    """Until both halves are done it has no replica."""
+    view = too_close(1).look()
+    assert swap(view, with_a_gap=False) is None
+    assert swap(view, with_a_gap=True) == (view.nodes[3].node_id, view.nodes[1].node_id)
+
+
+def test_pairs_that_have_to_share_a_place_are_counted() -> None:
+    """Three masters and four replicas: two for the first master, one for each of the others."""
+    view = at(formed(shape(7, 0)).look(), "a/n1", "b/n2", "c/n3", "a/n1", "a/n1", "a/n1", "b/n2")
+    where, masters = failure_domains(view), view.nodes[:3]
+    assert fewest_pairs(masters, view.nodes, where) == (1, 1)
+    assert fewest_pairs(masters[1:], view.nodes[1:], where) == (0, 0)
+    assert fewest_pairs(masters[:1], view.nodes, where) == (3, 3)
+    assert fewest_pairs((), view.nodes, where) == (0, 0)
+    assert fewest_pairs((), (), where) == (0, 0)
+
+
+def test_places_are_apart_in_one_zone_or_on_one_node() -> None:
+    here = FailureDomain("a", "n1")
+    places = [FailureDomain("b", "n2"), FailureDomain("a", "n2"), here]
+    assert [colocation(here, other) for other in places] == [0, 1, 2]
 
 
 def too_close(replicas: int) -> FakeCluster:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap.model.desired import Desired
+from bootstrap.model.memory import Memory
 from bootstrap.model.node import NodeId
+from bootstrap.model.outcome import Skew
 from bootstrap.model.slots import ALL_SLOTS, SLOT_COUNT, SlotSet
 from bootstrap.model.steps import MoveSlots
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
-from bootstrap.plan.rebalance import shares, slot_moves
-from tests.builders import formed, shape
+from bootstrap.plan.rebalance import shares, skew, slot_moves, to_drain
+from tests.builders import formed, gossip, shape, with_node
 from tests.fake_cluster import FakeCluster
 from tests.plan.damage import uneven
 
@@ -97,3 +101,88 @@ def test_shares_follow_their_weights() -> None:
     desired = Desired(shards=3, replicas_per_shard=1, weights={"redis-app-1": 0.5})
     found = shares(view, desired, masters, {node: view.by_id[node].slots for node in masters})
     assert [round(count / 16384, 3) for count in found.values()] == [0.4, 0.2, 0.4]
+
+
+def sizes_after(cluster: FakeCluster, desired: Desired) -> list[int]:
+    """How many slots each master owns once the planned moves are done."""
+    view = cluster.look()
+    masters = [node.node_id for node in view.nodes if node.ordinal < len(cluster.nodes) // 2]
+    after = {node: view.by_id[node].slots for node in masters}
+    for move in moves(view, desired, masters):
+        after[move.source] -= move.slots
+        after[move.target] |= move.slots
+    return [len(slots) for slots in after.values()]
+
+
+def test_where_shares_are_left_alone_the_slots_of_a_drained_master_are_divided() -> None:
+    """`off`: the others keep what they own, and those furthest below their shares get more of the rest."""
+    left_alone = Desired(shards=3, replicas_per_shard=1, rebalance="off")
+    assert sizes_after(uneven(6000, 4000, 3384, 3000), left_alone) == [6000, 5192, 5192, 0]
+    assert sizes_after(uneven(8000, 1000, 6384, 1000), left_alone) == [8000, 2000, 6384, 0]
+    assert sizes_after(uneven(4000, 4000, 4100, 4284), replace(left_alone, shards=2)) == [8192, 8192, 0, 0]
+    heavy = replace(left_alone, weights={"redis-app-1": 2.0})
+    assert sizes_after(uneven(3276, 6554, 3277, 3277), heavy) == [4096, 8192, 4096, 0]
+
+
+def test_where_shares_are_left_alone_a_new_master_gets_its_full_share() -> None:
+    """`off` does not leave it without slots."""
+    assert sizes_after(uneven(6000, 6000, 4384, 0), Desired(shards=4, replicas_per_shard=1, rebalance="off")) == [
+        *(4096, 4096, 4096, 4096),
+    ]
+
+
+def test_a_share_is_too_far_off_only_beyond_the_threshold() -> None:
+    """Exactly at the threshold it is even enough; one slot is, however low the threshold."""
+    threshold = Desired(shards=4, replicas_per_shard=1, threshold_percent=25)
+    assert planned(uneven(4096 + 1024, 4096 - 1024, 4096, 4096), threshold) == 0
+    assert planned(uneven(4096 + 1025, 4096 - 1025, 4096, 4096), threshold) == 1025
+    none = Desired(shards=4, replicas_per_shard=1, threshold_percent=0)
+    assert planned(uneven(4097, 4095, 4096, 4096), none) == 0
+    assert planned(uneven(4098, 4094, 4096, 4096), none) == 2
+
+
+def test_the_skew_is_that_of_the_shard_furthest_off() -> None:
+    """In percent of its fair share, with one digit after the point; of memory, too."""
+    view = uneven(4096 + 1024, 4096 - 1024, 4096, 4096).look()
+    for ordinal, size in enumerate((100, 100, 150, 50)):
+        view = with_node(view, ordinal, memory=Memory(dataset_bytes=size))
+    assert skew(view, shape(4, 1)) == Skew(slots_percent=25.0, memory_percent=50.0)
+    assert skew(uneven(5461, 5462, 5461).look(), shape(3, 1)) == Skew(slots_percent=0.0, memory_percent=0.0)
+    assert skew(uneven(5461, 5460, 5463).look(), shape(3, 1)).slots_percent == 0.0
+    assert skew(FakeCluster(6).look(), shape(3, 1)) == Skew(slots_percent=0.0, memory_percent=0.0)
+
+
+def test_every_share_has_a_slot_and_the_greatest_give_it() -> None:
+    """However light a shard is."""
+    view = uneven(5461, 5462, 5461).look()
+    masters = [node.node_id for node in view.nodes if node.slots]
+    light = Desired(shards=3, replicas_per_shard=1, weights={"redis-app-0": 1e-6, "redis-app-1": 1e-6})
+    assert list(shares(view, light, masters, {node: SlotSet() for node in masters}).values()) == [1, 1, 16382]
+
+
+def test_slots_that_remain_after_rounding_stay_where_they_are() -> None:
+    """With the masters that own more than their shares; then with those whose exact shares are greater."""
+    for sizes in ((5461, 5461, 5462), (5461, 5462, 5461), (5462, 5461, 5461)):
+        view = uneven(*sizes).look()
+        masters = [node.node_id for node in view.nodes if node.slots]
+        owned = {node: view.by_id[node].slots for node in masters}
+        assert tuple(shares(view, shape(), masters, owned).values()) == sizes
+    weighed = replace(shape(), weights={"redis-app-0": 1.0, "redis-app-1": 1.0, "redis-app-2": 1.5})
+    assert list(shares(view, weighed, masters, {node: SlotSet() for node in masters}).values()) == [4681, 4681, 7022]
+
+
+def test_masters_on_pods_that_leave_are_drained_first() -> None:
+    """First those without a replica on a pod that stays, which could take over; then the highest ordinals."""
+    cluster = uneven(4096, 4096, 4096, 4096)
+    view = cluster.look()
+    owned = {node.node_id: node.slots for node in view.nodes}
+    for shards, drained in ((4, []), (3, [3]), (2, [2, 3])):
+        found = to_drain(view, shape(shards, 1), owned)
+        assert sorted(view.by_id[node].ordinal for node in found) == drained
+    cluster[4].master, cluster[0].master = None, cluster[4].node_id
+    cluster[4].slots, cluster[0].slots = cluster[0].slots, SlotSet()
+    gossip(cluster)
+    view = cluster.look()
+    owned = {node.node_id: node.slots for node in view.nodes}
+    found = to_drain(view, Desired(shards=3, replicas_per_shard=0), owned)
+    assert [view.by_id[node].ordinal for node in found] == [3], "of two pods that leave, the one without a successor"

@@ -16,11 +16,14 @@ from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, CloseSlot, Meet, MoveKeys, Rejected, Replicate, SetTimeout, TakeSlot, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import Wait
+from bootstrap.plan.data_refusals import loaded_from_file
 from bootstrap.plan.planner import plan
+from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
+from bootstrap.plan.unclaimed import find
 from bootstrap.run.termination_message import termination_message
 from bootstrap.verify import violations
-from tests.builders import codes, formed, gossip, shape, steps_of
+from tests.builders import codes, formed, gossip, introduce, shape, steps_of, with_node
 from tests.fake_cluster import FakeCluster, Known
 from tests.run.runs import SHAPE, run_on
 from tests.run.test_report import outcome
@@ -102,6 +105,52 @@ def test_a_number_of_pods_that_does_not_fit_comes_with_the_commands() -> None:
         (reason,) = refusal.reasons
         assert "kubectl scale statefulset redis-app --replicas=6" in reason.remedy
         assert ("kubectl exec redis-app-6 -- redis-cli DBSIZE" in reason.remedy) is checked
+
+
+def test_a_cluster_is_wiped_only_on_exactly_the_pods_of_the_shape() -> None:
+    """It is formed anew on them; a pod beyond it, or one too few, is refused, and so is a member elsewhere."""
+    cluster = formed(shape())
+    confirm = cluster.look().fingerprint()
+    assert isinstance(wiping(cluster.look(), shape(), confirm), Plan)
+    cluster.nodes.append(cluster._blank(6))
+    refusal = wiping(cluster.look().within(6), shape(), confirm)
+    assert codes(refusal) == {"number-of-pods"}
+    assert isinstance(refusal, Refusal)
+    assert refusal.reasons[0].message.startswith("7 pods are listed")
+    five = replace(cluster.look(), nodes=cluster.look().nodes[:5])
+    assert codes(wiping(five, shape(), confirm)) == {"number-of-pods"}
+    del cluster.nodes[6]
+    elsewhere = Known(Address("10.0.0.99", 6379), connected=True)
+    cluster[0].known["f" * 40] = elsewhere
+    answers = replace(cluster.look(), alive_elsewhere=frozenset({"f" * 40}))
+    assert codes(wiping(answers, shape(), confirm)) == {"member-elsewhere"}
+
+
+def test_a_file_has_at_least_a_key_of_each_slot_that_its_server_took() -> None:
+    """A server without nodes.conf takes the slots of the keys that it finds; more slots come from elsewhere."""
+    cluster = FakeCluster(3)
+    cluster[0].slots = SlotSet.of((0, 99))
+    for keys, loaded in ((100, True), (101, True), (99, False)):
+        cluster[0].keys = keys
+        assert loaded_from_file(cluster.look().nodes[0]) is loaded
+    cluster[0].keys = 100
+    introduce(cluster.nodes)
+    assert not loaded_from_file(cluster.look().nodes[0]), "it knows a cluster"
+    fresh = FakeCluster(3)
+    fresh[0].keys = 5
+    assert not loaded_from_file(fresh.look().nodes[0]), "it took no slot"
+
+
+def test_an_empty_owner_whose_replica_has_keys_does_not_claim_its_slots_again() -> None:
+    """The replica would drop them. Keys of another one's replica do not matter."""
+    cluster = formed(shape())
+    cluster[1].slots = SlotSet()
+    view = cluster.look()
+    owner = view.nodes[1].node_id
+    assert set(find(view, {})) == {owner}
+    for ordinal, claims in ((4, False), (3, True)):
+        assert (owner in find(with_node(view, ordinal, keys=1), {})) is claims
+    assert owner in find(with_node(with_node(view, 4, keys=1), 1, keys=1), {})
 
 
 def test_keys_outside_are_looked_at_before_they_are_deleted() -> None:

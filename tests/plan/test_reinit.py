@@ -8,8 +8,10 @@ import pytest
 
 from bootstrap.errors import Refused
 from bootstrap.model.node import Address
+from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import Wipe
+from bootstrap.plan.reinit import wiping
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed, Known
 from tests.plan.damage import give_keys, healthy, lose_a_majority, move_all, wipe
@@ -161,3 +163,34 @@ def test_a_replica_with_the_last_copy_is_reported_as_well() -> None:
     with pytest.raises(Refused) as caught:
         run_on(cluster).wipe("")
     assert [reason.node for reason in caught.value.reasons] == ["redis-app-2", "redis-app-3", "redis-app-4"]
+
+
+def test_a_forming_that_was_interrupted_is_no_cluster_to_confirm() -> None:
+    """Without a key, without a lost member, and with steps left to do: it is formed, not wiped. Complete, it is one."""
+    cluster = FakeCluster(6)
+    run_on(cluster).converge()
+    for node in cluster.nodes:
+        node.keys = 0
+    assert set(refused(forget_writes(cluster))) == {"would-destroy"}
+    cluster[0].known.pop(cluster[1].node_id)
+    assert wiping(cluster.look(), SHAPE, "") == Plan()
+    cluster[2].keys = 1
+    assert set(refused(forget_writes(cluster))) == {"would-destroy"}
+
+
+def forget_writes(cluster: FakeCluster) -> FakeCluster:
+    cluster.written.clear()
+    return cluster
+
+
+def test_the_whole_cluster_and_each_rest_of_it_remember_the_fingerprint() -> None:
+    """Also where one master is left; not where a master here owns slots that the fingerprint gives to another."""
+    cluster = healthy()
+    confirm = cluster.look().fingerprint()
+    for ordinal in (3, 4, 5, 0, 1):
+        wipe(cluster, ordinal)
+        assert isinstance(wiping(cluster.look(), SHAPE, confirm), Plan), ordinal
+    other = healthy()
+    other[0].slots -= SlotSet.of((0, 0))
+    other[1].slots |= SlotSet.of((0, 0))
+    assert isinstance(wiping(other.look(), SHAPE, confirm), Refusal)

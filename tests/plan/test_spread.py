@@ -22,7 +22,7 @@ from bootstrap.model.steps import ManualFailover, Replicate
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.placement import failure_domains
 from bootstrap.plan.planner import plan
-from bootstrap.plan.spread import LAG_MAX_BYTES, failovers
+from bootstrap.plan.spread import LAG_MAX_BYTES, failovers, lag_in_words, lagging, obstacle
 from bootstrap.plan.verdict import single_points
 from bootstrap.verify import violations
 from tests.builders import apply_step, formed, half_formed, place, shape, steps_of, with_node
@@ -114,6 +114,33 @@ def test_each_failover_leads_nearer_and_none_makes_it_worse(shards: int, replica
         assert (fewer, len(now) <= len(stopping)) == (left - 1, True)
         left, stopping = fewer, now
     assert not plan(cluster.look(), shape(shards, replicas))
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(4, 1), (5, 1), (5, 2)])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_the_failover_that_helps_most_comes_first(shards: int, replicas: int, data: st.DataObject) -> None:
+    """The one after which the fewest machines, then zones, stop the cluster; among equals the first master."""
+    cluster = data.draw(scattered(shards, replicas))
+    if data.draw(st.booleans()):  # the zone of one machine is unknown: zones do not count
+        unknown = cluster.places["redis-app-0"].node
+        cluster.places |= {pod: Place(node=unknown) for pod, each in cluster.places.items() if each.node == unknown}
+    view = cluster.look()
+    where, steps = places_of(view), chosen(view)
+    zones_known = all(each.zone for each in where.values())
+
+    def rank(done: Sequence[ManualFailover]) -> tuple[int, int, int]:
+        masters = after(view, done)
+        machines = Counter(where[node.node_id].node for node in masters)
+        zones = Counter(where[node.node_id].zone for node in masters if zones_known)
+        most = (len(masters) - 1) // 2
+        crowded_machines = sum(count > most for count in machines.values())
+        crowded_zones = sum(count > most for count in zones.values())
+        return (crowded_machines, crowded_zones, view.by_id[done[-1].master].ordinal)
+
+    for number, step in enumerate(steps):
+        done = steps[:number]
+        assert rank([*done, step]) == min(rank([*done, other]) for other in steps[number:])
 
 
 def stops(view: ClusterView, domain: str) -> list[str]:
@@ -385,3 +412,28 @@ def test_a_replica_whose_link_is_down_does_not_take_over() -> None:
     down = with_node(view, 0, replication=replace(replica.replication, link_up=False))
     assert [step.candidate for step in chosen(view)] == [replica.node_id]
     assert replica.node_id not in [step.candidate for step in chosen(down)]
+
+
+def test_only_a_linked_replica_far_behind_its_master_lags() -> None:
+    """By more than eight mebibytes; how far the master itself has come does not matter."""
+    cluster = formed(shape())
+    for node in cluster.nodes:
+        node.offset = 100 << 20
+    cluster[3].offset -= LAG_MAX_BYTES
+    cluster[4].offset -= LAG_MAX_BYTES + 1
+    cluster[5].offset = 0
+    view = cluster.look()
+    view = with_node(view, 5, replication=replace(view.nodes[5].replication, link_up=False))
+    assert [(node.ordinal, behind) for node, behind in lagging(view)] == [(4, LAG_MAX_BYTES + 1)]
+    assert lag_in_words(view) == "redis-app-4 is 8.0 MiB behind its master"
+
+
+def test_what_keeps_masters_where_they_are_is_named() -> None:
+    """The setting, then pods that do not answer, then the rollout; nothing in a cluster at rest."""
+    cluster = two_of_three_on_one_machine()
+    assert obstacle(cluster.look(), "on") == ""
+    cluster.rollout = "redis-app-5 terminates"
+    assert obstacle(cluster.look(), "on") == "redis-app-5 terminates"
+    cluster[5].alive = False
+    assert obstacle(cluster.look(), "on") == "not all pods answer"
+    assert obstacle(cluster.look(), "off") == "BOOTSTRAP_SPREAD_MASTERS is off"

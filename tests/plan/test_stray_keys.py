@@ -12,7 +12,9 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import AddSlots, MoveSlots, Rejected, SetSlotState, Write
 from bootstrap.model.view import ClusterView
+from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.planner import plan
+from bootstrap.plan.stray_keys import keys_outside
 from tests.builders import codes, gossip, place, shape, steps_of, with_node
 from tests.fake_cluster import FakeCluster, FakeNode
 from tests.plan.damage import (
@@ -205,3 +207,14 @@ def test_no_slot_moves_and_no_master_fails_over_before_a_person_has_decided() ->
     decision = plan(cluster.look(), shape())
     assert isinstance(decision, Plan)
     assert decision.phases[0].name == "move slots"
+
+
+def test_keys_that_were_not_counted_explain_nothing() -> None:
+    """A master without slots is about to own one: only keys that were counted there are keys of it."""
+    cluster = healthy()
+    node = wipe(cluster, 4)
+    node.keys = 1
+    view, owns = cluster.look(), {node.node_id: SlotSet.of((5, 5))}
+    for counted, refused in (({}, 1), ({5: 0, 6: 1}, 1), ({5: 1}, 0)):
+        found = Assessment(with_node(view, 4, keys_in=counted), shape())
+        assert len(list(keys_outside(found, owns))) == refused, counted

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.topology import Shard
-from tests.builders import formed, half_formed, shape
+from tests.builders import formed, gossip, half_formed, introduce, place, shape
 from tests.fake_cluster import FakeCluster
 
 
@@ -76,6 +78,37 @@ def test_replicas_stay_where_they_are() -> None:
     cluster[4].master = cluster[5].master = cluster[0].node_id
     cluster[3].master = cluster[2].node_id
     assert roles(cluster.look(), shape()) == {0: [4], 1: [5], 2: [3]}
+
+
+def placed(cluster: FakeCluster, *where: str) -> ClusterView:
+    cluster.places = {node.pod: place(text) for node, text in zip(cluster.nodes, where, strict=True)}
+    return cluster.look()
+
+
+def test_the_surplus_replica_that_fits_best_elsewhere_moves() -> None:
+    """First the best placed for a shard that lacks one; then the worst placed for its master; then the highest."""
+    cluster = formed(shape())
+    cluster[4].master = cluster[0].node_id
+    gossip(cluster)
+    assert roles(placed(cluster, "a/n1", "b/n2", "c/n3", "b/n2", "c/n4", "d/n5"), shape()) == {0: [3], 1: [4], 2: [5]}
+    assert roles(placed(cluster, "a/n1", "b/n2", "c/n3", "c/n4", "b/n2", "d/n5"), shape()) == {0: [4], 1: [3], 2: [5]}
+    assert roles(placed(cluster, "a/n1", "b/n2", "c/n3", "a/n1", "c/n4", "d/n5"), shape()) == {0: [4], 1: [3], 2: [5]}
+    assert roles(placed(cluster, "a/n1", "b/n2", "c/n3", "a/n6", "c/n4", "d/n5"), shape()) == {0: [4], 1: [3], 2: [5]}
+    assert roles(placed(cluster, "a/n1", "b/n2", "c/n3", "c/n6", "c/n4", "d/n5"), shape()) == {0: [3], 1: [4], 2: [5]}
+
+
+def test_without_a_shard_that_lacks_one_the_worst_placed_replica_is_surplus() -> None:
+    """It stays a replica until a master is needed."""
+    cluster = formed(shape())
+    cluster.nodes.append(cluster._blank(6))
+    cluster[6].master, cluster[6].serving, cluster[6].epoch = cluster[0].node_id, True, 7
+    introduce(cluster.nodes)
+    gossip(cluster)
+    desired = replace(shape(3, 1), replicas_per_shard=1)
+    four = replace(desired, shards=4)
+    where = ["a/n1", "b/n2", "c/n3", "a/n1", "c/n4", "d/n5", "b/n6"]
+    found = Assessment(placed(cluster, *where), four)
+    assert [node.ordinal for node in found.surplus] == [3]
 
 
 def test_a_replica_of_a_replica_gets_a_master() -> None:

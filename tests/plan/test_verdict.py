@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bootstrap.model.node import NodeId
 from bootstrap.model.plan import Plan
+from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView, shard_numbers
 from bootstrap.plan.planner import plan
 from bootstrap.plan.verdict import judge, single_points, survival
@@ -95,6 +96,10 @@ def test_lost_masters_count_for_the_majority() -> None:
     assert [(point.name, point.why) for point in single_points(without) if point.stops] == [
         ("n1", "2 of 5 masters and all copies of shards 0, 1 run there")
     ]
+    quorum = replace(view, nodes=view.nodes[1:4])
+    assert [point.name for point in single_points(quorum) if point.stops] == ["n1", "n2", "n3"]
+    fewer = replace(view, nodes=view.nodes[2:4])
+    assert [point.name for point in single_points(fewer) if point.stops] == [], "it has stopped already"
 
 
 def test_one_line_for_a_person() -> None:
@@ -109,6 +114,14 @@ def test_one_line_for_a_person() -> None:
     assert survival(no_zones, judge(no_zones)) == "survives the failure of any one machine"
     for view in (formed(shape()).look(), replace(good, nodes=good.nodes[1:])):
         assert survival(view, judge(view)) == ""
+    silent = UnreachablePeer(pod="redis-app-6", ordinal=6, why=UnreachableReason.CONNECTION_REFUSED)
+    assert survival(replace(good, unreachable=(silent,)), judge(good)) == ""
+    several = crowded(formed(shape(4, 1)), "a/n1", "a/n1", "b/n2", "b/n2", "b/n3", "b/n4", "a/n5", "a/n5").look()
+    assert survival(several, judge(several)) == (
+        "single points of failure: node n1 stops the cluster (2 of 4 masters run there); "
+        "node n2 stops the cluster (2 of 4 masters run there); "
+        "zone a stops the cluster (2 of 4 masters run there); zone b stops the cluster (2 of 4 masters run there)"
+    )
 
 
 def test_pods_that_do_not_answer_are_named() -> None:
@@ -126,3 +139,59 @@ def test_all_pairs_of_pods_on_one_machine_have_words() -> None:
         where = [f"z{ordinal}/n{ordinal}" if ordinal not in crowd else "c/crowd" for ordinal in range(9)]
         verdict = judge(crowded(formed(shape(3, 2)), *where).look())
         assert verdict.verdict == "optimal" or (all(verdict.why) and verdict.why)
+
+
+def test_an_even_spread_is_not_called_uneven() -> None:
+    """As even as the best choice, though on other machines; and as uneven only with unknown places are not named."""
+    view = crowded(formed(shape()), "a/n1", "b/n2", "c/n3", "a/n1", "b/n2", "c/n3").look()
+    assert not [why for why in judge(view).why if "unevenly" in why]
+    zones = crowded(formed(shape(4, 1)), "a/n1", "a/n2", "b/n3", "b/n4", "c/n5", "c/n6", "c/n5", "a/n1").look()
+    assert judge(zones).why == ("the masters run unevenly: 2 in zone a, 2 in zone b; 2, 1, 1 is possible",)
+
+
+def test_a_single_point_names_at_most_three_shards() -> None:
+    """Of more, it says how many."""
+    where = {2: "copies of shards 0, 1", 3: "copies of shards 0, 1, 2", 4: "copies of 4 shards"}
+    for shards, words in where.items():
+        cluster = crowded(
+            formed(shape(9, 0)), *["a/n1"] * shards, *[f"b/n{number}" for number in range(2, 11 - shards)]
+        )
+        first = next(iter(single_points(cluster.look())))
+        assert first.why == f"all {words} run there"
+    one = crowded(formed(shape(3, 0)), "a/n1", "b/n2", "c/n3")
+    assert next(iter(single_points(one.look()))).why == "all copies of shard 0 run there"
+
+
+def test_what_no_choice_mends_is_explained_by_the_place_of_most_pods() -> None:
+    """More than half of them share it; half do not."""
+    cases = {
+        "4 of 6 pods run on n1": ("a/n1", "b/n2", "c/n3", "a/n1", "a/n1", "a/n1"),
+        "all 6 pods run in zone a": ("a/n1", "a/n1", "a/n2", "a/n2", "a/n2", "a/n1"),
+        "5 of 6 pods run in zone a": ("a/n1", "a/n2", "b/n3", "a/n2", "a/n1", "a/n1"),
+        "4 of 6 pods run in zone a": ("a/n1", "a/n2", "b/n3", "a/n2", "b/n3", "a/n1"),
+        "all 6 pods run on n1": ("a/n1",) * 6,
+    }
+    for why, where in cases.items():
+        verdict = judge(crowded(formed(shape()), *where).look())
+        assert (verdict.verdict, verdict.why) == ("best possible here", (why,))
+
+
+def test_masters_that_run_unevenly_are_compared_with_the_best_choice() -> None:
+    """Zones before machines; three masters in one place count for more than two and two."""
+    close = crowded(formed(shape(3, 1)), "a/n1", "a/n1", "b/n2", "b/n3", "b/n4", "a/n5").look()
+    assert judge(close).why[0] == "2 of 3 masters run on n1"
+    assert judge(close).verdict == "improvable"
+    even = crowded(formed(shape(3, 1)), "a/n1", "a/n2", "b/n3", "b/n4", "b/n5", "a/n6").look()
+    assert (judge(even).verdict, judge(even).why) == ("optimal", ())
+
+
+def test_two_pods_that_do_not_answer_are_named() -> None:
+    cluster = two_of_three_on_one_machine()
+    cluster[4].alive = cluster[5].alive = False
+    assert "not counted, because they do not answer: redis-app-4, redis-app-5" in judge(cluster.look()).why
+
+
+def test_without_masters_there_is_nothing_to_judge() -> None:
+    """Blank nodes in known places."""
+    cluster = crowded(FakeCluster(3), "a/n1", "a/n1", "b/n2")
+    assert (judge(cluster.look()).verdict, judge(cluster.look()).why) == ("optimal", ())

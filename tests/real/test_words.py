@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from bootstrap.local.nameserver import Behaviour
 from bootstrap.local.programs import Program
 from bootstrap.model import bus
+from bootstrap.run import patience
 from tests.real.network import Network, missing_requirement, send_from_own_address
 from tests.real.testbed import StartTestbed
 from tests.waiting import wait_until
@@ -189,6 +191,45 @@ def test_a_bus_that_is_blocked_in_one_direction_is_no_health(
     network.heal()
     wait_until(lambda: not bus.blocked(six.view()), "all pings are answered")
     assert six.run("apply").outcome["outcome"] == "unchanged"
+
+
+def test_a_wrong_announced_address_is_named_soon(
+    any_program: Program, start_testbed: StartTestbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others connect to an address at which nobody listens: no NetworkPolicy is blamed, no deadline waited for."""
+    monkeypatch.setattr(patience, "BUS_S", 5.0)
+    six = start_testbed(any_program)
+    assert six.run("apply").exit_code == 0
+    with Redis(six.cluster.servers[1].address.host, protocol=2) as server:
+        server.config_set("cluster-announce-ip", "127.255.9.9")
+        wait_until(lambda: len(bus.blocked(six.view())) >= 5, "the others have lost it")
+        for verb in ("apply", "verify"):
+            result = six.run(verb, BOOTSTRAP_DEADLINE_S="100")
+            (reason,) = [each for each in result.outcome["reasons"] if each["code"] == "bus-blocked"]
+            assert "redis-app-1 announces 127.255.9.9:6379 and answers at" in reason["message"], result.text
+            assert "NetworkPolicy" not in reason["message"] + reason["remedy"]
+            assert "CONFIG GET 'cluster-announce-*'" in reason["remedy"]
+            assert result.outcome["took_s"] < 60
+        server.config_set("cluster-announce-ip", six.cluster.servers[1].address.host)
+        mended = six.run("apply")
+        assert mended.exit_code == 0, mended.text
+
+
+def test_a_wrong_announced_port_is_named_soon(any_program: Program, start_testbed: StartTestbed) -> None:
+    """The bus has a port of its own, so only the replica's link is down: exit 4, long before the deadline."""
+    six = start_testbed(any_program)
+    assert six.run("apply").exit_code == 0
+    with Redis(six.cluster.servers[1].address.host, protocol=2) as server:
+        server.config_set("cluster-announce-port", 7777)
+        wait_until(lambda: not six.view().nodes[4].replication.link_up, "the replica follows the announced port")
+        result = six.run("apply", BOOTSTRAP_DEADLINE_S="100")
+        (reason,) = result.outcome["reasons"]
+        assert (result.exit_code, reason["code"]) == (4, "replica-not-linked"), result.text
+        assert "the master announces another address than the one at which it answers" in reason["message"]
+        assert ":7777, not " in reason["message"]
+        assert result.outcome["took_s"] < 60
+        server.config_set("cluster-announce-port", 0)
+        assert six.run("apply").exit_code == 0
 
 
 def test_a_wrong_bus_port_is_named_with_the_setting(redis_program: Program, start_testbed: StartTestbed) -> None:

@@ -2,7 +2,8 @@
 # Writes the files of a server from the Secret redis-auth: an ACL file with password hashes, and the login of a replica
 # at its master. They are in memory, because redis.conf cannot read a password from a file, and no disk and no ConfigMap
 # may hold one.
-#   auth.sh SECRET OUT      two directories; OUT/seen links to the version of SECRET from which the rest of OUT was made
+#   auth.sh SECRET OUT      two directories; OUT/seen links to the version of SECRET from which the rest of OUT was made.
+#                           The exporter of the component metrics sees OUT/metrics, and nothing else.
 # Messages name keys, never their values. No program gets a value as an argument.
 
 set -eu
@@ -23,6 +24,9 @@ job_rights='resetchannels ~* +memory|usage +cluster|reset +save +bgsave +bgrewri
 server_rights='resetchannels
   +psync +replconf +ping +info +cluster|info +cluster|nodes +cluster|meet +cluster|replicate +cluster|failover
   +acl|load +config|set'
+# The rights of the exporter: state and counters. No keys, neither data nor names: so no SLOWLOG GET, which shows
+# arguments, and no CONFIG GET, which shows passwords.
+metrics_rights='resetchannels +ping +info +cluster|info +client|setname +slowlog|len +latency|latest +latency|histogram'
 
 # Newer commands need rights that an older server does not know. It would not start with them.
 case $({ valkey-server --version || redis-server --version; } 2>/dev/null) in
@@ -33,6 +37,7 @@ case $({ valkey-server --version || redis-server --version; } 2>/dev/null) in
     job_rights="$job_rights +function|list +function|load
       +cluster|migrateslots +cluster|getslotmigrations +cluster|cancelslotmigrations"
     server_rights="$server_rights ~* +@write +select +cluster|syncslots"
+    metrics_rights="$metrics_rights +commandlog|len"
     ;;
 esac
 
@@ -79,6 +84,11 @@ read_name bootstrap-username
 job=$value
 case $job in default | server | "$clients") fail 'bootstrap-username must not be default, server, or username' ;; esac
 [ "$clients" != server ] || fail 'username must not be server'
+metrics=
+if [ -e "$secret/metrics-password" ]; then
+  metrics=metrics
+  case $metrics in "$clients" | "$job") fail 'username and bootstrap-username must not be metrics' ;; esac
+fi
 
 # The kubelet replaces the whole directory when the Secret changes. The link is made before the keys are read, so a
 # change in between is not missed.
@@ -89,6 +99,7 @@ set -f # `~*` is a rule, not a file pattern
   user "$clients" password '~* &* +@all'
   user "$job" bootstrap-password "$job_rights"
   user server server-password "$server_rights"
+  [ -z "$metrics" ] || user "$metrics" metrics-password "$metrics_rights"
   [ ! -e "$secret/users.acl" ] || cat "$secret/users.acl"
 } >"$out/users.acl"
 
@@ -96,3 +107,15 @@ read_key server-password
 printf %s "$value" >"$out/password"
 # Every byte is written as \xNN, so no character needs an escape of its own.
 printf 'masterauth "%s"\n' "$(printf %s "$value" | od -An -v -tx1 | tr -d ' \n' | sed 's/../\\x&/g')" >"$out/auth.conf"
+
+# The exporter reads its password from a JSON object, by the address that it connects to. Without a password it runs and
+# reports that it cannot log in: a missing key must not stop a server.
+mkdir -p "$out/metrics"
+login=
+if [ -n "$metrics" ]; then
+  read_key metrics-password
+  case $value in *[!\ -~]*) fail 'the key metrics-password has characters other than printable ASCII' ;; esac
+  login=$(printf %s "$value" | sed 's/[\\"]/\\&/g')
+  login="\"redis://$metrics@localhost:6379\": \"$login\", \"rediss://$metrics@localhost:6379\": \"$login\""
+fi
+printf '{%s}\n' "$login" >"$out/metrics/passwords.json"

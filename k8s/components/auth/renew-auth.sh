@@ -29,6 +29,7 @@ if [ "$answer" != OK ]; then
   mv "$now/users.acl.before" "$now/users.acl"
   give_up "$answer"
 fi
+mv "$new/metrics/passwords.json" "$now/metrics/passwords.json"
 mv "$new/password" "$now/password"
 read_password
 answer=$(ask -x CONFIG SET masterauth <"$now/password" 2>&1)
