@@ -180,7 +180,7 @@ def of_unsettled(steps: Sequence[Step], view: ClusterView) -> Reason:
 
 def _blocked_bus(listed: str, view: ClusterView) -> Reason:
     """The reason where all nodes answer on their data ports, but not all links between nodes come up."""
-    missing = bus.without_link(view)
+    missing = max(bus.without_link(view), bus.blocked(view), key=len)
     message = f"{bus.message(missing, view)}; not done in time: {listed}"
     return Reason(code="bus-blocked", message=message, remedy=bus.remedy(missing))
 

@@ -190,7 +190,7 @@ def test_a_bus_that_is_blocked_in_one_direction_is_no_health(
     assert [line for line in six.run("plan").lines if line["event"] == "bus_blocked"]
     network.heal()
     wait_until(lambda: not bus.blocked(six.view()), "all pings are answered")
-    assert six.run("apply").outcome["outcome"] == "unchanged"
+    assert six.run("apply").exit_code == 0
 
 
 def test_a_wrong_announced_address_is_named_soon(
