@@ -14,9 +14,9 @@ FOR_A_PERSON = frozenset({"writes-refused", "bus-blocked"})
 """Violations that no write of this program ends, where nothing else is left."""
 
 
-BUS_S = 20.0
+BUS_S = 90.0
 """Seconds for which links between servers that answer may be missing. The rules of a NetworkPolicy that is created with
-the pods, or corrected, take some seconds to arrive."""
+the pods, or corrected, take some seconds to arrive; temporary settings that do not help are given up after a while."""
 
 
 @dataclass(slots=True)
