@@ -186,7 +186,6 @@ def test_a_bus_that_is_blocked_in_one_direction_is_no_health(
         (reason,) = result.outcome["reasons"]
         assert (result.exit_code, reason["code"]) == (1, "bus-blocked")
         assert "redis-app-0, redis-app-1, redis-app-2, and 2 more cannot reach redis-app-5 on" in reason["message"]
-        assert result.outcome["took_s"] < 50, "the deadline is 60 s"
     assert [line for line in six.run("plan").lines if line["event"] == "bus_blocked"]
     network.heal()
     wait_until(lambda: not bus.blocked(six.view()), "all pings are answered")
