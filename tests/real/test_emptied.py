@@ -50,10 +50,10 @@ def assert_formed_again(six: Testbed, result: RunResult) -> None:
 
 
 def test_a_master_that_came_back_empty_at_its_address_is_refused_until_a_person_accepts(
-    any_program: Program, start_testbed: StartTestbed
+    redis_7_0_program: Program, start_testbed: StartTestbed
 ) -> None:
     """Its replica has copied the emptiness. With the fingerprint the shard is formed again; other keys are there."""
-    six, keys = formed(any_program, start_testbed)
+    six, keys = formed(redis_7_0_program, start_testbed)
     wipe_in_place(six, 1)
     refused = six.run("apply")
     assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
@@ -80,9 +80,9 @@ def test_a_cluster_whose_masters_all_came_back_empty_forms_again(
     assert_formed_again(six, six.run("apply", "--accept-loss", fingerprint_in(refused)))
 
 
-def test_a_master_that_was_reset_is_refused_as_well(any_program: Program, start_testbed: StartTestbed) -> None:
+def test_a_master_that_was_reset_is_refused_as_well(redis_7_0_program: Program, start_testbed: StartTestbed) -> None:
     """FLUSHALL and CLUSTER RESET HARD by hand give it a new id at its address."""
-    six, _ = formed(any_program, start_testbed)
+    six, _ = formed(redis_7_0_program, start_testbed)
     place = six.cluster.servers[1].address
     with Redis(place.host, place.port, protocol=2) as node:
         node.flushall()
