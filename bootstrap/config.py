@@ -39,6 +39,7 @@ from bootstrap.setting_types import (
 )
 
 PREFIX = "BOOTSTRAP_"
+_REPORTED = "none: only report differences between nodes"
 
 
 def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
@@ -81,16 +82,10 @@ class Settings:
         shown="none: leave timeouts alone",
     )
     require_full_coverage: str = _setting(
-        "",
-        one_of("yes", "no"),
-        "cluster-require-full-coverage to set on every node, yes or no",
-        shown="none: only report differences between nodes",
+        "", one_of("yes", "no"), "cluster-require-full-coverage to set on every node, yes or no", shown=_REPORTED
     )
     allow_replica_migration: str = _setting(
-        "",
-        one_of("yes", "no"),
-        "cluster-allow-replica-migration to set on every node, yes or no",
-        shown="none: only report differences between nodes",
+        "", one_of("yes", "no"), "cluster-allow-replica-migration to set on every node, yes or no", shown=_REPORTED
     )
     replace_replicas: str = _setting(
         "off",

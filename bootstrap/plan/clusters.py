@@ -74,7 +74,13 @@ def one_announced_address(view: ClusterView) -> Iterator[Reason]:
         fixed = [n for n in nodes if n.address == address or n.announced_ip or (n in unknown and len(unknown) > 1)]
         answering = [node for node in view.nodes if node.address == address and node not in fixed]
         if len(fixed) > 1 or (fixed and answering):
-            yield _one_address(address, fixed, answering)
+            at_home = [node for node in fixed if node.address == address]
+            wrong = [node for node in fixed if node not in at_home]
+            yield (
+                _one_address(address, wrong, at_home or answering)
+                if len(wrong) == 1
+                else _one_address(address, fixed, answering)
+            )
 
 
 def _one_address(address: Address, announcing: list[Node], answering: list[Node]) -> Reason:

@@ -231,7 +231,7 @@ class Reconciler:
             self.log.info("phase_done", phase=phase.name, writes=len(writes), took_s=took_s)
             return self.view
         error = not_settled(unsettled, self.view, self.rejected)
-        if self.deadline.passed or self.patience.exhausted(error.reasons, self.deadline):
+        if self.deadline.passed or self.patience.exhausted(error.reasons, self.view, self.deadline):
             raise self.peers_missing() if self.view.unreachable else error
         why = not_settled(unsettled, self.view, ()).args[0]
         self.log.info("phase_not_settled", phase=phase.name, took_s=took_s, open=len(unsettled), why=why)

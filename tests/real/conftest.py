@@ -94,12 +94,6 @@ def redis_program() -> Program:
 
 
 @pytest.fixture
-def redis_7_0_program() -> Program:
-    """A server program that is Redis 7.0, for states that other versions leave by themselves."""
-    return first_program(lambda name, version: name == "Redis" and version[:2] == (7, 0), "Redis 7.0")
-
-
-@pytest.fixture
 def valkey_program() -> Program:
     """One server program that is Valkey, of a version whose replicas copy the open slots of their master."""
     return first_program(lambda name, version: name == "Valkey" and version >= (8, 0), "Valkey since 8.0")

@@ -50,10 +50,10 @@ def assert_formed_again(six: Testbed, result: RunResult) -> None:
 
 
 def test_a_master_that_came_back_empty_at_its_address_is_refused_until_a_person_accepts(
-    redis_7_0_program: Program, start_testbed: StartTestbed
+    redis_program: Program, start_testbed: StartTestbed
 ) -> None:
     """Its replica has copied the emptiness. With the fingerprint the shard is formed again; other keys are there."""
-    six, keys = formed(redis_7_0_program, start_testbed)
+    six, keys = formed(redis_program, start_testbed)
     wipe_in_place(six, 1)
     refused = six.run("apply")
     assert (refused.exit_code, refused.outcome["steps"]) == (3, 0), refused.text
@@ -68,6 +68,22 @@ def test_a_master_that_came_back_empty_at_its_address_is_refused_until_a_person_
         assert len(left) > 100
 
 
+def test_a_replica_on_valkey_keeps_its_copy_of_a_master_that_came_back_empty(
+    valkey_program: Program, start_testbed: StartTestbed
+) -> None:
+    """It is elected before it copies anything: no key is lost, and the run gives the blank pod its place."""
+    six, keys = formed(valkey_program, start_testbed)
+    server = six.cluster.servers[1]
+    server.kill()
+    shutil.rmtree(server.directory)
+    server.directory.mkdir()
+    start_all([server])
+    wait_until(lambda: bool(nodes(six, [4])[0].slots), "the replica is elected")
+    assert_formed_again(six, six.run("apply"))
+    with client(six) as reader:
+        assert {name: reader.get(name) for name in keys} == keys
+
+
 def test_a_cluster_whose_masters_all_came_back_empty_forms_again(
     any_program: Program, start_testbed: StartTestbed
 ) -> None:
@@ -80,9 +96,9 @@ def test_a_cluster_whose_masters_all_came_back_empty_forms_again(
     assert_formed_again(six, six.run("apply", "--accept-loss", fingerprint_in(refused)))
 
 
-def test_a_master_that_was_reset_is_refused_as_well(redis_7_0_program: Program, start_testbed: StartTestbed) -> None:
+def test_a_master_that_was_reset_is_refused_as_well(redis_program: Program, start_testbed: StartTestbed) -> None:
     """FLUSHALL and CLUSTER RESET HARD by hand give it a new id at its address."""
-    six, _ = formed(redis_7_0_program, start_testbed)
+    six, _ = formed(redis_program, start_testbed)
     place = six.cluster.servers[1].address
     with Redis(place.host, place.port, protocol=2) as node:
         node.flushall()
