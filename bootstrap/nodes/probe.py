@@ -16,7 +16,6 @@ from typing import Any
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.crc import key_slot
-from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from bootstrap.clock import Clock, Deadline
@@ -29,7 +28,7 @@ from bootstrap.nodes.connection import Credentials, checking_connection_class
 from bootstrap.nodes.failures import chain_of, classify_error, error_text, server_error_text
 from bootstrap.nodes.pool import ANSWER_LIMIT_S
 from bootstrap.nodes.tls import name_mismatch
-from bootstrap.nodes.trial import try_out
+from bootstrap.nodes.trial import NoTransaction, try_out
 
 _NOWHERE_ELSE: Mapping[tuple[str, int], Address] = {}
 _DENIED = frozenset({UnreachableReason.DENIED, UnreachableReason.UNKNOWN_COMMAND})
@@ -161,11 +160,11 @@ def _try(client: RedisCluster, pod: str, key: str, credentials: Credentials) -> 
         connection = pool.get_connection()
         try:
             replies = try_out(connection, [("SET", key, key, "PX", KEY_LIFE_MS), ("GET", key), ("DEL", key)])
-        finally:
-            pool.release(connection)
-        if len(replies) == 1 and isinstance(replies[0], NoPermissionError):
+        except NoTransaction:
             replies, step = [], "read"
             client.get(key)
+        finally:
+            pool.release(connection)
     except Exception as error:
         raise _failed(step, pod, error, credentials) from error
     for step, reply in zip(("write", "read", "delete"), replies, strict=False):

@@ -12,7 +12,17 @@ from typing import Any
 
 from redis.connection import Connection
 
-from bootstrap.model.steps import Leave, MoveKeys, MoveSlots, Provision, SetConfig, SetTimeout, Wipe, Write
+from bootstrap.model.steps import (
+    CancelMigration,
+    Leave,
+    MoveKeys,
+    MoveSlots,
+    Provision,
+    SetConfig,
+    SetTimeout,
+    Wipe,
+    Write,
+)
 from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command, commands_for
 from bootstrap.nodes.connection import ask, ask_all
@@ -22,13 +32,15 @@ from bootstrap.nodes.wire.info import parse_config, parse_info, parse_persistenc
 _REFUSES_WRITES = ("MISCONF", "NOREPLICAS")
 
 
+class NoTransaction(Exception):
+    """The server accepts no transaction; the text is its own."""
+
+
 def try_out(connection: Connection, tried: Sequence[Command]) -> list[Any]:
-    """The replies to these commands within a transaction that is discarded; the error of MULTI alone where the server
-    denies that.
-    """
+    """The replies to these commands in a transaction that is discarded. Raises NoTransaction where MULTI is denied."""
     # MULTI on its own: after a rejected one, the commands would be executed.
     if (begun := ask(connection, *commands.MULTI)) != "OK":
-        return [begun]
+        raise NoTransaction(_text(begun))
     *replies, discarded = ask_all(connection, [*tried, commands.DISCARD])
     if isinstance(discarded, Exception):
         connection.disconnect()
@@ -41,17 +53,22 @@ def obstacle(connection: Connection, write: Write, mode: MigrationMode | None) -
     """
     if isinstance(write, Wipe):
         return _against_wipe(connection, write)
-    replies = try_out(connection, tried) if (tried := _commands_of(connection, write, mode)) else []
-    if len(replies) < len(tried):
-        return ""  # no transactions for this user
+    tried = _commands_of(connection, write, mode)
+    try:
+        replies = try_out(connection, tried) if tried else []
+    except NoTransaction:
+        return ""
     return next((text for text in map(_text, replies) if _is_permanent(text)), "")
 
 
 def _against_wipe(connection: Connection, wipe: Wipe) -> str:
     """Its transaction has to be complete: without MULTI, its commands would be executed one by one."""
     exec_alone = ask(connection, *commands.EXEC) if wipe.flush else None
-    replies = [exec_alone, *try_out(connection, [commands.RESET, commands.FLUSH, commands.SAVE])]
-    texts = [*map(_text, replies), _against_save(connection)]
+    try:
+        replies = try_out(connection, [commands.RESET, commands.FLUSH, commands.SAVE])
+    except NoTransaction as error:
+        return str(error) if wipe.flush else ""
+    texts = [*map(_text, (exec_alone, *replies)), _against_save(connection)]
     if found := next((text for text in texts if _is_permanent(text)), ""):
         return found
     if not wipe.flush:
@@ -72,9 +89,9 @@ def _against_save(connection: Connection) -> str:
 
 
 def _commands_of(connection: Connection, write: Write, mode: MigrationMode | None) -> tuple[Command, ...]:
-    """One command for each right that a write needs. None for a setting: a run goes on without it."""
+    """One command for each right that a write needs. None for a setting and a cancellation: a run goes on without."""
     match write:
-        case SetTimeout() | SetConfig():
+        case SetTimeout() | SetConfig() | CancelMigration():
             return ()
         case Leave():
             reply = ask(connection, *commands.PERSISTENCE)
@@ -88,10 +105,7 @@ def _commands_of(connection: Connection, write: Write, mode: MigrationMode | Non
             functions = (commands.function_load("x"),) if write.libraries else ()
             return (*functions, *(commands.acl_set_user(name, ()) for name in write.users[:1]))
         case _:
-            try:
-                return commands_for(write)[:1]
-            except TypeError:
-                return ()
+            return commands_for(write)[:1]
 
 
 def _is_permanent(text: str) -> bool:

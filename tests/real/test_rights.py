@@ -121,6 +121,15 @@ def test_without_transactions_the_dry_probe_only_reads(
     assert said.outcome["outcome"] == "unchanged", said.text
 
 
+def test_without_transactions_a_cluster_forms_all_the_same(
+    any_program_since_7: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """What cannot be found out beforehand is no obstacle: forming sends no transaction."""
+    six = start_testbed(any_program_since_7)
+    said = six.run("apply", **job_without(six, tmp_path, "-multi"))
+    assert said.outcome["outcome"] == "formed", said.text
+
+
 @pytest.mark.parametrize("denied", ["-cluster|setslot", "-migrate", "-cluster|getkeysinslot", "-cluster|replicate"])
 def test_what_growing_needs_is_known_before_the_first_write(
     denied: str, migrating_program: Program, start_testbed: StartTestbed, tmp_path: Path
