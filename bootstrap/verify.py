@@ -230,10 +230,14 @@ def _unlisted(view: ClusterView) -> Iterator[Reason]:
 
 def _handshakes(view: ClusterView) -> Iterator[Reason]:
     """A node in handshake is somebody that would become a member if it answered. Redis 5.0 starts handshakes by itself
-    with every unknown address that it hears of, also with that of a lost member (*measured*, 5.0.6).
+    with every unknown address that it hears of, also with that of a lost member (*measured*, 5.0.6). An introduction to
+    a member that cannot be reached on the bus leaves one behind, too: that is in the reason of the bus.
     """
+    blocked = bus.blocked(view)
     for node in view.nodes:
-        if places := sorted({str(member.address) for member in node.members if member.in_handshake}):
+        introduced = {peer.address for one, peer in blocked if one is node}
+        found = {member.address for member in node.members if member.in_handshake} - introduced
+        if places := sorted(map(str, found)):
             yield _bad(
                 "handshake",
                 f"{node.pod} tries to reach a node that it does not know at {', '.join(places)}",

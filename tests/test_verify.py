@@ -152,6 +152,11 @@ BROKEN: dict[str, tuple[Callable[[ClusterView], ClusterView], list[str]]] = {
     ),
     "a node has no answer of another": (lambda v: with_line(v, 3, 5, unanswered_ms=61_000), ["link-down"]),
     "the bus of a node is blocked": (blocked_bus, ["bus-blocked"]),
+    "a node is introduced and its bus is blocked": (lambda v: blocked_bus(with_handshake(v)), ["bus-blocked"]),
+    "another is introduced while a bus is blocked": (
+        lambda v: blocked_bus(with_two_handshakes(v)),
+        ["bus-blocked", "handshake"],
+    ),
     "a node reports another master of a replica": (
         lambda v: with_line(v, 0, 5, master_id=v.nodes[1].node_id),
         ["roles-disagree"],

@@ -14,8 +14,6 @@ PERSON_S = 15.0
 """Seconds. A server repeats a failed save after 5 s, so a disk that has room again is noticed in time."""
 FOR_A_PERSON = frozenset({"writes-refused", "bus-blocked"})
 """Violations that no write of this program ends, where nothing else is left."""
-_CONSEQUENCES = frozenset({"handshake"})
-"""What introductions leave behind while the bus is blocked."""
 BUS_S = 90.0
 """Seconds for which servers that answer may not find each other at all. The rules of a NetworkPolicy that is created
 with the pods take some seconds to arrive; temporary settings that do not help are given up after a while."""
@@ -32,8 +30,7 @@ class Patience:
 
     def limit(self, bad: Sequence[Reason], deadline: Deadline) -> Deadline:
         """The deadline for what is wrong now: a sooner one where only a person can help."""
-        codes = {reason.code for reason in bad}
-        if not (codes - _CONSEQUENCES if "bus-blocked" in codes else codes) <= FOR_A_PERSON:
+        if not {reason.code for reason in bad} <= FOR_A_PERSON:
             self._until = None
             return deadline
         self._until = self._until or deadline.sooner(PERSON_S)
