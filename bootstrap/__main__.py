@@ -42,7 +42,7 @@ def main(
     out = sys.stdout if out is None else out
     if arguments.verb == "local":
         return _local(arguments, environ, out, clock)
-    flags = {name: value for name in declared() if (value := getattr(arguments, name)) is not None}
+    flags = {name: value for name in declared() if (value := getattr(arguments, name, None)) is not None}
     return _run(arguments.verb, environ, flags, out, clock or SystemClock())
 
 
@@ -96,7 +96,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for verb, words in VERBS.items():
         verb_parser = verbs.add_parser(verb, help=words, description=f"{words[0].upper()}{words[1:]}.")
         if verb in argv:
-            _add_settings(verb_parser)
+            _add_settings(verb_parser, verb)
     local_parser = verbs.add_parser("local", help="run a real cluster on this machine, without Kubernetes")
     if "local" in argv:
         from bootstrap.local import command
@@ -105,9 +105,11 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
     group = parser.add_argument_group("settings", "Each setting is also an environment variable; a flag wins over it.")
     for name, setting in declared().items():
+        if setting["verbs"] and verb not in setting["verbs"]:
+            continue
         text = f"{setting['help']} [{variable_of(name)}; default: {setting['shown']}]"
         group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
 

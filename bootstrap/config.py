@@ -7,7 +7,7 @@ a ConfigMap can name a setting without setting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from typing import Any
 from bootstrap.errors import Misconfigured, Reason
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
+from bootstrap.setting_faults import PREFIX, conflicts, fault, read_secret
 from bootstrap.setting_types import (
-    NAME_MAX,
     NODES_MAX,
-    PASSWORD_MAX,
     Secret,
     cluster_fingerprint,
     dns_domain,
@@ -38,12 +37,23 @@ from bootstrap.setting_types import (
     whole_number,
 )
 
-PREFIX = "BOOTSTRAP_"
 _REPORTED = "none: only report differences between nodes"
 
 
-def _setting(default: Any, read: Callable[[str], Any], help_text: str, *, shown: str | None = None) -> Any:
-    return field(default=default, metadata={"read": read, "help": help_text, "shown": shown})
+def _setting(
+    default: Any,
+    read: Callable[[str], Any],
+    help_text: str,
+    *,
+    shown: str | None = None,
+    names: tuple[str, str] | None = None,
+    verbs: tuple[str, ...] = (),
+) -> Any:
+    """A field of `Settings`. `names`: its variable, without the prefix, and its flag, where the field has another name;
+    `verbs`: those that have the flag, where not all have it.
+    """
+    about = {"read": read, "help": help_text, "shown": shown, "names": names, "verbs": verbs}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,16 +227,20 @@ class Settings:
             try:
                 values[name] = setting["read"](text)
             except ValueError as error:
-                reasons.append(_fault(source, f"{text!r} {error}"))
-        _read_password(values, configured, reasons)
-        reasons += _conflicts(values, configured)
+                reasons.append(fault(source, f"{text!r} {error}"))
+        values["password"] = read_secret("password_file", values, configured, reasons)
+        sources = {name: variable_of(name) for name in declared()} | configured
+        everything = {item.name: item.default for item in fields(cls)} | values
+        reasons += conflicts(everything, sources, configured.keys())
         if reasons:
             raise Misconfigured.because(reasons)
         return cls(**values)
 
 
 def declared() -> Mapping[str, Mapping[str, Any]]:
-    """Every setting by its field name: `read` (text → value), `help`, and `shown` (the default as people read it)."""
+    """Every setting by its field name: `read` (text → value), `help`, `shown` (the default as people read it), and
+    `verbs` that have it; none for all.
+    """
     return {
         item.name: {**item.metadata, "shown": item.metadata["shown"] or str(item.default)}
         for item in fields(Settings)
@@ -236,65 +250,17 @@ def declared() -> Mapping[str, Mapping[str, Any]]:
 
 def variable_of(name: str) -> str:
     """`node_timeout_ms` → `BOOTSTRAP_NODE_TIMEOUT_MS`."""
-    return PREFIX + name.upper()
+    names = Settings.__dataclass_fields__[name].metadata["names"]
+    return PREFIX + (names[0] if names else name.upper())
 
 
 def flag_of(name: str) -> str:
     """`node_timeout_ms` → `--node-timeout-ms`."""
-    return "--" + name.replace("_", "-")
+    names = Settings.__dataclass_fields__[name].metadata["names"]
+    return names[1] if names else "--" + name.replace("_", "-")
 
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Variables with the prefix of the settings that are not settings: most likely misspelt names."""
     known = {variable_of(name) for name in declared()}
     return tuple(sorted(name for name in environ if name.startswith(PREFIX) and name not in known))
-
-
-def _read_password(values: dict[str, Any], configured: Mapping[str, str], reasons: list[Reason]) -> None:
-    path = values.get("password_file")
-    if path is None:
-        return
-    source = configured["password_file"]
-    try:
-        with path.open(encoding="utf-8") as file:
-            password = file.read(PASSWORD_MAX + 1).rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        reasons.append(_fault(source, f"{str(path)!r} cannot be read: {why}"))
-        return
-    if len(password) > PASSWORD_MAX:
-        reasons.append(_fault(source, f"{str(path)!r} is longer than {PASSWORD_MAX} characters"))
-    if not password:
-        reasons.append(_fault(source, f"{str(path)!r} is empty"))
-    values["password"] = Secret(password)
-
-
-def _conflicts(values: Mapping[str, Any], configured: Mapping[str, str]) -> Iterator[Reason]:
-    """Rules about more than one setting; `configured` has the flag or variable that each came from. A setting with a
-    fault of its own counts as configured, with its default.
-    """
-    source = {name: variable_of(name) for name in declared()} | dict(configured)
-    value: dict[str, Any] = {item.name: item.default for item in fields(Settings)} | dict(values)
-    nodes = value["shards"] * (1 + value["replicas_per_shard"])
-    if nodes > NODES_MAX:
-        yield _fault(source["shards"], f"with {source['replicas_per_shard']} makes {nodes} nodes, over {NODES_MAX}")
-    zone = f"{value['service']}.{value['namespace']}.svc.{value['cluster_domain']}"
-    longest = max(f"{value['statefulset']}-{NODES_MAX}.{zone}", f"_{value['port_name']}._tcp.{zone}", key=len)
-    if len(longest) > NAME_MAX:
-        yield _fault(source["cluster_domain"], f"makes DNS names of {len(longest)} characters, over {NAME_MAX}")
-    if "username" in configured and "password_file" not in configured:
-        yield _fault(source["username"], f"is set without {source['password_file']}")
-    pods = {f"{value['statefulset']}-{ordinal}" for ordinal in range(nodes)}
-    if unknown := sorted({pod for pod, _ in value["weights"]} - pods):
-        yield _fault(source["weights"], f"names {', '.join(unknown)}, not among the {nodes} declared pods")
-    for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
-        if one in configured and other not in configured:
-            yield _fault(source[other], "is not set: mutual TLS needs both the certificate and its key")
-    if configured.keys() & {"tls_cert_file", "tls_key_file"} and "tls_ca_file" not in configured:
-        yield _fault(source["tls_ca_file"], "is not set: TLS needs the CA certificates to trust")
-
-
-def _fault(source: str, fault: str) -> Reason:
-    where = " (in Kubernetes: kubectl edit configmap redis-bootstrap-settings)" if source.startswith(PREFIX) else ""
-    remedy = f"correct {source}{where}; python -m bootstrap apply --help describes every setting"
-    return Reason(code="setting", message=f"{source} {fault}", remedy=remedy)
