@@ -1,7 +1,7 @@
 """Versions of servers: whether the pods of a cluster can go from one to another, one pod after the other.
 
-A server reads the files on its disk, and the full copy that it takes of its master, in a format (RDB) that has a number.
-It reads every format up to its own. Numbers up to 11 are common to Redis and Valkey; 12 to 79 belong to Redis, 80 and
+A server reads the files on its disk, and the full copy that it takes of its master, in a format with a number (RDB). It
+reads every format up to its own. Numbers up to 11 are common to Redis and Valkey; 12 to 79 belong to Redis, 80 and
 more to Valkey. Sources: `RDB_VERSION` in src/rdb.h of the releases of both; *measured* are the files of Redis 5.0.6,
 6.2.5, 7.0.15 and 8.2.3 and Valkey 8.1 and 9.1.2.
 """
@@ -15,8 +15,13 @@ from enum import StrEnum
 Line = tuple[int, int]
 """Major and minor number."""
 _REDIS: dict[Line, int] = {
-    **{(5, 0): 9, (6, 0): 9, (6, 2): 9, (7, 0): 10, (7, 2): 11},
-    **{(7, 4): 12, (8, 0): 12, (8, 2): 12, (8, 4): 12, (8, 6): 13, (8, 8): 14, (8, 10): 15},
+    **dict.fromkeys([(5, 0), (6, 0), (6, 2)], 9),
+    (7, 0): 10,
+    (7, 2): 11,
+    **dict.fromkeys([(7, 4), (8, 0), (8, 2), (8, 4)], 12),
+    (8, 6): 13,
+    (8, 8): 14,
+    (8, 10): 15,
 }
 _VALKEY: dict[Line, int] = {(7, 2): 11, (8, 0): 11, (8, 1): 11, (9, 0): 80, (9, 1): 80}
 _FORMATS = {"redis": _REDIS, "valkey": _VALKEY}
@@ -123,8 +128,8 @@ def upgrade_path(old: str, new: str, *, disks: bool = True) -> UpgradePath:
     if other.name == "valkey" and foreign and other.line >= _RELAXED_SINCE:
         why = f"by default {new} rejects format {min(unread)}, which {old} writes"
         remedy = (
-            f"set {RELAXED} in redis.conf before the image changes; keys of a type, and expiring fields of hashes, that "
-            "only Redis knows stop a server from loading even then"
+            f"set {RELAXED} in redis.conf before the image changes; keys of a type that only Redis knows, and hashes "
+            "with expiring fields, stop a server from loading even then"
         )
         return _path(old, new, PathVerdict.NEEDS_SETTING, why, remedy, setting=RELAXED)
     why = f"{new} does not read format {max(unread)}, which {old} writes"

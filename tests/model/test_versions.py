@@ -84,7 +84,7 @@ def test_empty_servers_need_only_the_copy(old: str, new: str, verdict: PathVerdi
 
 
 def test_the_next_line_is_always_open() -> None:
-    """No line of Redis or Valkey is a dead end, and the way back to the line before is open only without a new format."""
+    """No line is a dead end, and no server goes back over a new format."""
     for lines in (RELEASES, VALKEYS):
         for old, new in pairwise(lines):
             assert upgrade_path(old, new).verdict.open
