@@ -34,7 +34,15 @@ _RELAXED_SINCE: Line = (9, 0)
 _FIRST_WITH_EXTENSIONS: Line = (7, 0)
 _STRICT_BUS = frozenset({(7, 2), (7, 4)})
 """Lines of Redis with releases (7.2.0 to 7.2.6, 7.4.0, 7.4.1) that send packets on the cluster bus that servers before
-7.0 drop, so that each side takes the other for failed (redis/redis issues 12685 and 13128, pull request 13465)."""
+7.0 drop, so that each side takes the other for failed (redis/redis issues 12685 and 13128, pull request 13465; *measured* from 6.2.5 to 7.2.6)."""
+
+
+_WITHOUT_SHARD_IDS: Line = (7, 0)
+_SHARD_ID_REMEDY = (
+    "let no pod restart before the rollout is complete: a pod of the new version that starts again while one of 7.0 runs "
+    "may find its nodes.conf corrupted; or go from 7.0 directly to redis 8.2"
+)
+"""*Measured* with 7.2.6; redis/redis issue 12761, pull request 13468. The lines are those of `_STRICT_BUS`."""
 
 
 class PathVerdict(StrEnum):
@@ -64,7 +72,7 @@ class UpgradePath:
     verdict: PathVerdict
     why: str
     remedy: str = ""
-    """What to do about it; "" for a good path."""
+    """What to do about it, or to take care of; "" for nothing."""
     setting: str = ""
     """The line of the new servers' redis.conf that it needs."""
     by_way_of: str = ""
@@ -117,6 +125,8 @@ def upgrade_path(old: str, new: str, *, disks: bool = True) -> UpgradePath:
         why = f"releases of {_line(other)} and servers before Redis 7.0 do not understand each other on the cluster bus"
         remedy = "go to redis 7.0 first, or from this version directly to redis 8.2"
         return _path(old, new, PathVerdict.NEEDS_STEP, why, remedy, by_way_of="redis 7.0")
+    if one.name == other.name == "redis" and one.line == _WITHOUT_SHARD_IDS and other.line in _STRICT_BUS:
+        return _path(old, new, PathVerdict.GOOD, f"{new} reads the files and the copies of {old}", _SHARD_ID_REMEDY)
     formats = {_sent(one, other), *([one.format] if disks else [])}
     if one.name == other.name and other.line < one.line and not (formats <= {_COMMON} and other.format >= _COMMON):
         return _no_way_back(one, other, old, new)

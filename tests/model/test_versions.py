@@ -61,7 +61,7 @@ def test_verdicts(old: str, new: str, verdict: PathVerdict) -> None:
     path = upgrade_path(old, new)
     assert path.verdict is verdict
     assert old in path.why or new in path.why or path.by_way_of
-    assert bool(path.remedy) == (verdict not in (GOOD, UNKNOWN)), "a path that is not good names what to do"
+    assert path.remedy or verdict in (GOOD, UNKNOWN), "a path that is not good names what to do"
     assert bool(path.setting) == (verdict is SETTING)
 
 
@@ -93,6 +93,14 @@ def test_the_next_line_is_always_open() -> None:
             assert newer
             if newer.format > older.format:
                 assert upgrade_path(new, old).verdict is NO_WAY_BACK
+
+
+def test_a_good_path_that_needs_care_says_so() -> None:
+    """A restart in the middle of the rollout from 7.0 to 7.2."""
+    path = upgrade_path("redis 7.0.15", "redis 7.2.6")
+    assert path.verdict is GOOD
+    assert "let no pod restart" in path.remedy
+    assert upgrade_path("redis 7.0.15", "redis 8.2.3").remedy == ""
 
 
 def test_a_step_between_leads_to_the_goal() -> None:
