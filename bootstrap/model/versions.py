@@ -34,13 +34,14 @@ _RELAXED_SINCE: Line = (9, 0)
 _FIRST_WITH_EXTENSIONS: Line = (7, 0)
 _STRICT_BUS = frozenset({(7, 2), (7, 4)})
 """Lines of Redis with releases (7.2.0 to 7.2.6, 7.4.0, 7.4.1) that send packets on the cluster bus that servers before
-7.0 drop, so that each side takes the other for failed (redis/redis issues 12685 and 13128, pull request 13465; *measured* from 6.2.5 to 7.2.6)."""
+7.0 drop, so that each side takes the other for failed (*measured* from 6.2.5 to 7.2.6; redis/redis issues 12685 and
+13128, pull request 13465)."""
 
 
 _WITHOUT_SHARD_IDS: Line = (7, 0)
 _SHARD_ID_REMEDY = (
-    "let no pod restart before the rollout is complete: a pod of the new version that starts again while one of 7.0 runs "
-    "may find its nodes.conf corrupted; or go from 7.0 directly to redis 8.2"
+    "let no pod restart before the rollout is complete: a pod of the new version that starts again while one of 7.0 "
+    "runs may find its nodes.conf corrupted; or go from 7.0 directly to redis 8.2"
 )
 """*Measured* with 7.2.6; redis/redis issue 12761, pull request 13468. The lines are those of `_STRICT_BUS`."""
 

@@ -172,7 +172,7 @@ def test_versions_without_a_rollout_are_reported() -> None:
         "the pods run 2 versions: redis 8.2.2 on redis-app-0, redis-app-1, redis-app-2 and 2 more; "
         "redis 8.2.3 on redis-app-5"
     )
-    same = replace(view, revisions={pod: OLD for pod in view.revisions})
+    same = replace(view, revisions=dict.fromkeys(view.revisions, OLD))
     assert found(same)["mixed-versions"].endswith("of one revision: their image is a tag that has moved")
 
 
