@@ -10,10 +10,14 @@ from typing import Any
 
 from bootstrap.kube.client import Object
 
-SERVER_WORDS_MAX = 160
+SERVER_WORDS_MAX = 240
 """Characters of the last words of a server."""
+COMPLAINTS_MAX = 3
+"""The cause, and up to two consequences: `Can't handle RDB format version 12`, of which file, and that it is fatal."""
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
-_COMPLAINT = re.compile(r"can't|cannot|error|fatal|bad |wrong|unrecoverable|no such|denied|abort", re.IGNORECASE)
+_COMPLAINT = re.compile(r"can't|cannot|error|fail|fatal|bad |wrong|unrecoverable|no such|denied|abort", re.IGNORECASE)
+_WHOM = " restarting failed container="
+"""What the kubelet's words for CrashLoopBackOff go on with: container, pod and uid."""
 _LINE_START = re.compile(r"^[0-9]+:[A-Z] .{11,24} [*#.-] ")
 """The process, role and time before a line of a server's log."""
 
@@ -56,7 +60,7 @@ def _stuck(containers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         waiting, ended = state.get("waiting"), state.get("terminated")
         last = f"container {each['name']} last ended with {_exit(previous)}" if previous else ""
         if waiting and waiting.get("reason") and waiting["reason"] not in _STARTING:
-            yield ", ".join(filter(None, (in_words(waiting), last)))
+            yield ", ".join(filter(None, (in_words(waiting).partition(_WHOM)[0], last)))
         elif ended:
             yield f"container {each['name']} ended with {_exit(ended)}"
         elif last and not each.get("ready"):
@@ -89,7 +93,7 @@ def _last_words(log: str) -> str:
     """The last complaints in the end of a server's log, else its last line; without process, role and time."""
     lines = [_LINE_START.sub("", line).strip() for line in log.splitlines() if line.strip()]
     complaints = [line for line in lines if _COMPLAINT.search(line) and not line.startswith("WARNING")]
-    return " | ".join(complaints[-2:] or lines[-1:])[:SERVER_WORDS_MAX]
+    return " | ".join(complaints[-COMPLAINTS_MAX:] or lines[-1:])[:SERVER_WORDS_MAX]
 
 
 def ready_at(status: Mapping[str, Any]) -> datetime | None:

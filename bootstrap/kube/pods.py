@@ -18,7 +18,7 @@ from bootstrap.model.rollout import PodRevision, Revisions
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 
-ERROR_MAX = 300
+ERROR_MAX = 400
 """Characters of Kubernetes's messages about one pod."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROLE_LABEL, SHARD_LABEL = "redis-role", "redis-shard"

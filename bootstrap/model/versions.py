@@ -38,6 +38,12 @@ _STRICT_BUS = frozenset({(7, 2), (7, 4)})
 13128, pull request 13465)."""
 
 
+_CLASHING: dict[str, Line] = {"redis": (8, 0), "valkey": (8, 0)}
+"""Since these lines, number 4 of the extensions of packets on the cluster bus is the cluster's internal secret for
+Redis, and a member's address for clients for Valkey (clusterMsgPingtypes in src/cluster_legacy.h of both). *Measured*,
+Redis 8.2.3 and Valkey 9.1.2 in one cluster: Valkey redirected clients to that secret as if it was a host (`MOVED 15495
+26b7ac18…:6379`), with what lies behind it in memory, and crashed (signal 11)."""
+_COPY_INSTEAD = "keep the image of {old}, or copy the data into a new cluster of {new}: docs/moving.md"
 _WITHOUT_SHARD_IDS: Line = (7, 0)
 _SHARD_ID_REMEDY = (
     "let no pod restart before the rollout is complete: a pod of the new version that starts again while one of 7.0 "
@@ -55,7 +61,7 @@ class PathVerdict(StrEnum):
     NO_WAY_BACK = "no way back"
     """An older version of the same server."""
     NOT_POSSIBLE = "not possible"
-    """Another server that reads neither the files nor the copies."""
+    """Another server that reads neither the files nor the copies, or does not understand the packets."""
     UNKNOWN = "not known"
 
     @property
@@ -122,6 +128,12 @@ def upgrade_path(old: str, new: str, *, disks: bool = True) -> UpgradePath:
     if one is None or other is None:
         unknown = old if one is None else new
         return _path(old, new, PathVerdict.UNKNOWN, f"{unknown} is not among the versions that this program knows")
+    if one.name != other.name and all(version.line >= _CLASHING[version.name] for version in (one, other)):
+        why = (
+            "Redis 8.0 and newer and Valkey 8.0 and newer misread each other's packets on the cluster bus: clients are "
+        )
+        why += "redirected to addresses that do not exist, and servers crash"
+        return _path(old, new, PathVerdict.NOT_POSSIBLE, why, _COPY_INSTEAD.format(old=old, new=new))
     if one.name == other.name == "redis" and one.line < _FIRST_WITH_EXTENSIONS and other.line in _STRICT_BUS:
         why = f"releases of {_line(other)} and servers before Redis 7.0 do not understand each other on the cluster bus"
         remedy = "go to redis 7.0 first, or from this version directly to redis 8.2"

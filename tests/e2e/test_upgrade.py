@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.manifests.kustomize import KUBECTL
+from tests.manifests.kustomize import COMPONENTS, KUBECTL
 from tests.waiting import wait_until
 
 from .harness import CLIENT, KUBECTL_S, Namespace
@@ -27,7 +27,7 @@ MISSING = "redis:8.2.999"
 
 
 def at(image: str) -> dict[str, object]:
-    """The edit in an overlay. The CronJob is suspended, so only the test starts runs, and these wait for 30 s."""
+    """The edit in an overlay. Runs wait for 30 s."""
     servers = {
         "target": {"kind": "StatefulSet"},
         "patch": f"""
@@ -38,14 +38,13 @@ def at(image: str) -> dict[str, object]:
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: redis-bootstrap-settings}\n"
         'data: {BOOTSTRAP_DEADLINE_S: "30"}\n'
     )
-    suspended = {"target": {"kind": "CronJob"}, "patch": '[{"op": "replace", "path": "/spec/suspend", "value": true}]'}
-    return {"patches": [servers, {"patch": settings}, suspended]}
+    return {"components": [COMPONENTS / "persistence"], "patches": [servers, {"patch": settings}]}
 
 
 def formed(namespace: Namespace, image: str) -> None:
     """A cluster of that image on disks, in which all servers are ready."""
-    needs_disks(namespace, "production")
-    namespace.apply("production", **at(image))
+    needs_disks(namespace, "persistence")
+    namespace.apply("minikube", **at(image))
     wait_until(namespace.first_outcome, "the first run ends", ROLLOUT_S)
     namespace.wait_for_servers()
 
@@ -107,7 +106,7 @@ def test_an_upgrade_loses_no_write_and_the_way_back_is_refused(namespace: Namesp
     """Redis 7.0 to 8.2. Back to 7.0 stops at the first pod, whose server cannot read its files; undone, all is well."""
     formed(namespace, BEFORE)
     with writing(namespace, 0) as up:
-        namespace.apply("production", **at(AFTER))
+        namespace.apply("minikube", **at(AFTER))
         wait_until(lambda: "terminat" in namespace.kubectl("get", "pods").lower(), "the first pod ends")
         namespace.start("during")
         rolled_out(namespace)
@@ -117,27 +116,28 @@ def test_an_upgrade_loses_no_write_and_the_way_back_is_refused(namespace: Namesp
     assert not after.events("rollout")
 
     with writing(namespace, up["next"]) as back:
-        namespace.apply("production", **at(BEFORE))
+        namespace.apply("minikube", **at(BEFORE))
         stuck_at(namespace, "stuck", "CrashLoopBackOff", "RDB format version 12", "clients are served")
         namespace.kubectl("rollout", "undo", "statefulset/redis-app")
         rolled_out(namespace)
     assert (back["lost"], back["longest_s"] < PAUSE_MAX_S) == (0, True), back
     undone = namespace.run("undone")
-    assert (undone.condition, undone.outcome["outcome"]) == ("Complete", "unchanged"), undone.log
+    assert undone.condition == "Complete", undone.log
+    assert undone.outcome["outcome"] in ("unchanged", "repaired"), "masters may hand over for their places"
 
 
 def test_an_image_that_is_missing_stops_at_the_first_pod_and_another_server_takes_over(namespace: Namespace) -> None:
     """Redis 7.0 to an image that does not exist, undone, and then to Valkey 9.1."""
     formed(namespace, BEFORE)
     with writing(namespace, 0) as missing:
-        namespace.apply("production", **at(MISSING))
+        namespace.apply("minikube", **at(MISSING))
         stuck_at(namespace, "stuck", "ImagePullBackOff", MISSING, "clients are served")
         namespace.kubectl("rollout", "undo", "statefulset/redis-app")
         rolled_out(namespace)
     assert (missing["lost"], missing["longest_s"] < PAUSE_MAX_S) == (0, True), missing
 
     with writing(namespace, missing["next"]) as valkey:
-        namespace.apply("production", **at(VALKEY))
+        namespace.apply("minikube", **at(VALKEY))
         rolled_out(namespace)
     assert (valkey["lost"], valkey["longest_s"] < PAUSE_MAX_S) == (0, True), valkey
     after = namespace.run("after")

@@ -79,7 +79,7 @@ def test_a_rollout_of_a_setting_has_no_versions() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("redis 8.2.3", "valkey 9.1.2", "needs a setting"),
+        ("redis 7.4.1", "valkey 9.1.2", "needs a setting"),
         ("redis 6.2.5", "redis 7.2.6", "needs a step between"),
         ("redis 8.2.3", "redis 7.0.15", "no way back"),
         ("redis 8.2.3", "valkey 8.1.4", "not possible"),

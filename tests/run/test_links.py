@@ -144,8 +144,9 @@ def test_copies_that_begin_again_and_again_are_told_apart() -> None:
         ("redis 8.10.0", "redis 8.2.1", False, None),
         ("redis 7.2.0", "valkey 9.1.2", False, None),
         ("redis 7.0.15", "valkey 9.1.2", False, LinkCause.UNREADABLE),
-        ("valkey 9.1.2", "redis 8.2.3", False, LinkCause.UNREADABLE),
-        ("valkey 9.1.2", "redis 8.2.3", True, None),
+        ("valkey 9.1.2", "redis 7.4.1", False, LinkCause.UNREADABLE),
+        ("valkey 9.1.2", "redis 7.4.1", True, None),
+        ("valkey 9.1.2", "redis 8.2.3", True, LinkCause.UNREADABLE),
         ("redis ?", "redis 7.0.15", False, None),
     ],
 )
