@@ -19,11 +19,12 @@ from bootstrap.kube.integration import Integration
 from bootstrap.kube.labels import label
 from bootstrap.kube.last_run import annotations_of
 from bootstrap.kube.lease import DURATION_S, LeaseLock
-from bootstrap.kube.pods import Pods, rollout_of
+from bootstrap.kube.pods import Pods, revisions_of, rollout_of
 from bootstrap.kube.stale_records import without_stale
 from bootstrap.log import Log
 from bootstrap.model.node import Address, NodeId, Place
 from bootstrap.model.outcome import Outcome
+from bootstrap.model.rollout import Revisions
 from bootstrap.model.view import ClusterView
 
 PLACES_FOR_S = 5.0
@@ -44,6 +45,7 @@ class InKubernetes(Integration):
         self._pods = Pods(kube, settings.statefulset, read_nodes=settings.read_nodes)
         self._places: Mapping[str, Place] = {}
         self._rollout = ""
+        self._revisions: Revisions = {}
         self._addresses: Mapping[str, frozenset[str]] = {}
         """The addresses of every pod; empty where they are not known."""
         self._places_for: frozenset[tuple[str, Address, NodeId]] = frozenset()
@@ -104,17 +106,18 @@ class InKubernetes(Integration):
             self._read_places(needed=needed)
             self._places_until = self._clock.now() + PLACES_FOR_S
         view = without_stale(view, self._addresses) if self._addresses else view
-        return replace(view, places=self._places, rollout=self._rollout)
+        return replace(view, places=self._places, rollout=self._rollout, revisions=self._revisions)
 
     def _read_places(self, *, needed: bool) -> None:
         try:
             pods = self._pods.look()
             self._places, self._rollout = self._pods.places(pods), rollout_of(pods.values())
+            self._revisions = revisions_of(pods, datetime.now(UTC))
             self._addresses = {name: pod.addresses for name, pod in pods.items()}
             self._places_read = True
         except Forbidden as error:  # without places, roles follow the ordinals
             self._log.warning("places_unknown", why=str(error), **error.remedy_field)
-            self._places, self._rollout, self._places_denied = {}, "", True
+            self._places, self._rollout, self._revisions, self._places_denied = {}, "", {}, True
         except ApiError as error:
             if needed:
                 raise

@@ -7,21 +7,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from bootstrap.errors import ApiError, Forbidden, NotFound
+from bootstrap.kube import pod_status
 from bootstrap.kube.client import NODES, PODS, KubeClient, Object
 from bootstrap.model.node import Place
+from bootstrap.model.rollout import PodRevision, Revisions
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 
-ERROR_MAX = 200
+ERROR_MAX = 400
 """Characters of Kubernetes's messages about one pod."""
 ZONE_LABEL = "topology.kubernetes.io/zone"
 ROLE_LABEL, SHARD_LABEL = "redis-role", "redis-shard"
 REVISION_LABEL = "controller-revision-hash"
 """Set by the StatefulSet: the revision of the template from which it has made the pod."""
-_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,12 @@ class Pod:
     """The names of its PersistentVolumeClaims."""
     revision: str
     """The revision of its StatefulSet from which it was made; "" where it has no such label."""
+    image: str
+    """The image of its first container, as its spec names it."""
+    broken: str
+    """Why its containers do not run although they should; part of `error`. "" while it starts, or terminates."""
+    ready_at: datetime | None
+    """When it became ready; None while it is not."""
     terminating: bool
 
 
@@ -143,6 +151,21 @@ def rollout_of(pods: Iterable[Pod]) -> str:
     return "; ".join(filter(None, words))
 
 
+def revisions_of(pods: Mapping[str, Pod], now: datetime) -> Revisions:
+    """The pods as far as they show how far a rollout is; without orphans and pods without a revision."""
+    return {
+        name: PodRevision(
+            revision=pod.revision,
+            image=pod.image,
+            broken=pod.broken[:ERROR_MAX],
+            terminating=pod.terminating,
+            ready_s=None if pod.ready_at is None else max(0.0, (now - pod.ready_at).total_seconds()),
+        )
+        for name, pod in pods.items()
+        if pod.revision and pod.owner_uid
+    }
+
+
 def _pod(item: Object, owner_uid: str) -> Pod:
     metadata, status = item["metadata"], item.get("status") or {}
     labels = metadata.get("labels") or {}
@@ -153,12 +176,15 @@ def _pod(item: Object, owner_uid: str) -> Pod:
         addresses=frozenset(
             {status.get("podIP"), *(each.get("ip") for each in status.get("podIPs") or ())} - {None, ""}
         ),
-        error="; ".join(_errors(item)),
+        error="; ".join(pod_status.errors(item)),
         labels=(labels.get(ROLE_LABEL), labels.get(SHARD_LABEL)),
         owner_uid=owner_uid,
-        stopped=_stopped(status),
+        stopped=pod_status.stopped(status),
         claims=tuple(_claims(item)),
         revision=labels.get(REVISION_LABEL) or "",
+        image=next((each.get("image") or "" for each in item["spec"].get("containers") or ()), ""),
+        broken="" if metadata.get("deletionTimestamp") else "; ".join(pod_status.broken(item)),
+        ready_at=pod_status.ready_at(status),
         terminating=bool(metadata.get("deletionTimestamp")),
     )
 
@@ -169,7 +195,7 @@ def _not_ready(name: str, node: Object) -> str:
     ready: Mapping[str, Any] = next((condition for condition in conditions if condition["type"] == "Ready"), {})
     if ready.get("status") == "True":
         return ""
-    return f"node {name} is not Ready ({_words(ready) or 'it has reported no state'})"
+    return f"node {name} is not Ready ({pod_status.in_words(ready) or 'it has reported no state'})"
 
 
 def _explanation(peer: UnreachablePeer, pod: Pod | None) -> str:
@@ -194,66 +220,7 @@ def _with(peer: UnreachablePeer, error: str) -> UnreachablePeer:
     return replace(peer, detail="; ".join(filter(None, (peer.detail, error))))
 
 
-def _errors(item: Object) -> Iterator[str]:
-    """Why a pod may not answer: terminating, unschedulable, evicted, waiting (with the kubelet's reason), ended or
-    restarting. Nothing for a pod that runs.
-    """
-    status = item.get("status") or {}
-    node, terminating = item["spec"].get("nodeName"), item["metadata"].get("deletionTimestamp")
-    if terminating:
-        yield f"terminating on {node}" if node else "terminating"
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield _words(condition)
-            return
-    if status.get("reason"):  # of the kubelet, such as Evicted, or of the node controller, such as NodeLost
-        yield _words(status)
-        return
-    init_containers, containers = status.get("initContainerStatuses") or (), status.get("containerStatuses") or ()
-    stuck = [*_stuck(each for each in init_containers if _exit_code(each) != 0), *_stuck(containers)]
-    yield from stuck
-    if not (stuck or terminating or status.get("phase") == "Running"):
-        starting = {(each.get("state") or {}).get("waiting", {}).get("reason") for each in containers} - {None}
-        yield ": ".join([str(status.get("phase") or "Unknown"), *sorted(starting)])
-
-
-def _stuck(containers: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Why each container that should run does not."""
-    for each in containers:
-        state, previous = each.get("state") or {}, (each.get("lastState") or {}).get("terminated")
-        waiting, ended = state.get("waiting"), state.get("terminated")
-        last = f"container {each['name']} last ended with {_exit(previous)}" if previous else ""
-        if waiting and waiting.get("reason") and waiting["reason"] not in _STARTING:
-            yield ", ".join(filter(None, (_words(waiting), last)))
-        elif ended:
-            yield f"container {each['name']} ended with {_exit(ended)}"
-        elif last and not each.get("ready"):
-            yield f"{last} and was restarted {each.get('restartCount', 0)} times"
-
-
-def _stopped(status: Mapping[str, Any]) -> bool:
-    """True where every container is reported, as waiting or terminated."""
-    containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    running = any((each.get("state") or {}).keys().isdisjoint({"waiting", "terminated"}) for each in containers)
-    return bool(status.get("containerStatuses")) and not running
-
-
 def _claims(item: Object) -> Iterator[str]:
     for volume in item["spec"].get("volumes") or ():
         if claim := volume.get("persistentVolumeClaim"):
             yield claim["claimName"]
-
-
-def _exit_code(container: Mapping[str, Any]) -> int | None:
-    """0 for an init container that has succeeded, None for one that has not ended."""
-    ended = (container.get("state") or {}).get("terminated") or {}
-    return ended.get("exitCode")
-
-
-def _exit(ended: Mapping[str, Any]) -> str:
-    reason = f" ({ended['reason']})" if ended.get("reason") else ""
-    return f"exit code {ended.get('exitCode')}{reason}"
-
-
-def _words(status: Mapping[str, Any]) -> str:
-    return ": ".join(str(status[key]) for key in ("reason", "message") if status.get(key))

@@ -4,11 +4,11 @@ a person can do about it.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bootstrap.model.node import Node, NodeId
+from bootstrap.model.versions import RELAXED, PathVerdict, upgrade_path
 
 
 class LinkCause(StrEnum):
@@ -22,6 +22,7 @@ class LinkCause(StrEnum):
     ELSEWHERE = "the master announces another address than the one at which it answers, and the replica connects there"
     TOO_MANY_CLIENTS = "the master accepts no further client (maxclients)"
     OLDER = "the replica is older than its master, whose snapshots it cannot read"
+    UNREADABLE = "the replica does not read the format of its master's snapshots"
     NO_SNAPSHOT = "the last snapshot of the master failed (rdb_last_bgsave_status:err)"
     BROKEN_OFF = (
         "each copy breaks off: the master's output buffer for the replica was full, or the replica could not write or "
@@ -37,7 +38,12 @@ class LinkCause(StrEnum):
     @property
     def lasting(self) -> bool:
         """True where the link does not come up before a person has done something."""
-        return self in _SETTINGS or self is LinkCause.OLDER
+        return self in _SETTINGS or self.of_version
+
+    @property
+    def of_version(self) -> bool:
+        """True where the versions of the two servers are the cause."""
+        return self in (LinkCause.OLDER, LinkCause.UNREADABLE)
 
 
 _SETTINGS = frozenset(
@@ -68,6 +74,9 @@ _REMEDIES = {
     LinkCause.OLDER: "finish the upgrade, replicas first: kubectl rollout status statefulset {statefulset}; a master "
     "that runs a newer version fails back with kubectl exec OLDER_POD -- redis-cli CLUSTER FAILOVER only while the "
     "versions read each other's data",
+    LinkCause.UNREADABLE: "finish the change of the image, or take it back: kubectl rollout status statefulset "
+    "{statefulset}, kubectl rollout undo statefulset/{statefulset}; Valkey 9.0 and newer read what Redis 7.4 and newer "
+    f"write with {RELAXED} in redis.conf",
     LinkCause.NO_SNAPSHOT: "kubectl logs {master} --tail=50 shows why; make room on its disk, or raise its memory "
     "limit: kubectl exec {master} -- df -h /data",
     LinkCause.BROKEN_OFF: "kubectl logs {master} --tail=50: where it closed the replica for its output buffer, kubectl "
@@ -99,13 +108,12 @@ def remedy(cause: LinkCause, replica: str, master: str) -> str:
     return f"kubectl logs {replica} --tail=50 shows what the replica tries; {text}"
 
 
-def older(replica: Node, master: Node) -> bool:
-    """True for a replica of the same kind and of an earlier minor version: its snapshots may have an older format."""
-    one, other = _minor(replica.version), _minor(master.version)
-    return one is not None and other is not None and one[0] == other[0] and one < other
-
-
-def _minor(version: str) -> tuple[str, int, int] | None:
-    """`redis 7.0.15` as ("redis", 7, 0); None for a text without a version."""
-    found = re.match(r"(\S+) ([0-9]+)\.([0-9]+)", version, re.ASCII)
-    return (found[1], int(found[2]), int(found[3])) if found else None
+def of_versions(replica: Node, master: Node, *, relaxed: bool) -> LinkCause | None:
+    """The cause where the version of the replica reads no snapshot of its master's. `relaxed`: the replica has the
+    setting with which Valkey reads those of Redis.
+    """
+    verdict = upgrade_path(master.version, replica.version, disks=False).verdict
+    if verdict is PathVerdict.NO_WAY_BACK:
+        return LinkCause.OLDER
+    unreadable = verdict is PathVerdict.NOT_POSSIBLE or (verdict is PathVerdict.NEEDS_SETTING and not relaxed)
+    return LinkCause.UNREADABLE if unreadable else None

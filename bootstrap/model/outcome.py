@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,8 @@ class Outcome:
     took_s: float
     placement: Verdict = field(default_factory=lambda: Verdict(verdict="unknown"))
     skew: Skew = EVEN
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """How many pods run each version; more than one in a rollout."""
     next: str = ""
     """What a person can do now, with the command for it; "" for nothing."""
     reasons: tuple[Reason, ...] = ()
@@ -86,4 +89,10 @@ class Outcome:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
         reasons = [reason.as_fields() for reason in self.reasons]
-        return {**fields, "placement": self.placement.as_fields(), "skew": skewed, "reasons": reasons}
+        return {
+            **fields,
+            "placement": self.placement.as_fields(),
+            "skew": skewed,
+            "versions": dict(self.versions),
+            "reasons": reasons,
+        }

@@ -10,6 +10,7 @@ from itertools import combinations, groupby
 
 from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Copy, Node, NodeId, Place, Role
+from bootstrap.model.rollout import Revisions
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer
 
@@ -30,6 +31,8 @@ class ClusterView:
     """Where pods run, by pod; pods with an unknown place are missing."""
     rollout: str = ""
     """Why pods are about to be replaced, or may be, in words; "" where nothing suggests that."""
+    revisions: Revisions = field(default_factory=dict)
+    """The pods of the StatefulSet as Kubernetes reports them, also those that do not answer."""
     stuck: frozenset[NodeId] = frozenset()
     """Replicas whose link this run has watched for a while, and which was neither up nor copying."""
     link_troubles: Mapping[NodeId, LinkTrouble] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Any
 
 from redis.connection import Connection
 
-from bootstrap.model.links import LinkCause, LinkTrouble, older
+from bootstrap.model.links import LinkCause, LinkTrouble, of_versions
 from bootstrap.model.node import Address, Node, NodeId
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import tls
@@ -27,7 +27,7 @@ PORT_LIMIT_S = 0.5
 """Seconds. A server in the same cluster answers within a few milliseconds."""
 _WORKERS_MAX = 16
 _OF_REPLICA: tuple[Command, ...] = tuple(
-    ("CONFIG", "GET", name) for name in ("masterauth", "masteruser", "tls-replication")
+    ("CONFIG", "GET", name) for name in ("masterauth", "masteruser", "tls-replication", "rdb-version-check")
 )
 _BUFFER_LIMIT = "client-output-buffer-limit"
 _OF_MASTER: tuple[Command, ...] = (PERSISTENCE, ("CONFIG", "GET", _BUFFER_LIMIT))
@@ -69,7 +69,7 @@ def diagnose(
             _elsewhere(replica, master)
             or _on_the_way(replica.replication.master or master.address, known[node_id], own)
             or _of_rights(_user(known[node_id]), about)
-            or _of_copies(replica, master, about, broken_off=node_id in broken_off)
+            or _of_copies(replica, master, known[node_id], about, broken_off=node_id in broken_off)
         )
         return LinkTrouble(replica=node_id, cause=cause, detail=detail)
 
@@ -146,10 +146,10 @@ def _of_rights(user: str, about: AboutMaster | Failure) -> Found | None:
     return (LinkCause.NO_RIGHT, f"{user}: {denied[user]}") if user in denied else None
 
 
-def _of_copies(replica: Node, master: Node, about: AboutMaster | Failure, *, broken_off: bool) -> Found:
+def _of_copies(replica: Node, master: Node, own: Settings, about: AboutMaster | Failure, *, broken_off: bool) -> Found:
     """What keeps a replica that gets in from completing its copy."""
-    if older(replica, master):
-        return LinkCause.OLDER, f"{replica.version}, {master.version}"
+    if cause := of_versions(replica, master, relaxed=own.get("rdb-version-check") == "relaxed"):
+        return cause, f"{replica.version}, {master.version}"
     if isinstance(about, Failure):
         return LinkCause.UNKNOWN, str(about)
     persistence, settings, _ = about

@@ -11,6 +11,7 @@ from bootstrap.model.plan import Finding
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import AwaitAgreement, AwaitEpochs
+from bootstrap.plan import upgrade
 from bootstrap.plan.assessment import Assessment
 from bootstrap.plan.describe import several
 from bootstrap.plan.lost_members import LostMember
@@ -67,6 +68,7 @@ def findings(found: Assessment) -> Iterator[Finding]:
 
 def notices(view: ClusterView, desired: Desired) -> Iterator[Finding]:
     """What no run changes and a person should know of; every verb reports it."""
+    yield from upgrade.notices(view)
     yield from _unchecked(view, desired)
     yield from _libraries(view)
 

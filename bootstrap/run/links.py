@@ -17,6 +17,7 @@ from bootstrap.model.plan import Phase
 from bootstrap.model.steps import Reattach, Replicate, Write
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import AwaitReplication
+from bootstrap.plan import upgrade
 from bootstrap.plan.settled import settled
 from bootstrap.run.patience import PERSON_S
 from bootstrap.run.ports import World
@@ -117,7 +118,8 @@ class LinkWatch:
         )
         now = self.clock.now()
         self._in_vain_since = (now if self._in_vain_since is None else self._in_vain_since) if in_vain else None
-        if self._in_vain_since is not None and now - self._in_vain_since >= PERSON_S and not view.rollout:
+        waited = self._in_vain_since is not None and now - self._in_vain_since >= PERSON_S
+        if waited and (not view.rollout or upgrade.stuck(view)):
             raise error(view)
 
 

@@ -17,6 +17,7 @@ from bootstrap.model.view import ClusterView, shard_numbers
 from bootstrap.model.waits import Wait
 from bootstrap.plan.describe import describe
 from bootstrap.plan.rebalance import skew
+from bootstrap.plan.upgrade import versions
 from bootstrap.plan.verdict import judge
 
 
@@ -44,6 +45,7 @@ def outcome_of(
         took_s=round(took_s, 2),
         placement=judge(view),
         skew=off,
+        versions={version: len(pods) for version, pods in versions(view).items()},
         next=then,
         reasons=tuple(reasons),
     )

@@ -17,6 +17,7 @@ from bootstrap.model.outcome import Outcome
 from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
+from bootstrap.plan import upgrade
 from bootstrap.plan.findings import notices
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
@@ -106,13 +107,14 @@ class Verbs:
     def outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:
         """The outcome with what the run has seen and done so far."""
         view = self.reconciler.view
+        stops = upgrade.reasons(view, self.settings.namespace) if exit_code != 0 else ()
         return outcome_of(
             word,
             view,
             exit_code=exit_code,
             steps=self.reconciler.steps_done,
             took_s=self.clock.now() - self.started_at,
-            reasons=reasons,
+            reasons=(*stops, *reasons),
             off=skew(view, self.settings.desired),
             then=self._advice(view) if exit_code == 0 and word != "planned" else "",
         )

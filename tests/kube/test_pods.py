@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from bootstrap.errors import Forbidden
 from bootstrap.kube.client import KubeClient
-from bootstrap.kube.pods import REVISION_LABEL, ZONE_LABEL, Pods, rollout_of
+from bootstrap.kube.pods import REVISION_LABEL, ZONE_LABEL, Pods, revisions_of, rollout_of
 from bootstrap.model.node import Address, Place
+from bootstrap.model.rollout import PodRevision
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from tests.kube.api import KubeApi, pod
@@ -39,6 +41,11 @@ UNSCHEDULABLE: dict[str, Any] = {
         {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"}
     ],
 }
+LOG = """1:C 25 Nov 2026 13:45:16.901 # WARNING Memory overcommit must be enabled! It can also cause failures.
+1:M 25 Nov 2026 13:45:16.905 * Node configuration loaded, I'm 0df0df173451cbf747b2e3acad8c037e5a9977dc
+1:M 25 Nov 2026 13:45:16.905 # Can't handle RDB format version 12
+1:M 25 Nov 2026 13:45:16.905 # Error reading the RDB base file appendonly.aof.3.base.rdb, aborted
+"""
 CRASHED = {"terminated": {"exitCode": 1, "reason": "Error"}}
 REPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "unschedulable": (UNSCHEDULABLE, "Unschedulable: 0/3 nodes are available"),
@@ -54,6 +61,28 @@ REPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "crash-looping": (
         container({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}, CRASHED),
         "CrashLoopBackOff: back-off 40s, container redis last ended with exit code 1 (Error)",
+    ),
+    "crash-looping on its files": (
+        container(
+            {
+                "waiting": {
+                    "reason": "CrashLoopBackOff",
+                    "message": "back-off 10s restarting failed container=redis pod=x",
+                }
+            },
+            {"terminated": {"exitCode": 1, "reason": "Error", "message": LOG}},
+        ),
+        (
+            "CrashLoopBackOff: back-off 10s, container redis last ended with exit code 1 (Error): "
+            "Can't handle RDB format version 12 | Error reading the RDB base file appendonly.aof.3.base.rdb, aborted"
+        ),
+    ),
+    "crash-looping with a log that names no error": (
+        container(
+            {"waiting": {"reason": "CrashLoopBackOff"}},
+            {"terminated": {"exitCode": 1, "reason": "Error", "message": "*** starting ***\nsome last line\n"}},
+        ),
+        "CrashLoopBackOff, container redis last ended with exit code 1 (Error): some last line",
     ),
     "crash-looping, running just now": (
         container({"running": {}}, CRASHED, restartCount=4),
@@ -268,3 +297,27 @@ def test_a_rollout_is_seen_from_the_pods(api: KubeApi, client: Client) -> None:
     ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     api.put("pods", "redis-app-3", ending)
     assert rollout() == "redis-app-3 terminates"
+
+
+def test_the_pods_show_how_far_a_rollout_is(api: KubeApi, client: Client) -> None:
+    """Revision, image, whether it is ready and since when, and why it does not run; orphans do not count."""
+    crash = container({"waiting": {"reason": "ErrImagePull", "message": "no such image"}})
+    ready = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}
+    for number, (revision, status) in enumerate([("1a", ready), ("2b", crash), ("2b", {"phase": "Pending"}), ("", {})]):
+        labels = {REVISION_LABEL: revision} if revision else {}
+        item = pod(f"redis-app-{number}", labels=labels, **status)
+        item["spec"]["containers"] = [{"name": "redis", "image": "redis:8.2"}, {"name": "exporter", "image": "other:1"}]
+        api.put("pods", f"redis-app-{number}", item)
+    ending = pod("redis-app-4", labels={REVISION_LABEL: "1a"}, **crash)
+    ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.put("pods", "redis-app-4", ending)
+    orphan = pod("redis-app-5", labels={REVISION_LABEL: "1a"})
+    orphan["metadata"]["ownerReferences"] = []
+    api.put("pods", "redis-app-5", orphan)
+    now = datetime(2026, 1, 1, 0, 1, 30, tzinfo=UTC)
+    assert revisions_of(Pods(client(), "redis-app").look(), now) == {
+        "redis-app-0": PodRevision(revision="1a", image="redis:8.2", ready_s=90.0),
+        "redis-app-1": PodRevision(revision="2b", image="redis:8.2", broken="ErrImagePull: no such image"),
+        "redis-app-2": PodRevision(revision="2b", image="redis:8.2"),
+        "redis-app-4": PodRevision(revision="1a", terminating=True),
+    }

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 import pytest
 
 from bootstrap.errors import BootstrapError, Misconfigured, NotYet
-from bootstrap.model.links import LinkCause, LinkTrouble, older, remedy
+from bootstrap.model.links import LinkCause, LinkTrouble, of_versions, remedy
 from bootstrap.model.node import NodeId
 from bootstrap.model.view import ClusterView
 from bootstrap.run.reconcile import Reconciler
@@ -64,6 +64,7 @@ def failed(cluster: Unlinked, **changes: float) -> tuple[BootstrapError, Reconci
         (LinkCause.WRONG_PASSWORD, Misconfigured),
         (LinkCause.WITH_TLS, Misconfigured),
         (LinkCause.OLDER, NotYet),
+        (LinkCause.UNREADABLE, NotYet),
     ],
 )
 def test_a_run_that_only_a_person_can_help_ends_soon(cause: LinkCause, error: type[BootstrapError]) -> None:
@@ -136,19 +137,23 @@ def test_copies_that_begin_again_and_again_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replica", "master", "wanted"),
+    ("replica", "master", "relaxed", "wanted"),
     [
-        ("redis 6.2.5", "redis 7.0.15", True),
-        ("redis 7.0.1", "redis 7.0.15", False),
-        ("redis 8.10.0", "redis 8.2.1", False),
-        ("redis 7.2.0", "valkey 9.1.2", False),
-        ("redis ?", "redis 7.0.15", False),
+        ("redis 6.2.5", "redis 7.0.15", False, LinkCause.OLDER),
+        ("redis 7.0.1", "redis 7.0.15", False, None),
+        ("redis 8.10.0", "redis 8.2.1", False, None),
+        ("redis 7.2.0", "valkey 9.1.2", False, None),
+        ("redis 7.0.15", "valkey 9.1.2", False, LinkCause.UNREADABLE),
+        ("valkey 9.1.2", "redis 7.4.1", False, LinkCause.UNREADABLE),
+        ("valkey 9.1.2", "redis 7.4.1", True, None),
+        ("valkey 9.1.2", "redis 8.2.3", True, LinkCause.UNREADABLE),
+        ("redis ?", "redis 7.0.15", False, None),
     ],
 )
-def test_what_counts_as_older(replica: str, master: str, *, wanted: bool) -> None:
-    """Snapshots of one minor version have one format; versions of two kinds cannot be compared."""
+def test_which_versions_take_no_copy(replica: str, master: str, *, relaxed: bool, wanted: LinkCause | None) -> None:
+    """Snapshots of one minor version have one format; a Valkey master sends older servers one that they read."""
     view = with_node(with_node(formed(shape()).look(), 0, version=master), 3, version=replica)
-    assert older(view.nodes[3], view.nodes[0]) is wanted
+    assert of_versions(view.nodes[3], view.nodes[0], relaxed=relaxed) is wanted
 
 
 @pytest.mark.parametrize("cause", LinkCause)
