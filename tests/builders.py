@@ -25,6 +25,7 @@ from bootstrap.model.steps import Announce, Meet, MoveKeys, MoveSlots, Step, Tak
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import (
     AwaitAgreement,
+    AwaitCopies,
     AwaitElection,
     AwaitEpochs,
     AwaitMesh,
@@ -109,7 +110,7 @@ def apply_step(step: Step, cluster: FakeCluster) -> None:
         case AwaitEpochs():
             for node in cluster.nodes:
                 node.epoch = node.ordinal + 1
-        case AwaitReplication():
+        case AwaitReplication() | AwaitCopies():
             for node in cluster.nodes:
                 node.link_up, node.copy_ticks = True, 0
         case AwaitServing():

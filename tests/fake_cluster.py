@@ -23,6 +23,7 @@ from bootstrap.model.steps import (
     BumpEpoch,
     CancelMigration,
     CloseSlot,
+    EndPause,
     Failover,
     Forget,
     Leave,
@@ -34,6 +35,7 @@ from bootstrap.model.steps import (
     Reattach,
     Rejected,
     Replicate,
+    Retire,
     SetConfig,
     SetEpoch,
     SetSlotOwner,
@@ -139,6 +141,8 @@ class FakeCluster:
         self.places: dict[str, Place] = {}
         """Where pods run, by pod."""
         self.rollout = ""
+        self.disks: dict[NodeId, int] = {}
+        """Keys in the snapshots of nodes that have left with one."""
 
     def _blank(self, ordinal: int, timeout_ms: int = 5000) -> FakeNode:
         return FakeNode(
@@ -292,10 +296,15 @@ class FakeCluster:
                 return self._manual_failover(by_id[write.candidate])
             case Leave():
                 return self._leave(by_id[write.node])
+            case Retire():
+                self.disks[write.node] = by_id[write.node].keys
+                return self._leave(by_id[write.node])
             case Provision():
                 node = by_id[write.node]
                 node.libraries |= set(write.libraries)
                 node.users |= set(write.users)
+            case EndPause():
+                pass  # no clients are paused here
             case CancelMigration():
                 pass  # nothing migrates by itself here
             case MoveSlots():

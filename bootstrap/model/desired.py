@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bootstrap.model.node import NodeId
+from bootstrap.model.old_side import Adoption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,8 @@ class Desired:
     """The lost members of the state in which such a fingerprint was valid in this run."""
     accept_takeover: str = ""
     """A person has confirmed that the missing masters which this fingerprint names do not run; see `may_take_over`."""
+    adoption: Adoption | None = None
+    """A cluster is to be taken over."""
     may_take_over: frozenset[NodeId] = frozenset()
     """The masters that such a fingerprint has named in this run."""
 

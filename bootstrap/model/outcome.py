@@ -62,7 +62,8 @@ EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, unchanged, planned, busy, refused
+    """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, adopted, returned, finished,
+    unchanged, planned, busy, refused
     or failed; `cluster` is the fingerprint; `steps` counts the writes that were done.
     """
 

@@ -208,6 +208,25 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """A snapshot, then CLUSTER RESET HARD, sent to a node of a cluster that has been taken over, once all pods have
+    forgotten it. The reset of a replica empties its memory. Its files keep the keys: the snapshot is complete before,
+    and the server writes none after it.
+    """
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndPause:
+    """CLIENT UNPAUSE, sent to a former master on Redis 6.2. It goes on pausing its clients for 10 s after a manual
+    failover, so that they wait, and reads nothing from its successor (*measured*, 6.2.5).
+    """
+
+    node: NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wipe:
     """CLUSTER RESET HARD and FLUSHALL; only `reinit` sends it.
 
@@ -235,12 +254,14 @@ class Announce:
 
 
 Setting = SetTimeout | SetConfig | SetEpoch
-Membership = Meet | Announce | Forget | Provision | Leave | Wipe
-RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover | BumpEpoch
+Membership = Meet | Announce | Forget | Provision | Leave | Retire | Wipe
+RoleChange = AddSlots | Replicate | Reattach | Failover | ManualFailover | EndPause | BumpEpoch
 SlotMove = SetSlotState | SetSlotOwner | MoveKeys | TakeSlot | CloseSlot
 Write = Setting | Membership | RoleChange | SlotMove | MoveSlots | CancelMigration
 Step = Write | Wait
-Local = Setting | SetSlotState | SetSlotOwner | MoveKeys | CloseSlot | CancelMigration | Provision | Leave | Wipe
+Local = (
+    Setting | SetSlotState | SetSlotOwner | MoveKeys | CloseSlot | CancelMigration | Provision | Leave | Retire | Wipe
+)
 """Steps that concern one node alone. All others are settled only after gossip has carried them to every node."""
 
 

@@ -10,6 +10,7 @@ from itertools import combinations, groupby
 
 from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Copy, Node, NodeId, Place, Role
+from bootstrap.model.old_side import OLD_ORDINAL, OldSide
 from bootstrap.model.rollout import Revisions
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
 from bootstrap.model.unreachable import UnreachablePeer
@@ -44,10 +45,16 @@ class ClusterView:
     demoted: frozenset[NodeId] = frozenset()
     """Replicas that owned slots earlier in this run and have had no link since: their copy may be older than their
     master's."""
+    former_masters: frozenset[NodeId] = frozenset()
+    """Nodes that owned slots earlier in this run and are replicas now, and that have not been sent an EndPause."""
     spares: tuple[Node, ...] = ()
     """Blank pods beyond the declared shape, beside a cluster that does not need them; see `within`."""
     silent_spares: tuple[UnreachablePeer, ...] = ()
     """Pods beyond the declared shape that do not answer and are no members; see `without_silent_spares`."""
+    old: OldSide | None = None
+    """A cluster that is to be taken over, where one is declared. Its nodes come after the pods, and a node's address is
+    its name.
+    """
 
     @cached_property
     def by_id(self) -> Mapping[NodeId, Node]:
@@ -60,10 +67,24 @@ class ClusterView:
         return node.pod if node else f"{node_id[:8]}…"
 
     @property
+    def pods(self) -> tuple[Node, ...]:
+        """The nodes without those of a cluster that is to be taken over."""
+        return tuple(node for node in self.nodes if node.ordinal < OLD_ORDINAL)
+
+    @property
+    def old_nodes(self) -> tuple[Node, ...]:
+        """The nodes of a cluster that is to be taken over, or has been and follows."""
+        return tuple(node for node in self.nodes if node.ordinal >= OLD_ORDINAL)
+
+    def of_pods(self) -> ClusterView:
+        """The view without a cluster that is to be taken over."""
+        return replace(self, nodes=self.pods, old=None) if self.old else self
+
+    @property
     def statefulset(self) -> str:
         """The name of the pods without their ordinals: that of their StatefulSet."""
         silent = (*self.unreachable, *self.silent_spares)
-        pods = [*(node.pod for node in (*self.nodes, *self.spares)), *(peer.pod for peer in silent)]
+        pods = [*(node.pod for node in (*self.pods, *self.spares)), *(peer.pod for peer in silent)]
         return pods[0].rpartition("-")[0] if pods else "redis-app"
 
     def agreed_on(self, node_id: NodeId) -> bool:

@@ -39,6 +39,13 @@ class AwaitReplication:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitCopies:
+    """Wait until these nodes are replicas that have their copy, or masters."""
+
+    nodes: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AwaitMigrations:
     """Wait until no migration by the servers' own command is active: an earlier run started it and was killed."""
 
@@ -48,4 +55,13 @@ class AwaitServing:
     """Wait until every node reports `cluster_state:ok`."""
 
 
-Wait = AwaitMesh | AwaitAgreement | AwaitElection | AwaitEpochs | AwaitReplication | AwaitMigrations | AwaitServing
+Wait = (
+    AwaitMesh
+    | AwaitAgreement
+    | AwaitElection
+    | AwaitEpochs
+    | AwaitReplication
+    | AwaitCopies
+    | AwaitMigrations
+    | AwaitServing
+)

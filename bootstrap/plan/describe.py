@@ -11,6 +11,7 @@ from bootstrap.model.steps import (
     BumpEpoch,
     CancelMigration,
     CloseSlot,
+    EndPause,
     Failover,
     Forget,
     Leave,
@@ -21,6 +22,7 @@ from bootstrap.model.steps import (
     Provision,
     Reattach,
     Replicate,
+    Retire,
     SetConfig,
     SetEpoch,
     SetSlotOwner,
@@ -34,6 +36,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import (
     AwaitAgreement,
+    AwaitCopies,
     AwaitElection,
     AwaitEpochs,
     AwaitMesh,
@@ -42,6 +45,7 @@ from bootstrap.model.waits import (
     AwaitServing,
     Wait,
 )
+from bootstrap.plan.settled import settled
 
 
 def describe(step: Step, view: ClusterView) -> str:
@@ -89,12 +93,16 @@ def _describe_write(step: Write, view: ClusterView) -> str:
             return f"cancel the migration task {step.task_id} on {view.name(step.node)}"
         case ManualFailover():
             return f"fail over from the master {view.name(step.master)} to its replica {view.name(step.candidate)}"
+        case EndPause():
+            return f"let the former master {view.name(step.node)} end the pause of its clients"
         case Provision():
             carried = [f"the function library {name}" for name in step.libraries]
             carried += [f"the ACL user {name}" for name in step.users]
             return f"copy from {view.name(step.origin)} to {view.name(step.node)}: {', '.join(carried)}"
         case Leave():
             return f"remove {view.name(step.node)} from the cluster: it becomes blank"
+        case Retire():
+            return f"let {view.name(step.node)} write a snapshot and leave the cluster: its files keep the keys"
         case Failover():
             how = "without votes (too few masters are left)" if step.takeover else "by the votes of the other masters"
             return f"promote {view.name(step.candidate)} in place of the lost {view.name(step.lost)}, {how}"
@@ -119,6 +127,9 @@ def _describe_wait(step: Wait, view: ClusterView) -> str:
         case AwaitReplication():
             down = ", ".join(node.pod for node in view.nodes if not node.replication.link_up)
             return "wait until every replica has its copy and its link is up" + (f" (down: {down})" if down else "")
+        case AwaitCopies():
+            late = [view.name(node) for node in step.nodes if not settled(AwaitCopies(nodes=(node,)), view)]
+            return f"wait until {', '.join(late) or 'every replica'} has a copy of its master"
         case AwaitMigrations():
             moving = SlotSet.union_of(each.slots for node in view.nodes for each in node.migrations)
             return f"wait until the servers have moved the slots {moving.listed() or 'that they migrate'}"

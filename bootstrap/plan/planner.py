@@ -74,6 +74,8 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     nothing is refused but servers with one node id or one announced address, because their answers may refute each
     other reason.
     """
+    if view.old_nodes:
+        raise ValueError("nodes of another cluster are the business of `adopting`")
     found = Assessment(view, desired)
     if reasons := (*copies.reasons(view), *one_announced_address(found.view)):
         return Refusal(reasons=reasons)

@@ -16,6 +16,7 @@ from bootstrap.model.steps import (
     BumpEpoch,
     CancelMigration,
     CloseSlot,
+    EndPause,
     Failover,
     Forget,
     Leave,
@@ -26,6 +27,7 @@ from bootstrap.model.steps import (
     Provision,
     Reattach,
     Replicate,
+    Retire,
     SetConfig,
     SetEpoch,
     SetSlotOwner,
@@ -39,6 +41,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import (
     AwaitAgreement,
+    AwaitCopies,
     AwaitElection,
     AwaitEpochs,
     AwaitMesh,
@@ -79,6 +82,8 @@ def _write_settled(step: Write, view: ClusterView) -> bool:
             return step.replica in nodes and all(line.master_id == step.master for line in lines)
         case Reattach():
             return step.replica in nodes and _link_recovers(nodes[step.replica])
+        case EndPause():
+            return step.node in nodes  # no server tells whether it pauses its clients
         case SetSlotState():
             own = nodes[step.node].myself if step.node in nodes else None
             state = (own.importing if step.importing else own.migrating) if own else ()
@@ -107,7 +112,7 @@ def _write_settled(step: Write, view: ClusterView) -> bool:
             )
         case Provision():
             return step.node in nodes  # a refresh does not read libraries and users; the next look does
-        case Wipe() | Leave():
+        case Wipe() | Leave() | Retire():
             return not view.unreachable and step.node not in nodes
         case Failover():
             return not step.slots - view.claimed()
@@ -133,6 +138,9 @@ def _wait_settled(step: Wait, view: ClusterView) -> bool:
             return len(set(epochs)) == len(epochs)
         case AwaitReplication():
             return all(node.replication.role is node.role and node.replication.link_up for node in view.nodes)
+        case AwaitCopies():
+            nodes = [view.by_id.get(node_id) for node_id in step.nodes]
+            return all(node and node.replication.role is node.role and node.replication.link_up for node in nodes)
         case AwaitMigrations():
             return not any(node.migrations for node in view.nodes)
         case AwaitServing():

@@ -21,7 +21,7 @@ seconds after the one before it is ready."""
 def versions(view: ClusterView) -> Mapping[str, tuple[str, ...]]:
     """The pods that run each version, by ordinal; versions in the order of their first pods."""
     found: dict[str, tuple[str, ...]] = {}
-    for node in sorted((*view.nodes, *view.spares), key=lambda node: node.ordinal):
+    for node in sorted((*view.pods, *view.spares), key=lambda node: node.ordinal):
         found[node.version] = (*found.get(node.version, ()), node.pod)
     return found
 
@@ -51,7 +51,7 @@ def stuck(view: ClusterView) -> Mapping[str, str]:
     if rollout is None:
         return {}
     found = dict(rollout.broken)
-    for node in view.nodes:
+    for node in view.pods:
         trouble = view.link_troubles.get(node.node_id)
         if node.pod in rollout.updated and trouble and trouble.cause.of_version:
             found.setdefault(node.pod, f"it runs, and gets no copy of its master: {trouble.why}")
@@ -86,7 +86,7 @@ def upgrade_paths(view: ClusterView) -> tuple[UpgradePath, ...]:
     rollout = rollout_in(view.revisions)
     if rollout is None:
         return ()
-    running = {node.pod: node.version for node in (*view.nodes, *view.spares)}
+    running = {node.pod: node.version for node in (*view.pods, *view.spares)}
     old, new = ({pod: running.get(pod) for pod in pods} for pods in (rollout.outdated, rollout.updated))
     targets = sorted({version for version in new.values() if version})
     targets = targets or sorted({rollout.revisions[pod].version for pod in rollout.updated} - {""})
@@ -95,7 +95,7 @@ def upgrade_paths(view: ClusterView) -> tuple[UpgradePath, ...]:
 
 
 def _under_way(rollout: Rollout, view: ClusterView, paths: tuple[UpgradePath, ...]) -> str:
-    running = {node.pod: node.version for node in (*view.nodes, *view.spares)}
+    running = {node.pod: node.version for node in (*view.pods, *view.spares)}
     counts: dict[str, int] = {}
     for pod in (*reversed(rollout.updated), *reversed(rollout.outdated)):
         words = f"run {running[pod]}" if pod in running else "do not answer"
@@ -121,7 +121,7 @@ def _under_way(rollout: Rollout, view: ClusterView, paths: tuple[UpgradePath, ..
 
 def _cannot_copy(view: ClusterView) -> Iterator[Finding]:
     """Replicas whose versions read no full copy of their masters. They follow as long as they need none."""
-    for node in view.nodes:
+    for node in view.pods:
         master = view.by_id.get(node.myself.master_id or "")
         if master and not _copies(master, node):
             message = (

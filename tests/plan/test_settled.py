@@ -16,6 +16,7 @@ from bootstrap.model.steps import (
     BumpEpoch,
     CancelMigration,
     CloseSlot,
+    EndPause,
     Failover,
     Forget,
     Leave,
@@ -26,6 +27,7 @@ from bootstrap.model.steps import (
     Provision,
     Reattach,
     Replicate,
+    Retire,
     SetConfig,
     SetEpoch,
     SetSlotOwner,
@@ -39,6 +41,7 @@ from bootstrap.model.steps import (
 from bootstrap.model.view import ClusterView
 from bootstrap.model.waits import (
     AwaitAgreement,
+    AwaitCopies,
     AwaitElection,
     AwaitEpochs,
     AwaitMesh,
@@ -166,6 +169,14 @@ CASES: list[tuple[Step, Spoil, Spoil]] = [
     (CancelMigration(node=ONE, task_id="a"), lambda v: migrating(v, "b", "a"), lambda v: migrating(v, "b")),
     (ManualFailover(candidate=FOUR, master=ONE), lambda v: v, lambda v: promoted(v, FIRST)),
     (ManualFailover(candidate=FOUR, master=ONE), lambda v: promoted(v, SlotSet()), lambda v: promoted(v, FIRST)),
+    (EndPause(node=FOUR), lambda v: without(v, 3), lambda v: v),
+    (Retire(node=FOUR), lambda v: v, lambda v: without(v, 3)),
+    (
+        AwaitCopies(nodes=(FOUR,)),
+        lambda v: replication(v, 3, link_up=False),
+        lambda v: replication(v, 4, link_up=False),
+    ),
+    (AwaitCopies(nodes=(FOUR,)), lambda v: without(v, 3), lambda v: v),
     (Leave(node=FOUR), lambda v: v, lambda v: without(v, 3)),
     (Wipe(node=FOUR, flush=True), lambda v: v, lambda v: without(v, 3)),
     (
@@ -211,7 +222,7 @@ def test_without_an_answer_nothing_is_settled(step: Step, before: Spoil, after: 
         assert not settled(step, ClusterView())
         return
     match step:
-        case Leave() | Wipe():
+        case Leave() | Retire() | Wipe():
             gone = VIEW
         case Failover():
             gone = without(VIEW, 0)
@@ -219,6 +230,8 @@ def test_without_an_answer_nothing_is_settled(step: Step, before: Spoil, after: 
             gone = without(after(VIEW), 3)
         case SetSlotOwner():
             gone = without(after(VIEW), 1)
+        case EndPause():
+            gone = without(VIEW, 3)
         case _:
             gone = without(after(VIEW), 0)
     assert not settled(step, gone)
