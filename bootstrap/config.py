@@ -7,7 +7,7 @@ a ConfigMap can name a setting without setting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from bootstrap.errors import Misconfigured, Reason
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
+from bootstrap.model.old_side import Adoption
 from bootstrap.setting_faults import PREFIX, conflicts, fault, read_secret
 from bootstrap.setting_types import (
     NODES_MAX,
@@ -32,7 +33,9 @@ from bootstrap.setting_types import (
     printable_text,
     readable_file,
     seconds,
+    seeds,
     service_port_name,
+    setting,
     statefulset_name,
     whole_number,
 )
@@ -40,152 +43,167 @@ from bootstrap.setting_types import (
 _REPORTED = "none: only report differences between nodes"
 
 
-def _setting(
-    default: Any,
-    read: Callable[[str], Any],
-    help_text: str,
-    *,
-    shown: str | None = None,
-    names: tuple[str, str] | None = None,
-    verbs: tuple[str, ...] = (),
-) -> Any:
-    """A field of `Settings`. `names`: its variable, without the prefix, and its flag, where the field has another name;
-    `verbs`: those that have the flag, where not all have it.
-    """
-    about = {"read": read, "help": help_text, "shown": shown, "names": names, "verbs": verbs}
-    return field(default=default, metadata=about)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of a run. A name that ends in `_s`, `_ms` or `_percent` states the unit."""
 
-    service: str = _setting("redis-service", dns_label, "headless Service whose DNS records list the pods")
-    namespace: str = _setting(
+    service: str = setting("redis-service", dns_label, "headless Service whose DNS records list the pods")
+    namespace: str = setting(
         "default", dns_label, "Kubernetes namespace of the Service and its pods", shown="the pod's own, else default"
     )
-    cluster_domain: str = _setting("cluster.local", dns_domain, "DNS domain of the Kubernetes cluster")
-    port_name: str = _setting("redis-port", service_port_name, "name of the Service's port, for the SRV lookup")
-    statefulset: str = _setting(
+    cluster_domain: str = setting("cluster.local", dns_domain, "DNS domain of the Kubernetes cluster")
+    port_name: str = setting("redis-port", service_port_name, "name of the Service's port, for the SRV lookup")
+    statefulset: str = setting(
         "redis-app", statefulset_name, "StatefulSet of the pods; without SRV records, pods are looked up by its name"
     )
-    port: int = _setting(
+    port: int = setting(
         6379, whole_number(1, 65535), "port of the pods where there are no SRV records, and of the access Service"
     )
-    nameserver: Address | None = _setting(
+    nameserver: Address | None = setting(
         None, name_server_address, "address of the DNS server, as ip or ip:port", shown="from resolv.conf"
     )
-    access_service: str = _setting(
+    access_service: str = setting(
         "gold-redis",
         dns_label_or_none,
         "Service that clients connect to; the final probe uses it. none: probe the pods directly",
     )
-    shards: int = _setting(3, whole_number(3, NODES_MAX), "number of shards, each with one master")
-    replicas_per_shard: int = _setting(1, whole_number(0, NODES_MAX), "number of replicas of each master")
-    deadline_s: float = _setting(
+    shards: int = setting(3, whole_number(3, NODES_MAX), "number of shards, each with one master")
+    replicas_per_shard: int = setting(1, whole_number(0, NODES_MAX), "number of replicas of each master")
+    deadline_s: float = setting(
         300.0, seconds(1, 86400), "time limit of the run in seconds; the time in which slots move does not count"
     )
-    node_timeout_ms: int | None = _setting(
+    node_timeout_ms: int | None = setting(
         None,
         whole_number(100, 3_600_000),
         "cluster-node-timeout to set on every node, in milliseconds",
         shown="none: leave timeouts alone",
     )
-    require_full_coverage: str = _setting(
+    require_full_coverage: str = setting(
         "", one_of("yes", "no"), "cluster-require-full-coverage to set on every node, yes or no", shown=_REPORTED
     )
-    allow_replica_migration: str = _setting(
+    allow_replica_migration: str = setting(
         "", one_of("yes", "no"), "cluster-allow-replica-migration to set on every node, yes or no", shown=_REPORTED
     )
-    replace_replicas: str = _setting(
+    replace_replicas: str = setting(
         "off",
         one_of("off", "on", "with-a-gap"),
         "swap replicas that share a Kubernetes node or a zone with their master. on: only while each shard keeps a "
         "linked replica; with-a-gap: even if a shard has none meanwhile; off: never",
     )
-    spread_masters: str = _setting(
+    spread_masters: str = setting(
         "auto",
         one_of("auto", "off"),
         "fail masters over to replicas while one machine or zone has half of them or more. auto: not during a rollout",
     )
-    rebalance: str = _setting(
+    rebalance: str = setting(
         "auto",
         one_of("auto", "on", "off"),
         "move slots until all shards have their share. auto: when a shard is off by more than the threshold; "
         "on: always; off: only when the number of shards changes",
     )
-    threshold_percent: float = _setting(
+    threshold_percent: float = setting(
         10.0,
         number_between(0, 100, "percent"),
         "with rebalance auto: deviation of a shard from its share of slots that is tolerated, in percent",
     )
-    weights: tuple[tuple[str, float], ...] = _setting(
+    weights: tuple[tuple[str, float], ...] = setting(
         (),
         pod_weights,
         "relative shares of slots, by a pod of the shard: redis-app-0=2,redis-app-4=0.5; all others count as 1",
         shown="none: all shards alike",
     )
-    move_deadline_s: float = _setting(
+    move_deadline_s: float = setting(
         3600.0, seconds(0.1, 604800), "time limit for moving slots in one run, in seconds; separate from the deadline"
     )
-    confirm: str = _setting(
+    confirm: str = setting(
         "",
         cluster_fingerprint,
         "reinit only: fingerprint of the cluster to wipe",
         shown="none: report what would be lost",
     )
-    accept_loss: str = _setting(
+    accept_loss: str = setting(
         "", cluster_fingerprint, "give up slots without any copy, in the cluster with this fingerprint", shown="none"
     )
-    accept_takeover: str = _setting(
+    accept_takeover: str = setting(
         "", cluster_fingerprint, "replace missing masters that have this fingerprint: they do not run", shown="none"
     )
-    kubernetes: str = _setting(
+    adopt_from: tuple[tuple[str, int], ...] = setting(
+        (),
+        seeds,
+        "living cluster to take over: HOST:PORT of some of its nodes, or of its headless Service, separated by commas",
+        shown="none",
+        names=("ADOPT", "--adopt-from"),
+    )
+    adopt: str = setting(
+        "",
+        cluster_fingerprint,
+        "fingerprint of that cluster, as plan shows it: the pods may join it",
+        shown="none: report what would be taken over",
+        names=("ADOPT_FINGERPRINT", "--adopt"),
+    )
+    adopt_back: bool = setting(
+        default=False, read=on_or_off, help_text="on or off: give the cluster back to its old nodes", shown="off"
+    )
+    adopt_finish: bool = setting(
+        default=False,
+        read=on_or_off,
+        help_text="on or off: take the old nodes out of the cluster; their disks keep the data",
+        shown="off",
+    )
+    adopt_username: str = setting(
+        "", printable_text, "Redis ACL user of the old cluster, where it differs", shown="the same"
+    )
+    adopt_password_file: Path | None = setting(
+        None, readable_file, "file that contains the password of the old cluster, where it differs", shown="the same"
+    )
+    kubernetes: str = setting(
         "auto",
         one_of("auto", "on", "off"),
         "use of the Kubernetes API (lock, Events, pods): on, off, or auto: in a pod with a service account",
     )
-    lease: str = _setting(
+    lease: str = setting(
         "redis-bootstrap", dns_label, "name of the Lease that prevents two runs from writing at the same time"
     )
-    when_locked: str = _setting(
+    when_locked: str = setting(
         "wait",
         one_of("wait", "leave"),
         "while another run holds the Lease. wait: until the deadline; leave: end, with exit code 0, once that run is "
         "seen to be at work",
     )
-    read_nodes: bool = _setting(
+    read_nodes: bool = setting(
         default=False,
         read=on_or_off,
         help_text="on or off: read zones that pods lack, and whether machines are Ready, from the Kubernetes nodes; "
         "needs the right to get nodes",
         shown="off",
     )
-    role_labels: bool = _setting(
+    role_labels: bool = setting(
         default=False,
         read=on_or_off,
         help_text="on or off: label the pods with redis-role and redis-shard; needs the right to patch pods",
         shown="off",
     )
-    log: str = _setting(
+    log: str = setting(
         "auto", one_of("auto", "json", "console"), "format of the log: json, console, or auto: console on a terminal"
     )
-    termination_message_file: str = _setting(
+    termination_message_file: str = setting(
         "/dev/termination-log",
         printable_text,
         "file for the outcome, which Kubernetes shows as the container's termination message; only if it exists",
     )
-    username: str = _setting("", printable_text, "Redis ACL user; needs a password file", shown="none")
-    password_file: Path | None = _setting(None, readable_file, "file that contains the Redis password", shown="none")
-    tls_ca_file: Path | None = _setting(
+    username: str = setting("", printable_text, "Redis ACL user; needs a password file", shown="none")
+    password_file: Path | None = setting(None, readable_file, "file that contains the Redis password", shown="none")
+    tls_ca_file: Path | None = setting(
         None, readable_file, "file with the CA certificates to trust; setting it turns TLS on", shown="none"
     )
-    tls_cert_file: Path | None = _setting(
+    tls_cert_file: Path | None = setting(
         None, readable_file, "file with the client certificate, for mutual TLS", shown="none"
     )
-    tls_key_file: Path | None = _setting(None, readable_file, "file with the key of that certificate", shown="none")
+    tls_key_file: Path | None = setting(None, readable_file, "file with the key of that certificate", shown="none")
     password: Secret | None = field(default=None, repr=False)
     """The content of `password_file`."""
+    adopt_password: Secret | None = field(default=None, repr=False)
+    """The content of `adopt_password_file`."""
 
     @property
     def desired(self) -> Desired:
@@ -206,7 +224,15 @@ class Settings:
             weights=dict(self.weights),
             accept_loss=self.accept_loss,
             accept_takeover=self.accept_takeover,
+            adoption=self.adoption,
         )
+
+    @property
+    def adoption(self) -> Adoption | None:
+        """What is declared about taking over a cluster; None where none is named."""
+        if not self.adopt_from:
+            return None
+        return Adoption(fingerprint=self.adopt, back=self.adopt_back, finish=self.adopt_finish)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
@@ -217,7 +243,7 @@ class Settings:
         values: dict[str, Any] = {"namespace": own_namespace()}
         reasons: list[Reason] = []
         configured: dict[str, str] = {}
-        for name, setting in declared().items():
+        for name, declaration in declared().items():
             source, text = flag_of(name), (flags or {}).get(name)
             if text is None:
                 source, text = variable_of(name), environ.get(variable_of(name), "")
@@ -225,10 +251,11 @@ class Settings:
                 continue
             configured[name] = source
             try:
-                values[name] = setting["read"](text)
+                values[name] = declaration["read"](text)
             except ValueError as error:
                 reasons.append(fault(source, f"{text!r} {error}"))
         values["password"] = read_secret("password_file", values, configured, reasons)
+        values["adopt_password"] = read_secret("adopt_password_file", values, configured, reasons)
         sources = {name: variable_of(name) for name in declared()} | configured
         everything = {item.name: item.default for item in fields(cls)} | values
         reasons += conflicts(everything, sources, configured.keys())

@@ -52,6 +52,14 @@ def conflicts(value: Mapping[str, Any], source: Mapping[str, str], configured: A
     pods = {f"{value['statefulset']}-{ordinal}" for ordinal in range(nodes)}
     if unknown := sorted({pod for pod, _ in value["weights"]} - pods):
         yield fault(source["weights"], f"names {', '.join(unknown)}, not among the {nodes} declared pods")
+    if value["adopt_back"] and value["adopt_finish"]:
+        yield fault(source["adopt_back"], f"and {source['adopt_finish']} are both on, and are opposites")
+    if not value["adopt_from"]:
+        for name in sorted(configured & {"adopt", "adopt_back", "adopt_finish", "adopt_password_file"}):
+            if value[name]:
+                yield fault(source[name], f"is set without {source['adopt_from']}, which names the old cluster")
+    if "adopt_username" in configured and "adopt_password_file" not in configured:
+        yield fault(source["adopt_username"], f"is set without {source['adopt_password_file']}")
     for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
         if one in configured and other not in configured:
             yield fault(source[other], "is not set: mutual TLS needs both the certificate and its key")

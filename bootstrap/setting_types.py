@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from bootstrap.model.node import Address
 
@@ -22,6 +24,7 @@ PASSWORD_MAX = 65536
 """Characters."""
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 """A shard's share of the slots, as a multiple of the share of a shard with weight 1."""
+DEFAULT_PORT = 6379
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -35,6 +38,22 @@ class Secret(str):
         return "Secret('…')"
 
 
+def setting(
+    default: Any,
+    read: Callable[[str], Any],
+    help_text: str,
+    *,
+    shown: str | None = None,
+    names: tuple[str, str] | None = None,
+    verbs: tuple[str, ...] = (),
+) -> Any:
+    """A field of `Settings`. `names`: its variable, without the prefix, and its flag, where the field has another name;
+    `verbs`: those that have the flag, where not all have it.
+    """
+    about = {"read": read, "help": help_text, "shown": shown, "names": names, "verbs": verbs}
+    return field(default=default, metadata=about)
+
+
 def dns_label(text: str) -> str:
     """The name of a Kubernetes object or a part of a DNS name (RFC 1123): at most 63 characters."""
     if not _LABEL.fullmatch(text):
@@ -45,6 +64,33 @@ def dns_label(text: str) -> str:
 def dns_label_or_none(text: str) -> str:
     """A DNS label; `none` gives ""."""
     return "" if text == "none" else dns_label(text)
+
+
+def seeds(text: str) -> tuple[tuple[str, int], ...]:
+    """HOST:PORT, several of them separated by commas; a host without a port has 6379. An IPv6 address with a port is in
+    brackets.
+    """
+    found = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?", part)
+        host, port = bracketed.groups() if bracketed else (part, None)
+        if not bracketed and part.count(":") == 1:
+            host, port = part.split(":")
+        name = host.removesuffix(".").lower()
+        if not (_is_address(host) or (len(name) <= NAME_MAX and all(map(_LABEL.fullmatch, name.split("."))))):
+            raise ValueError("is not HOST:PORT, or several of them separated by commas")
+        if port is not None and not (port.isdecimal() and 1 <= int(port) <= 65535):
+            raise ValueError("has a port that is not between 1 and 65535")
+        found.append((host, int(port) if port else DEFAULT_PORT))
+    return tuple(dict.fromkeys(found))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def service_port_name(text: str) -> str:

@@ -28,6 +28,17 @@ _BY_UNREACHABLE = frozenset(
 """Violations that a pod which does not answer causes as well. While there is one, `apply` only waits for it."""
 
 
+_OF_ONE_SIDE = frozenset(
+    {
+        *("number-of-pods", "number-of-masters", "number-of-replicas", "unlisted-member", "replica-not-online"),
+        *("timeout-drift", "config-drift", "keys-left-over"),
+    }
+)
+"""What is not yet declared of a cluster that has been taken over and whose old nodes are members."""
+_OF_BOTH = frozenset({"not-serving", "owners-disagree", "roles-disagree"})
+"""What has to hold of its old nodes, too. Whether they have a copy decides about the way back alone."""
+
+
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
     """Every invariant that does not hold, in words, node by node; empty for a good cluster of the declared shape. Blank
     pods beyond the shape are not part of the cluster. Beside servers that share a node id nothing else is reported:
@@ -36,7 +47,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
     if cloned := tuple(copies.reasons(view)):
         return cloned
     view = view.within(desired.nodes)
-    found = tuple(
+    found: tuple[Reason, ...] = tuple(
         chain(
             _unreachable(view),
             _bus(view),
@@ -55,6 +66,9 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
             _settings(view, desired),
         )
     )
+    if view.old_nodes:
+        names = {node.pod for node in view.old_nodes}
+        found = tuple(r for r in found if r.code not in _OF_ONE_SIDE and (r.node not in names or r.code in _OF_BOTH))
     return tuple(_explained(reason, view.unreachable) for reason in found) if view.unreachable else found
 
 

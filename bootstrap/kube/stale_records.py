@@ -21,8 +21,8 @@ def without_stale(view: ClusterView, addresses: Mapping[str, frozenset[str]]) ->
     Where no pod answers at its own address, the Service lists addresses of another kind, as those of machines or
     proxies, and nothing can be compared.
     """
-    stale = [node for node in view.nodes if node.address.host not in addresses.get(node.pod, ())]
-    if len(stale) == len(view.nodes) or not stale:
+    stale = [node for node in view.pods if node.address.host not in addresses.get(node.pod, ())]
+    if len(stale) == len(view.pods) or not stale:
         return view
     moved_to = frozenset().union(*(addresses.get(node.pod, ()) for node in stale))
     peers = (*view.unreachable, *(_peer(node, addresses) for node in stale))

@@ -26,6 +26,7 @@ from bootstrap.model.steps import (
     MoveSlots,
     Provision,
     Rejected,
+    Retire,
     Write,
 )
 from bootstrap.model.view import ClusterView
@@ -34,10 +35,10 @@ from bootstrap.nodes.connection import Credentials, ask, ask_all, first_error
 from bootstrap.nodes.counting import close_slot, count_keys, count_left_over, names_in
 from bootstrap.nodes.failures import Failure, error_text
 from bootstrap.nodes.look import endpoints_of, look_at, provisions_of, timeout_of
-from bootstrap.nodes.membership import leave, provision_node
+from bootstrap.nodes.membership import leave, provision_node, retire
 from bootstrap.nodes.migration.mode import MigrationMode, cancel, detect_mode
 from bootstrap.nodes.pipeline import Pipeline
-from bootstrap.nodes.pool import ANSWER_LIMIT_S, MOMENT_S, ConnectionPool
+from bootstrap.nodes.pool import ANSWER_LIMIT_S, MOMENT_S, Answer, ConnectionPool, Exchange
 from bootstrap.nodes.trial import obstacle
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ MOVE_MESSAGE_MAX = 400
 """Characters of a message about slots that could not be moved: it names keys and what to do."""
 BRIEFLY_S = 0.5
 """Seconds. A server in the same cluster answers within a few milliseconds."""
-_SEVERAL_EXCHANGES = (MoveKeys, CloseSlot, Provision, Leave, CancelMigration)
+_SEVERAL_EXCHANGES = (MoveKeys, CloseSlot, Provision, Leave, Retire, CancelMigration)
 """Writes whose later commands depend on the replies to earlier ones."""
 
 
@@ -89,6 +90,11 @@ class Nodes:
             modes: WeakKeyDictionary[Connection, MigrationMode] = WeakKeyDictionary()
             found = pool.run_each({address: partial(look_at, modes=modes) for address in places})
             return {a: each if isinstance(each, Failure) else each.node("", -1, a) for a, each in found.items()}
+
+    def ask(self, places: Sequence[Address], exchange: Exchange[Answer]) -> list[Answer | Failure]:
+        """The same exchange with every address, in parallel; the answers in the order of the addresses."""
+        answers = self._pool.run_each(dict.fromkeys(places, exchange))
+        return [answers[place] for place in places]
 
     def endpoints(self, places: Iterable[Address]) -> Mapping[Address, frozenset[Endpoint]]:
         """Where each node sends its clients; a node that does not report it is left out."""
@@ -189,6 +195,8 @@ class Nodes:
         match write:
             case Leave():
                 return leave(partial(ask_all, connection), clock=self._clock)
+            case Retire():
+                return retire(partial(ask_all, connection), clock=self._clock)
             case CloseSlot():
                 return close_slot(connection, write)
             case CancelMigration():

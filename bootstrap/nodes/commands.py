@@ -15,6 +15,7 @@ from bootstrap.model.steps import (
     BumpEpoch,
     CancelMigration,
     CloseSlot,
+    EndPause,
     Failover,
     Forget,
     Leave,
@@ -25,6 +26,7 @@ from bootstrap.model.steps import (
     Provision,
     Reattach,
     Replicate,
+    Retire,
     SetConfig,
     SetEpoch,
     SetSlotOwner,
@@ -40,6 +42,7 @@ Command = tuple[str | bytes | int, ...]
 
 KEYSPACE: Command = ("INFO", "keyspace")
 PERSISTENCE: Command = ("INFO", "persistence")
+SERVER: Command = ("INFO", "server")
 NODE_TIMEOUT: Command = ("CONFIG", "GET", "cluster-node-timeout")
 LOOK: tuple[Command, ...] = (
     ("CLUSTER", "NODES"),
@@ -47,7 +50,7 @@ LOOK: tuple[Command, ...] = (
     ("INFO", "replication"),
     KEYSPACE,
     ("INFO", "memory"),
-    ("INFO", "server"),
+    SERVER,
     PERSISTENCE,
     ("CONFIG", "GET", "*cluster*"),
 )
@@ -70,6 +73,18 @@ SAVE: Command = ("SAVE",)
 """Only for an empty server: it blocks until the file is written. It fails while a background save runs."""
 BGSAVE: Command = ("BGSAVE",)
 BGREWRITEAOF: Command = ("BGREWRITEAOF",)
+TIME: Command = ("TIME",)
+SAVE_NO_MORE: Command = ("CONFIG", "SET", "save", "")
+"""Neither changes nor a shutdown make the server write a snapshot."""
+MODULE_LIST: Command = ("MODULE", "LIST")
+TRAITS: tuple[Command, ...] = tuple(
+    ("CONFIG", "GET", name)
+    for name in (
+        *("cluster-announce-hostname", "cluster-preferred-endpoint-type", "cluster-databases", "rdb-version-check"),
+        *("maxmemory-policy", "masteruser", "masterauth"),
+    )
+)
+"""One by one: Redis before 7.0 takes one pattern for each CONFIG GET."""
 
 FUNCTION_LIST: Command = ("FUNCTION", "LIST")
 ACL_LIST: Command = ("ACL", "LIST")
@@ -117,10 +132,12 @@ def commands_for(write: Write) -> tuple[Command, ...]:
             return (stable(write.slot),)
         case Wipe():
             return (MULTI, FLUSH, RESET, EXEC, SAVE) if write.flush else (RESET, FLUSH, SAVE)
-        case MoveKeys() | MoveSlots() | Provision() | Leave() | CancelMigration():
+        case MoveKeys() | MoveSlots() | Provision() | Leave() | Retire() | CancelMigration():
             raise TypeError(f"{type(write).__name__} takes several exchanges with its node, not a list of commands")
         case ManualFailover():
             return (("CLUSTER", "FAILOVER"),)
+        case EndPause():
+            return (("CLIENT", "UNPAUSE"),)
         case Failover():
             return (("CLUSTER", "FAILOVER", "TAKEOVER" if write.takeover else "FORCE"),)
         case Forget():

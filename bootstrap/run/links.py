@@ -14,9 +14,9 @@ from bootstrap.model import links
 from bootstrap.model.links import LinkCause, LinkTrouble
 from bootstrap.model.node import NodeId, Role
 from bootstrap.model.plan import Phase
-from bootstrap.model.steps import Reattach, Replicate, Write
+from bootstrap.model.steps import EndPause, Reattach, Replicate, Write
 from bootstrap.model.view import ClusterView
-from bootstrap.model.waits import AwaitReplication
+from bootstrap.model.waits import AwaitCopies, AwaitReplication
 from bootstrap.plan import upgrade
 from bootstrap.plan.settled import settled
 from bootstrap.run.patience import PERSON_S
@@ -45,6 +45,8 @@ class LinkWatch:
     _copying: set[NodeId] = field(default_factory=set)
     _owners: set[NodeId] = field(default_factory=set)
     """Nodes that owned slots, and have not copied from a master since."""
+    _masters: set[NodeId] = field(default_factory=set)
+    """Nodes that owned slots, and have not been sent an EndPause since."""
     _troubles: Mapping[NodeId, LinkTrouble] = field(default_factory=dict)
     _asked_at: float = float("-inf")
     _in_vain_since: float | None = None
@@ -68,15 +70,19 @@ class LinkWatch:
         self._owners |= {node.node_id for node in view.nodes if node.slots}
         self._owners -= {node.node_id for node in replicas if node.replication.link_up}
         demoted = frozenset(self._owners & down)
-        if not (stuck or demoted or self._troubles):
+        self._masters |= {node.node_id for node in view.nodes if node.slots}
+        former = frozenset(self._masters & {node.node_id for node in replicas})
+        if not (stuck or demoted or former or self._troubles):
             return view
-        return replace(view, stuck=stuck, demoted=demoted, link_troubles=self._troubles)
+        return replace(view, stuck=stuck, demoted=demoted, former_masters=former, link_troubles=self._troubles)
 
     def sent(self, writes: Iterable[Write]) -> None:
         """Notes writes that were sent."""
         for write in writes:
             if isinstance(write, Reattach | Replicate):
                 self._down_since.pop(write.replica, None)
+            if isinstance(write, EndPause):
+                self._masters.discard(write.node)
             if isinstance(write, Replicate):
                 self._apart_since.pop(write.replica, None)
                 self._copies.pop(write.replica, None)
@@ -111,7 +117,7 @@ class LinkWatch:
         left = [step for step in phase.steps if not settled(step, view)]
         in_vain = (
             bool(self._apart_since)
-            and all(isinstance(step, Reattach | AwaitReplication) for step in left)
+            and all(isinstance(step, Reattach | AwaitReplication | AwaitCopies) for step in left)
             and all(
                 node_id in self._troubles and self._troubles[node_id].cause.lasting for node_id in self._apart_since
             )

@@ -83,6 +83,7 @@ class MissingPods:
         if view.copies:
             return Refused.because(tuple(copies.reasons(view)))
         permanent = any(peer.why.permanent for peer in view.unreachable)
+        view = view.of_pods()
         reasons = [*of_unreachable(view.unreachable), *of_machines(view), *of_takeovers(plan(view, desired), view)]
         return (Misconfigured if permanent else NotYet).because(reasons)
 

@@ -107,14 +107,14 @@ class Reconciler:
         while True:
             view, decision = self.decide(planner=partial(wiping, confirm=confirm))
             if self.first_view is None:
-                self._begin_with(view, decision)
+                self.begin_with(view, decision)
             if isinstance(decision, Refusal):
                 raise Refused.because(decision.reasons)
             if not decision:
                 return wiped
             self.rights.check(decision, view)
             wiped = True
-            self._do(decision.phases[0], view)
+            self.do(decision.phases[0], view)
 
     def _converge(self) -> ClusterView:
         backoff = Backoff(self.clock, self.log)
@@ -126,7 +126,7 @@ class Reconciler:
                 self._restore_settings()
                 continue
             if self.first_view is None and not view.unreachable:
-                self._begin_with(view, decision)
+                self.begin_with(view, decision)
             match decision:
                 case Refusal():
                     self.check_lock()  # the half-done work of another run looks like much that is refused
@@ -142,7 +142,11 @@ class Reconciler:
                 case Plan():
                     self.rights.check(decision, view)
                     self.links.check(decision.phases[0], self.links.explained(view, self.world, self.log))
-                    settled_view = self._do(decision.phases[0], view)
+                    settled_view = self.do(decision.phases[0], view)
+
+    def use(self, world: World) -> None:
+        """Sees and changes another part of the world from now on."""
+        self.world, self.rights = world, Rights(world)
 
     def look(self) -> ClusterView:
         """Looks at every node once; the result is `view`, too."""
@@ -193,7 +197,7 @@ class Reconciler:
     def _attainable(self) -> Desired:
         return self.spreading.attainable(self.temporary.attainable(self.desired))
 
-    def _begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
+    def begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
         self.first_view = view
         # Moving slots changes the fingerprint; a loss accepted for the first state stays accepted to the end.
@@ -211,7 +215,7 @@ class Reconciler:
         self.view = self.explain(self.view)
         return self.missing.as_error(self.view, self.desired)
 
-    def _do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
+    def do(self, phase: Phase, view: ClusterView) -> ClusterView | None:
         """Does one phase. Returns the view in which it has settled, or None where only a new look can tell."""
         self.clock.check()
         if moves := [step for step in phase.steps if isinstance(step, MoveSlots)]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
 
 from bootstrap.clock import Clock, Deadline
 from bootstrap.config import Settings
@@ -19,6 +20,9 @@ from bootstrap.run.progress import Bar
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.verbs import Verbs
 
+if TYPE_CHECKING:
+    from bootstrap.nodes.old_cluster import BothSides
+
 
 @contextmanager
 def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console: bool) -> Iterator[Verbs]:
@@ -28,10 +32,12 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
     resolver = Resolver(nameservers)
     credentials = _credentials(settings)
     nodes = Nodes(credentials)
+    old = _old_nodes(settings, nodes)
     try:
         integration = integration_for(settings, clock=clock, log=log)
+        observer = Observer(resolver=resolver, nodes=nodes, names=_names(settings), wanted=settings.desired.nodes)
         reconciler = Reconciler(
-            world=Observer(resolver=resolver, nodes=nodes, names=_names(settings), wanted=settings.desired.nodes),
+            world=_with_old_cluster(settings, observer, nodes, old, resolver) if old else observer,
             desired=settings.desired,
             deadline=Deadline.after(settings.deadline_s, clock),
             clock=clock,
@@ -52,9 +58,36 @@ def session(settings: Settings, *, clock: Clock, log: Log, out: TextIO, console:
             access=Access(settings=settings, resolver=resolver, credentials=credentials, clock=clock, log=log),
             integration=integration,
             started_at=started_at,
+            pods_alone=observer,
         )
     finally:
         nodes.close()
+        if old and old is not nodes:
+            old.close()
+
+
+def _old_nodes(settings: Settings, nodes: Nodes) -> Nodes | None:
+    """The connections to a cluster that is to be taken over; those to the pods where the password is the same."""
+    if not settings.adopt_from:
+        return None
+    return Nodes(_old_credentials(settings)) if settings.adopt_password else nodes
+
+
+def _with_old_cluster(
+    settings: Settings, observer: Observer, nodes: Nodes, old: Nodes, resolver: Resolver
+) -> BothSides:
+    from bootstrap.nodes.old_cluster import BothSides  # most runs adopt nothing
+
+    domain = settings.cluster_domain
+    return BothSides(
+        pods=observer,
+        nodes=nodes,
+        old=old,
+        credentials=(_credentials(settings), _old_credentials(settings)),
+        seeds=settings.adopt_from,
+        resolver=resolver,
+        zones=("", f"{settings.namespace}.svc.{domain}.", f"svc.{domain}.", f"{domain}."),
+    )
 
 
 def _names(settings: Settings) -> Names:
@@ -66,6 +99,12 @@ def _names(settings: Settings) -> Names:
         statefulset=settings.statefulset,
         port=settings.port,
     )
+
+
+def _old_credentials(settings: Settings) -> Credentials:
+    if not settings.adopt_password:
+        return _credentials(settings)
+    return replace(_credentials(settings), username=settings.adopt_username, password=settings.adopt_password)
 
 
 def _credentials(settings: Settings) -> Credentials:

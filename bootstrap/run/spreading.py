@@ -30,6 +30,8 @@ class Spreading:
     failed: int = 0
     trying: bool = False
     """True while one is under way."""
+    failing_over: bool = False
+    """True while a failover of any kind is under way."""
 
     def attainable(self, desired: Desired) -> Desired:
         """The desired shape, without spreading once it has failed too often."""
@@ -39,11 +41,12 @@ class Spreading:
     def begin(self, phase: Phase) -> None:
         """Notes that a phase begins."""
         self.trying = phase.name == "spread masters"
+        self.failing_over = any(isinstance(step, ManualFailover) for step in phase.steps)
         self.tried += self.trying
 
     def limit_s(self, seconds: float) -> float:
         """In how many seconds the phase has to settle; `seconds` for every other phase."""
-        return max(seconds, FAILOVER_S) if self.trying else seconds
+        return max(seconds, FAILOVER_S) if self.failing_over else seconds
 
     def end(self, unsettled: Iterable[Step]) -> None:
         """Notes that the phase has ended. The copy of the former master may take longer than the failover."""

@@ -18,12 +18,16 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
 from bootstrap.plan import upgrade
+from bootstrap.plan.adoption import adopting, given_back
+from bootstrap.plan.adoption_findings import what_is_there
 from bootstrap.plan.findings import notices
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
 from bootstrap.plan.verdict import survival
 from bootstrap.run import links
 from bootstrap.run.access import Access
+from bootstrap.run.adopting import adopt, advice, finished_advice, two_sides, word_of
+from bootstrap.run.ports import World
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
 from bootstrap.verify import violations
@@ -46,6 +50,8 @@ class Verbs:
     access: Access
     integration: Integration
     started_at: float
+    pods_alone: World
+    """The world of the reconciler without a cluster that is to be taken over."""
 
     def apply(self) -> Outcome:
         """Brings the cluster to the declared shape and proves that clients can use it."""
@@ -62,15 +68,19 @@ class Verbs:
         would be done without them.
         """
         try:
-            view, decision = self.reconciler.decide()
+            view, decision = self.reconciler.decide(planner=adopting if self.settings.adoption else plan)
         except NotYet:
-            self._show_plan(plan(self.reconciler.view, self.reconciler.desired))
+            self._show_plan(plan(self.reconciler.view.of_pods(), self.reconciler.desired))
             raise
         if isinstance(decision, Refusal):
+            if two_sides(view):
+                self._show_plan(Plan(findings=tuple(what_is_there(view))))
             return self.outcome("refused", 3, decision.reasons)
         self._show_plan(decision)
         if view.unreachable:
             raise self.reconciler.peers_missing()
+        if decision.then_refused and two_sides(view):
+            return self.outcome("planned", 0, then=decision.then_refused[0].remedy)
         if decision.then_refused:
             return self.outcome("refused", 3, decision.then_refused)
         return self.outcome("planned" if decision else "unchanged", 0)
@@ -97,16 +107,22 @@ class Verbs:
         while True:
             bad = violations(self.reconciler.look(), self.settings.desired)
             if not bad:
-                self._check_access(limit)
+                if not (two_sides(self.reconciler.view) and given_back(self.reconciler.view)):
+                    self._check_access(limit)
                 return self.outcome("unchanged", 0)
             if limit.passed:
                 explained = links.explained_now(self.reconciler.view, self.reconciler.world)
                 return self.outcome("failed", 1, violations(explained, self.settings.desired))
             self.clock.sleep(min(VERIFY_EVERY_S, limit.left_s))
 
-    def outcome(self, word: str, exit_code: int, reasons: tuple[Reason, ...] = ()) -> Outcome:
-        """The outcome with what the run has seen and done so far."""
+    def outcome(
+        self, word: str, exit_code: int, reasons: tuple[Reason, ...] = (), *, then: str | None = None
+    ) -> Outcome:
+        """The outcome with what the run has seen and done so far; `then`: what a person can do next, where that is not
+        the usual advice.
+        """
         view = self.reconciler.view
+        usual = self._advice(view) if exit_code == 0 and word != "planned" else ""
         stops = upgrade.reasons(view, self.settings.namespace) if exit_code != 0 else ()
         return outcome_of(
             word,
@@ -116,7 +132,7 @@ class Verbs:
             took_s=self.clock.now() - self.started_at,
             reasons=(*stops, *reasons),
             off=skew(view, self.settings.desired),
-            then=self._advice(view) if exit_code == 0 and word != "planned" else "",
+            then=usual if then is None else then,
         )
 
     def show(self, outcome: Outcome) -> Outcome:
@@ -138,7 +154,22 @@ class Verbs:
             self.integration.label(self.reconciler.view)
             return outcome
 
+    def _adopt(self) -> Outcome:
+        run = self.reconciler
+        view = adopt(run, self.pods_alone)
+        if two_sides(view):
+            if not given_back(view):  # the old nodes may know this program's user by another password
+                self._prove(view)
+            return self.outcome(word_of(view), 0, then=advice(view))
+        if run.first_view is None or not two_sides(run.first_view):
+            return self._converge()
+        self._converge()
+        return self.outcome("finished", 0, then=finished_advice(run.first_view))
+
     def _apply(self) -> Outcome:
+        return self._adopt() if self.settings.adoption else self._converge()
+
+    def _converge(self) -> Outcome:
         run = self.reconciler
         view = run.converge()
         if view.spares:
@@ -153,6 +184,7 @@ class Verbs:
         return self.outcome("scaled" if run.resized or self._had_another_size(first) else "repaired", 0)
 
     def _reinit(self) -> Outcome:
+        self.reconciler.use(self.pods_alone)  # no other cluster is ever wiped
         if not self.reconciler.wipe(self.settings.confirm):
             return self._apply()
         self._prove(self.reconciler.converge())

@@ -90,6 +90,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
             settings=settings,
             clock=cluster,
             log=log,
+            pods_alone=cluster,
             out=more["out"],
             console=False,
             reconciler=Reconciler(

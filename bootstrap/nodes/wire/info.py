@@ -39,6 +39,16 @@ class Persistence:
     """Its last attempt to write the file that a restart reads succeeded."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The snapshot of a server."""
+
+    writing: bool
+    """It writes one in the background."""
+    age_s: int | None
+    """Seconds since it wrote one; None where it has not since its start, or where the last attempt failed."""
+
+
 def parse_info(text: str) -> Mapping[str, str]:
     """`name:value` lines of INFO and CLUSTER INFO; headings, blank lines and lines without a colon are skipped."""
     pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
@@ -96,6 +106,18 @@ def parse_persistence(info: Mapping[str, str]) -> Persistence:
     status = info.get("aof_last_bgrewrite_status" if append_only else "rdb_last_bgsave_status")
     writing = any(name.endswith(("_in_progress", "_scheduled")) and value == "1" for name, value in info.items())
     return Persistence(append_only=append_only, writing=writing, written=status == "ok")
+
+
+def parse_snapshot(persistence: Mapping[str, str], server: Mapping[str, str], *, now_s: int) -> Snapshot:
+    """When a server has last written a snapshot, at the moment `now_s` of its clock, in seconds. At its start it counts
+    as having done so.
+    """
+    last, up = persistence.get("rdb_last_save_time", ""), server.get("uptime_in_seconds", "")
+    writing = persistence.get("rdb_bgsave_in_progress") != "0"
+    if writing or not (last.isdecimal() and up.isdecimal()) or persistence.get("rdb_last_bgsave_status") != "ok":
+        return Snapshot(writing=writing, age_s=None)
+    age_s = max(0, now_s - int(last))
+    return Snapshot(writing=False, age_s=age_s if age_s + 1 < int(up) else None)
 
 
 def keys_by_database(info: Mapping[str, str]) -> Mapping[int, int]:
