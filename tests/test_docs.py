@@ -37,6 +37,7 @@ NOT_CODES = {
     "redis-auth",
     "redis-bootstrap",
     "redis-bootstrap-settings",
+    "cluster-databases",
     "redis-cli",
     "tls-cluster",
     "unknown-endpoint",
