@@ -39,6 +39,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report  # type: ignore[return-value]
 
 
+@pytest.fixture(autouse=True)
+def machines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test that crashes machines runs alone: any other one may have pods there, and its log goes with them."""
+    alone = request.module.__name__.endswith("test_machines")
+    with (tmp_path_factory.getbasetemp().parent / "machines").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+
+
 @pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The Job's image, loaded into the cluster: E2E_IMAGE, or one of this working copy, named after its content."""
