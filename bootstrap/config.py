@@ -7,12 +7,13 @@ a ConfigMap can name a setting without setting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import Misconfigured, Reason
+from bootstrap.import_settings import ImportSettings
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
 from bootstrap.setting_faults import PREFIX, conflicts, fault, read_secret
@@ -36,28 +37,13 @@ from bootstrap.setting_types import (
     statefulset_name,
     whole_number,
 )
+from bootstrap.setting_types import setting as _setting
 
 _REPORTED = "none: only report differences between nodes"
 
 
-def _setting(
-    default: Any,
-    read: Callable[[str], Any],
-    help_text: str,
-    *,
-    shown: str | None = None,
-    names: tuple[str, str] | None = None,
-    verbs: tuple[str, ...] = (),
-) -> Any:
-    """A field of `Settings`. `names`: its variable, without the prefix, and its flag, where the field has another name;
-    `verbs`: those that have the flag, where not all have it.
-    """
-    about = {"read": read, "help": help_text, "shown": shown, "names": names, "verbs": verbs}
-    return field(default=default, metadata=about)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(ImportSettings):
     """All settings of a run. A name that ends in `_s`, `_ms` or `_percent` states the unit."""
 
     service: str = _setting("redis-service", dns_label, "headless Service whose DNS records list the pods")
@@ -228,7 +214,8 @@ class Settings:
                 values[name] = setting["read"](text)
             except ValueError as error:
                 reasons.append(fault(source, f"{text!r} {error}"))
-        values["password"] = read_secret("password_file", values, configured, reasons)
+        for name in ("password", "import_password"):
+            values[name] = read_secret(f"{name}_file", values, configured, reasons)
         sources = {name: variable_of(name) for name in declared()} | configured
         everything = {item.name: item.default for item in fields(cls)} | values
         reasons += conflicts(everything, sources, configured.keys())
@@ -239,12 +226,12 @@ class Settings:
 
 def declared() -> Mapping[str, Mapping[str, Any]]:
     """Every setting by its field name: `read` (text → value), `help`, `shown` (the default as people read it), and
-    `verbs` that have it; none for all.
+    `verbs` that have it; none for all. Those of all verbs come first.
     """
+    found = [item for item in fields(Settings) if item.metadata]
     return {
         item.name: {**item.metadata, "shown": item.metadata["shown"] or str(item.default)}
-        for item in fields(Settings)
-        if item.metadata
+        for item in sorted(found, key=lambda item: bool(item.metadata["verbs"]))
     }
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from bootstrap.model.node import Address
 
@@ -24,6 +26,22 @@ WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 """A shard's share of the slots, as a multiple of the share of a shard with weight 1."""
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
+
+
+def setting(
+    default: Any,
+    read: Callable[[str], Any],
+    help_text: str,
+    *,
+    shown: str | None = None,
+    names: tuple[str, str] | None = None,
+    verbs: tuple[str, ...] = (),
+) -> Any:
+    """A field of `Settings`. `names`: its variable, without the prefix, and its flag, where the field has another name;
+    `verbs`: those that have the flag, where not all have it.
+    """
+    about = {"read": read, "help": help_text, "shown": shown, "names": names, "verbs": verbs}
+    return field(default=default, metadata=about)
 
 
 class Secret(str):
@@ -121,6 +139,44 @@ def pod_weights(text: str) -> tuple[tuple[str, float], ...]:
         if pod in found:
             raise ValueError(f"names {pod} twice")
         found[pod] = number
+    return tuple(found.items())
+
+
+def source_addresses(text: str) -> tuple[Address, ...]:
+    """`HOST:PORT`, several of them separated by commas or blanks. The host is a name or an IP address, an IPv6 one in
+    brackets; without a port it is 6379.
+    """
+    found = []
+    for word in text.replace(",", " ").split():
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word)
+        host, colon, port = (bracketed[1], bracketed[2], bracketed[2]) if bracketed else word.partition(":")
+        try:
+            name = str(ip_address(host)) if bracketed else host_name(host)
+            found.append(Address(name, whole_number(1, 65535)(port) if colon else 6379))
+        except ValueError:
+            raise ValueError(f"is not HOST:PORT, or several with commas: {word!r}") from None
+    if not found:
+        raise ValueError("names no server")
+    return tuple(dict.fromkeys(found))
+
+
+def host_name(text: str) -> str:
+    """A name that resolves to an address, or an IPv4 address."""
+    if len(text) > NAME_MAX or not re.fullmatch(r"[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?", text, re.ASCII):
+        raise ValueError("is not a host name")
+    return text
+
+
+def database_map(text: str) -> tuple[tuple[int, int], ...]:
+    """`SOURCE=TARGET`, several of them separated by commas or blanks; each number once on each side."""
+    found: dict[int, int] = {}
+    for word in text.replace(",", " ").split():
+        if not (numbers := re.fullmatch(r"([0-9]{1,5})=([0-9]{1,5})", word, re.ASCII)):
+            raise ValueError(f"is not SOURCE=TARGET, such as 0=0: {word!r}")
+        source, target = int(numbers[1]), int(numbers[2])
+        if source in found or target in found.values():
+            raise ValueError(f"names a database twice: {word!r}; copy one after the other, a run for each")
+        found[source] = target
     return tuple(found.items())
 
 

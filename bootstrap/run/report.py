@@ -30,6 +30,7 @@ def outcome_of(
     reasons: Sequence[Reason] = (),
     off: Skew = EVEN,
     then: str = "",
+    imported: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """An outcome with the state of the cluster in `view`; `off` is its skew, `then` what a person can do next."""
     return Outcome(
@@ -46,6 +47,7 @@ def outcome_of(
         skew=off,
         next=then,
         reasons=tuple(reasons),
+        imported=imported or {},
     )
 
 
