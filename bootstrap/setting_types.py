@@ -144,8 +144,10 @@ def pod_weights(text: str) -> tuple[tuple[str, float], ...]:
 
 def source_addresses(text: str) -> tuple[Address, ...]:
     """`HOST:PORT`, several of them separated by commas or blanks. The host is a name or an IP address, an IPv6 one in
-    brackets; without a port it is 6379.
+    brackets; without a port it is 6379. `none` gives no server.
     """
+    if text == "none":
+        return ()
     found = []
     for word in text.replace(",", " ").split():
         bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word)

@@ -64,6 +64,7 @@ class Importing:
             remedy = "python -m bootstrap import --help describes every setting"
             raise Misconfigured.because([Reason(code="setting", message=message, remedy=remedy)])
         with _translated(), closing(self._finder()) as finder, closing(self._pool()) as pool:
+            self.reconciler.wait_for_peers(all_of_them=True)
             view = self._whole_cluster()
             source = finder.find()
             self.log.info("source_found", **_about(source))
@@ -113,7 +114,6 @@ class Importing:
 
     def _whole_cluster(self) -> ClusterView:
         """The cluster, once it is whole. Raises NotYet with what is wrong with it."""
-        self.reconciler.wait_for_peers(all_of_them=True)
         limit = self.reconciler.deadline.sooner(WHOLE_LIMIT_S)
         while bad := violations(view := self.reconciler.look(), self.settings.desired):
             if limit.passed:
@@ -187,7 +187,7 @@ class Importing:
             moved=moved,
             copied_sample=copier.compare(source, copier.copied),
             existing_sample=copier.compare(source, copier.existing),
-            target_keys=sum(node.keys for node in self._whole_cluster().nodes if node.slots),
+            target_keys=sum(node.keys for node in self.reconciler.look().nodes if node.slots),
             functions=tuple(functions),
         )
 
@@ -210,7 +210,9 @@ class Importing:
         self.log.info("keys_read", **progress.as_fields())
 
     def _conclude(self) -> None:
-        """Logs the comparison. Raises NotYet or Refused where it does not hold."""
+        """Logs the comparison. Raises NotYet or Refused where it does not hold, and NotYet where the cluster has lost a
+        node meanwhile, so that it is not whole any more.
+        """
         report = self.report
         if report is None:
             return
@@ -219,6 +221,7 @@ class Importing:
             raise NotYet.because(reasons)
         if reasons := importing.differing_values(report, replace=self.settings.import_replace):
             raise Refused.because(reasons)
+        self._whole_cluster()
 
 
 @contextmanager

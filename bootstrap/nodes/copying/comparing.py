@@ -127,6 +127,8 @@ def _canonical(kind: bytes, head: Command, reply: Any) -> Any:
         return str(reply)
     if kind == b"set":
         return sorted(reply)
+    if kind == b"zset":  # versions print the same score with more or fewer digits
+        return [(member, float(score)) for member, score in zip(reply[::2], reply[1::2], strict=True)]
     if kind == b"hash":
         return sorted(zip(reply[::2], reply[1::2], strict=True))
     if head[0] == "XINFO":

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from redis.connection import Connection
 
 from bootstrap.errors import WireError
 from bootstrap.model.copying import Source, SourceServer
+from bootstrap.model.memory import Memory
 from bootstrap.model.node import Address, Member, Role
-from bootstrap.model.slots import SlotSet
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import commands
 from bootstrap.nodes.connection import Credentials, ask, ask_all
@@ -153,39 +154,42 @@ def _functions(connection: Connection, *, names: Iterable[str]) -> Mapping[str, 
 
 def _look_at(connection: Connection, *, address: Address) -> _Found:
     """One look at one server. Raises the server's error, or WireError."""
-    replies = ask_all(connection, commands.LOOK_AT_SOURCE)
-    *texts, time, functions, nodes = replies
-    for reply in (*texts, *([time] if isinstance(time, Exception) else [])):
-        if isinstance(reply, Exception):
-            raise reply
-        if not isinstance(reply, str):
-            raise WireError(f"a text was expected, not {type(reply).__name__}")
-    server, replication, keyspace, memory, stats, persistence = (info.parse_info(text) for text in texts)
-    about = info.parse_server(server)
-    masters = parse_sentinel_masters(ask(connection, *commands.SENTINEL_MASTERS)) if about.mode == "sentinel" else None
-    if about.mode == "cluster" and isinstance(nodes, Exception):
-        raise nodes
-    return _Found(
-        SourceServer(
-            address=address,
-            version=about.version,
-            keys=info.keys_by_database(keyspace),
-            memory=info.parse_memory(memory),
-            startup_bytes=startup_bytes(memory),
-            counters=parse_counters(server, stats, persistence),
-            libraries=frozenset(parse_function_list(functions) or {}),
-            time_ms=time_ms(time),
-            slots=SlotSet(),
-            out_of_step=_out_of_step(replication),
-        ),
-        about.mode,
-        parse_cluster_nodes(nodes) if about.mode == "cluster" else (),
-        masters,
+    *texts, time, functions, nodes = ask_all(connection, commands.LOOK_AT_SOURCE)
+    about = info.parse_server(_info(texts[0]))
+    if about.mode == "sentinel":  # it does not know most of the commands
+        masters = _accepted(ask(connection, *commands.SENTINEL_MASTERS))
+        sentinel = SourceServer(address=address, version=about.version, keys={}, memory=Memory())
+        return _Found(sentinel, about.mode, masters=parse_sentinel_masters(masters))
+    server, replication, keyspace, memory, stats, persistence = map(_info, texts)
+    found = SourceServer(
+        address=address,
+        version=about.version,
+        keys=info.keys_by_database(keyspace),
+        memory=info.parse_memory(memory),
+        startup_bytes=startup_bytes(memory),
+        counters=parse_counters(server, stats, persistence),
+        libraries=frozenset(parse_function_list(functions) or {}),
+        time_ms=time_ms(_accepted(time)),
+        out_of_step=_out_of_step(replication),
     )
+    members = parse_cluster_nodes(_accepted(nodes)) if about.mode == "cluster" else ()
+    return _Found(found, about.mode, members)
+
+
+def _info(reply: Any) -> Mapping[str, str]:
+    if not isinstance(text := _accepted(reply), str):
+        raise WireError(f"a text was expected, not {type(text).__name__}")
+    return info.parse_info(text)
+
+
+def _accepted(reply: Any) -> Any:
+    if isinstance(reply, Exception):
+        raise reply
+    return reply
 
 
 def _out_of_step(replication: Mapping[str, str]) -> str:
-    """A Sentinel has no such section."""
+    """Why the data of a replica may be old, in words; "" for a master and for a replica that is in step."""
     if replication.get("role") != "slave":
         return ""
     link = info.parse_replication(replication)
