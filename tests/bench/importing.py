@@ -2,9 +2,9 @@
 --cluster import --cluster-copy`, from and to the same servers in one run.
 
 Each figure counts from the start of the tool's process until it has ended and the masters hold every key. The tools
-take turns, and the tool that begins alternates; the cluster is emptied between two turns. This program's figure includes
-the start-up of Python, the check of every key after the copy, and the comparison of values, which the other tool does
-not do. The copy alone, as the program reports it, has a column of its own.
+take turns, and the tool that begins alternates; the cluster is emptied between two turns. This program's figure
+includes the start-up of Python, the check of every key after the copy, and the comparison of values, which the other
+tool does not do. The copy alone, as the program reports it, has a column of its own.
 """
 
 from __future__ import annotations

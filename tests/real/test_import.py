@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,9 @@ from redis.cluster import ClusterNode
 from bootstrap.local.programs import Program, find_program
 from bootstrap.model.node import Role
 from tests.available_servers import SERVERS
+from tests.kube.api import KubeApi
 from tests.real.killed_run import Killed
+from tests.real.processes import MEASURE
 from tests.real.sources import HookedClock, client_of, content, sentinel, standalone, write_every_type
 from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.waiting import wait_until
@@ -409,3 +415,42 @@ def test_a_cluster_that_is_not_whole_gets_no_keys(
         result = testbed.run("import", "--from", str(server.address))
     assert (result.exit_code, result.outcome["steps"]) == (1, 0), result.text
     assert "slots-uncovered" in codes(result)
+
+
+def test_an_import_holds_the_lease_and_records_an_event(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """No other run writes meanwhile, and the outcome is with the StatefulSet."""
+    testbed = target(any_program, start_testbed)
+    held: list[str] = []
+
+    def note() -> None:
+        (lease,) = api.of("leases")
+        held.append(str(lease["spec"]["holderIdentity"]))
+
+    with standalone(any_program, testbed, tmp_path) as server:
+        fill(client_of(server), 3000)
+        testbed.clock = HookedClock(4, note)
+        assert imported(testbed.run("import", "--from", str(server.address), BOOTSTRAP_KUBERNETES="on"))
+    assert held != [""]
+    (lease,) = api.of("leases")
+    assert lease["spec"]["holderIdentity"] == ""
+    assert "BootstrapImported" in [event["reason"] for event in api.of("events")]
+
+
+def test_a_large_value_is_in_memory_once(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+    """The program needs less than 100 MB beside it, however many there are."""
+    testbed, size = target(any_program, start_testbed), 50_000_000
+    with standalone(any_program, testbed, tmp_path) as server:
+        for number in range(3):
+            client_of(server).set(f"large:{number}", random.randbytes(size))
+        program = [sys.executable, "-m", "bootstrap", "import", "--from", str(server.address)]
+        measured = subprocess.run(
+            [sys.executable, "-c", MEASURE, *program],
+            env={**os.environ, **testbed.variables},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    assert keys_of(testbed) == 3
+    assert int(measured.stdout) * 1024 < size + 100_000_000

@@ -25,7 +25,7 @@ from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask
 from bootstrap.nodes.copying.comparing import Comparer, Sample
 from bootstrap.nodes.copying.owners import Flight, Owners
-from bootstrap.nodes.copying.reading import Reader
+from bootstrap.nodes.copying.reading import BATCH_BYTES, Reader
 from bootstrap.nodes.copying.source import SourceFinder, SourceUnusable
 from bootstrap.nodes.failures import classify_error
 from bootstrap.nodes.membership import libraries
@@ -179,9 +179,12 @@ class _UnderWay:
     _flight: Flight | None = None
     _size: int = 0
 
-    def start(self, entries: Sequence[Entry], size: int) -> None:
-        """Sends a batch; `size` is its estimated size, bytes."""
+    def start(self, entries: list[Entry], size: int) -> None:
+        """Sends a batch, which is empty from then on; `size` is its estimated size, bytes."""
         self._flight, self._size = self.copier.owners.restore(entries, replace=self.replace), size
+        entries.clear()  # the flight has them: a large value must not be in memory twice
+        if size > BATCH_BYTES:
+            self.land()
 
     def land(self) -> None:
         """Waits for the batch that is under way, if there is one."""
