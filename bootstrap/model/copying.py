@@ -22,6 +22,20 @@ class Entry(NamedTuple):
     expires_ms: int
     """The moment at which it expires, Unix time in milliseconds; 0 for a key that stays."""
 
+    @property
+    def name(self) -> str:
+        """The beginning of its key for a message."""
+        return shown(self.key)
+
+
+NAME_MAX = 100
+"""Bytes of a key that a message shows."""
+
+
+def shown(key: bytes) -> str:
+    """The beginning of a key as text; bytes that are not UTF-8 as escapes."""
+    return key[:NAME_MAX].decode(errors="backslashreplace")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counters:
@@ -170,6 +184,8 @@ class ImportReport:
     """Keys of all masters of the target at the end."""
     functions: tuple[str, ...] = ()
     """The function libraries that were copied."""
+    functions_left: tuple[str, ...] = ()
+    """Those that some master rejected."""
 
     @property
     def changed(self) -> Changed:
@@ -193,6 +209,7 @@ class ImportReport:
             "existing_compared": self.existing_sample.compared,
             "existing_differing": len(self.existing_sample.differing),
             "functions": list(self.functions),
+            "functions_left": list(self.functions_left),
             "source_keys_before": {str(number): count for number, count in self.before.keys.items()},
             "source_keys_after": {str(number): count for number, count in self.after.keys.items()},
             "source_writes": changed.writes,

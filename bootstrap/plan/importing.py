@@ -181,6 +181,11 @@ def advice(report: ImportReport, out: Mapping[int, int]) -> str:
             f"{several(report.counts.hidden, 'key')} of masters that do not own their slots were not copied: no client "
             "of the source can see them"
         )
+    if report.functions_left:
+        known.append(
+            f"function libraries that the cluster rejected: {', '.join(report.functions_left)}; the lines "
+            "function_not_copied of the log have its words"
+        )
     if out:
         listed = ", ".join(f"{count} in database {number}" for number, count in out.items())
         known.append(f"keys of other databases were not copied: {listed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bootstrap.errors import AGAIN, RUN_AGAIN, BootstrapError, Misconfigured, NotYet, Reason, Refused
+from bootstrap.model.copying import shown
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes.copying.owners import RestoreRejected, Stalled
 from bootstrap.nodes.copying.reading import SourceRejected
@@ -12,7 +13,7 @@ _LOGIN = (
     "set --from-password-file (BOOTSTRAP_IMPORT_PASSWORD_FILE) to a file with the password of the source, and "
     "--from-username for an ACL user"
 )
-_RIGHTS = (
+RIGHTS = (
     "grant the user of the source what reading needs: ACL SETUSER USER ~* +@read +info +time +scan +dump +select "
     "+memory|usage +function|list"
 )
@@ -23,7 +24,7 @@ _NETWORK = (
 _REMEDIES = {
     UnreachableReason.NEEDS_PASSWORD: _LOGIN,
     UnreachableReason.WRONG_PASSWORD: f"{_LOGIN}; without a password at the source, unset it",
-    UnreachableReason.DENIED: f"{_RIGHTS}; for a server without a password, set protected-mode no",
+    UnreachableReason.DENIED: f"{RIGHTS}; for a server without a password, set protected-mode no",
     UnreachableReason.UNKNOWN_COMMAND: "a rename-command in the redis.conf of the source hides it, or a proxy answers: "
     "name the server itself: --from HOST:PORT",
     UnreachableReason.TLS: "compare --from-tls-ca-file, --from-tls-cert-file and --from-tls-key-file "
@@ -74,16 +75,16 @@ def _unusable(error: SourceUnusable) -> BootstrapError:
 def _rejected_by_source(text: str) -> BootstrapError:
     denied = text.startswith("NOPERM") or "unknown command" in text.lower()
     message = f"the source rejects a command that copying needs: {text}"
-    reason = Reason(code="source-rejected", message=message, remedy=_RIGHTS if denied else AGAIN)
+    reason = Reason(code="source-rejected", message=message, remedy=RIGHTS if denied else AGAIN)
     return (Misconfigured if denied else NotYet).because([reason])
 
 
 def _rejected_by_target(error: RestoreRejected) -> BootstrapError:
-    text, name = str(error), repr(error.key[:100].decode(errors="backslashreplace"))
+    text, name = str(error), repr(shown(error.key))
     if text.startswith("OOM"):
         remedy = f"raise maxmemory and the pods' memory, or declare more shards; then {RUN_AGAIN}"
         return Refused.because([Reason(code="no-room", message=f"no room for the key {name}: {text}", remedy=remedy)])
-    if "payload" in text.lower() or "bad data format" in text.lower():
+    if error.unreadable:
         message = f"the servers of the cluster cannot read the dump of the key {name}: {text}"
         remedy = "the key needs a newer server, or a module that the cluster lacks: docs/versions.md; or delete it at "
         remedy += f"the source; then {RUN_AGAIN}"

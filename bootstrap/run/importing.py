@@ -6,7 +6,7 @@ pass finds nothing: a failover of the target may lose what a master had accepted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -54,6 +54,8 @@ class Importing:
     counts: Counts = field(default_factory=Counts)
     """Of the first pass, as far as it has come."""
     databases: Mapping[int, int] = field(default_factory=dict)
+    functions: tuple[str, ...] = ()
+    functions_left: tuple[str, ...] = ()
 
     def run(self) -> None:
         """Raises Misconfigured, Refused with every reason that stands against the import or against its result, or
@@ -67,7 +69,9 @@ class Importing:
             self.reconciler.wait_for_peers(all_of_them=True)
             view = self._whole_cluster()
             source = finder.find()
-            self.log.info("source_found", **_about(source))
+            self.log.info(
+                "source_found", **_about(source), note="a copy of a moment: each key as it is when it is read"
+            )
             self.databases = importing.databases_of(source, dict(self.settings.import_databases))
             shift = importing.clock_shift_ms(source, clock_ms(pool.raw_connection(_masters(view)[0][0])))
             if shift:
@@ -75,8 +79,8 @@ class Importing:
             with closing(Owners(connect=pool.raw_connection, look=self._masters_now, clock=self.clock)) as owners:
                 copier = Copier(finder=finder, owners=owners, databases=self.databases, shift_ms=shift)
                 share = self._check(copier, source, view, pool)
-                functions = self._copy_functions(finder, source, view, pool)
-                self._copy(copier, source, functions, asking=share < 1 and not self.settings.import_replace)
+                self._copy_functions(finder, source, view, pool)
+                self._copy(copier, source, asking=share < 1 and not self.settings.import_replace)
         self._conclude()
 
     def as_fields(self) -> Mapping[str, Any]:
@@ -142,24 +146,22 @@ class Importing:
             raise Refused.because(reasons)
         return found.missing_share
 
-    def _copy_functions(
-        self, finder: SourceFinder, source: Source, view: ClusterView, pool: ConnectionPool
-    ) -> tuple[str, ...]:
-        """Copies the function libraries that the cluster lacks, or all of them with `replace`; returns their names."""
+    def _copy_functions(self, finder: SourceFinder, source: Source, view: ClusterView, pool: ConnectionPool) -> None:
+        """Copies the function libraries that the cluster lacks, or all of them with `replace`."""
         names = frozenset[str]().union(*(server.libraries for server in source.servers))
         if not names:
-            return ()
+            return
         self.reconciler.check_lock()
         code = dict(finder.functions(source.servers[0].address, sorted(names)))
-        copied: set[str] = set()
+        copied, left = set[str](), set[str]()
         for address, _ in _masters(view):
             loaded, errors = load_functions(pool.raw_connection(address), code, replace=self.settings.import_replace)
-            copied |= loaded
+            copied, left = copied | loaded, left | errors.keys()
             for name, why in errors.items():
                 self.log.warning("function_not_copied", library=name, master=str(address), why=why)
-        return tuple(sorted(copied))
+        self.functions, self.functions_left = tuple(sorted(copied - left)), tuple(sorted(left))
 
-    def _copy(self, copier: Copier, source: Source, functions: Sequence[str], *, asking: bool) -> None:
+    def _copy(self, copier: Copier, source: Source, *, asking: bool) -> None:
         keys = sum(count for number, count in source.keys.items() if number in self.databases)
         limit = Deadline.after(self.settings.import_deadline_s, self.clock)
         progress = CopyProgress(keys_total=keys, began=self.clock.now())
@@ -188,7 +190,8 @@ class Importing:
             copied_sample=copier.compare(source, copier.copied),
             existing_sample=copier.compare(source, copier.existing),
             target_keys=sum(node.keys for node in self.reconciler.look().nodes if node.slots),
-            functions=tuple(functions),
+            functions=self.functions,
+            functions_left=self.functions_left,
         )
 
     def _advance(self, work: Iterator[None], counts: Counts, progress: CopyProgress, limit: Deadline) -> None:

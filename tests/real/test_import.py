@@ -15,12 +15,15 @@ from redis import Redis, RedisCluster
 from redis.cluster import ClusterNode
 
 from bootstrap.local.programs import Program, find_program
-from bootstrap.model.node import Role
+from bootstrap.local.servers import Server
+from bootstrap.model.node import Address, Role
+from bootstrap.run.import_reasons import RIGHTS
 from tests.available_servers import SERVERS
 from tests.kube.api import KubeApi
 from tests.real.killed_run import Killed
 from tests.real.processes import MEASURE
-from tests.real.sources import HookedClock, client_of, content, sentinel, standalone, write_every_type
+from tests.real.sources import STANDALONE, HookedClock, client_of, content, sentinel, standalone, write_every_type
+from tests.real.strangers import free_port
 from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.waiting import wait_until
 
@@ -169,14 +172,14 @@ def test_a_cluster_is_read_from_all_its_masters(program: Program, start_testbed:
     assert (report["copied"], report["missing"]) == (len(keys), 0)
 
 
-def test_a_sentinel_names_its_master(redis_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+def test_a_sentinel_names_its_master(program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
     """With several, a person names one. A Sentinel without a password may have a master with one."""
-    testbed = target(redis_program, start_testbed)
+    testbed = target(program, start_testbed)
     secret = tmp_path / "password"
     secret.write_text(PASSWORD)
     with (
-        standalone(redis_program, testbed, tmp_path, config=[f'requirepass "{PASSWORD}"']) as server,
-        sentinel(redis_program, server, tmp_path, "shop", "cart") as address,
+        standalone(program, testbed, tmp_path, config=[f'requirepass "{PASSWORD}"']) as server,
+        sentinel(program, server, tmp_path, "shop", "cart") as address,
     ):
         source = Redis(server.address.host, server.address.port, password=PASSWORD, protocol=2)
         fill(source, 20)
@@ -454,3 +457,101 @@ def test_a_large_value_is_in_memory_once(any_program: Program, start_testbed: St
         )
     assert keys_of(testbed) == 3
     assert int(measured.stdout) * 1024 < size + 100_000_000
+
+
+def test_a_source_may_have_a_host_name(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+    """The system resolves it, with its search domains."""
+    testbed, port = target(any_program, start_testbed), free_port()
+    server = Server(any_program, tmp_path / "source", Address("127.0.0.1", port), config=STANDALONE)
+    server.start()
+    try:
+        fill(client_of(server), 20)
+        assert imported(testbed.run("import", "--from", f"localhost:{port}"))["copied"] == 20
+    finally:
+        server.kill()
+
+
+def test_a_source_that_ends_meanwhile_is_named_and_the_next_run_continues(
+    any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """Exit code 1: the Job retries."""
+    testbed = target(any_program, start_testbed)
+    with standalone(any_program, testbed, tmp_path, config=["appendonly yes", "appendfsync always"]) as server:
+        fill(client_of(server), 4000)
+        testbed.clock = HookedClock(5, server.kill)
+        result = testbed.run("import", "--from", str(server.address))
+        assert (result.exit_code, codes(result)) == (1, ["source-unusable"]), result.text
+        assert 0 < result.outcome["imported"]["copied"] < 4000
+        testbed.clock = None
+        server.start()
+        report = imported(testbed.run("import", "--from", str(server.address)))
+        assert (report["keys"], report["target_keys"]) == (4000, 4000)
+
+
+def test_the_limit_for_copying_ends_the_run(any_program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+    """With what is done until then, and with the setting that raises it."""
+    testbed = target(any_program, start_testbed)
+
+    def a_day_passes() -> None:
+        clock.ahead_s = 86_401
+
+    with standalone(any_program, testbed, tmp_path) as server:
+        fill(client_of(server), 4000)
+        testbed.clock = clock = HookedClock(5, a_day_passes)
+        result = testbed.run("import", "--from", str(server.address))
+    assert (result.exit_code, codes(result)) == (1, ["import-unfinished"]), result.text
+    assert "BOOTSTRAP_IMPORT_DEADLINE_S" in result.outcome["reasons"][0]["remedy"]
+
+
+def test_keys_that_expire_meanwhile_are_no_fault(program: Program, start_testbed: StartTestbed, tmp_path: Path) -> None:
+    """Each is copied, or gone; none lives on in the cluster."""
+    testbed = target(program, start_testbed)
+    with standalone(program, testbed, tmp_path) as server:
+        source, moments = client_of(server), random.Random(7)
+        pipeline = source.pipeline(transaction=False)
+        for number in range(5000):
+            pipeline.set(f"key:{number}", number, px=moments.randint(1, 600))
+        pipeline.set("stays", 1)
+        pipeline.execute()
+        report = imported(testbed.run("import", "--from", str(server.address)))
+        assert report["keys"] == report["copied"] + report["existing"] + report["gone"]
+        with binary_client(testbed) as reader:
+            wait_until(lambda: source.dbsize() == 1, "all others have expired")
+            assert [reader.exists(f"key:{number}") for number in range(5000)] == [0] * 5000
+            assert reader.get("stays") == b"1"
+
+
+def test_a_user_with_the_rights_that_the_remedy_names_can_read(
+    any_program_since_7: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """With one right less, the reason has the words of the source."""
+    testbed, secret = target(any_program_since_7, start_testbed), tmp_path / "password"
+    secret.write_text(PASSWORD)
+    rights = re.findall(r"[~+][^ ]+", RIGHTS)
+    with standalone(any_program_since_7, testbed, tmp_path) as server:
+        source = client_of(server)
+        fill(source, 20)
+        source.execute_command("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", *rights)
+        words = ["import", "--from", str(server.address), "--from-username", "reader"]
+        words += ["--from-password-file", str(secret)]
+        report = imported(testbed.run(*words))
+        assert (report["copied"], report["compared"]) == (20, 20)
+        source.execute_command("ACL", "SETUSER", "reader", "-dump")
+        fill(source, 20, "more")
+        denied = testbed.run(*words)
+        assert (denied.exit_code, codes(denied)) == (4, ["source-rejected"]), denied.text
+        assert PASSWORD not in denied.text
+
+
+def test_a_user_who_may_not_write_all_keys_cannot_import(
+    acl_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """As the Job of `apply` with the component auth: nothing is copied, and the remedy names the clients' user."""
+    testbed, secret = target(acl_program, start_testbed, f'user job on ">{PASSWORD}" ~* +@all -restore'), tmp_path / "p"
+    secret.write_text(PASSWORD)
+    with standalone(acl_program, testbed, tmp_path) as server:
+        fill(client_of(server), 20)
+        login = {"BOOTSTRAP_USERNAME": "job", "BOOTSTRAP_PASSWORD_FILE": str(secret)}
+        result = testbed.run("import", "--from", str(server.address), **login)
+    assert (result.exit_code, codes(result), result.outcome["steps"]) == (4, ["import-rejected"], 0), result.text
+    assert "auth" in result.outcome["reasons"][0]["remedy"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bootstrap.model.copying import shown
 from bootstrap.model.node import Address
 from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
@@ -19,8 +20,6 @@ KEY_BYTES_MAX = 1 << 20
 """Bigger keys are not compared: reading all of one blocks its server."""
 MOMENT_SLACK_MS = 2000
 NAMES_SHOWN = 5
-NAME_MAX = 100
-"""Bytes of a name that a message shows."""
 
 _CONTENTS: Mapping[bytes, tuple[tuple[Command, Command], ...]] = {
     b"string": ((("GET",), ()),),
@@ -73,7 +72,7 @@ class Comparer:
         if differing := self._differing(here):
             differing = self._differing(differing)
         self.compared += len(here)
-        self.differing += [key[:NAME_MAX].decode(errors="backslashreplace") for key in differing]
+        self.differing += map(shown, differing)
 
     def _readable(self, keys: Sequence[bytes]) -> list[bytes]:
         head, tail = commands.memory_usage(0)

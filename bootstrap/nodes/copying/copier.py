@@ -24,7 +24,7 @@ from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask
 from bootstrap.nodes.copying.comparing import Comparer, Sample
-from bootstrap.nodes.copying.owners import Flight, Owners
+from bootstrap.nodes.copying.owners import Flight, Owners, RestoreRejected
 from bootstrap.nodes.copying.reading import BATCH_BYTES, Reader
 from bootstrap.nodes.copying.source import SourceFinder, SourceUnusable
 from bootstrap.nodes.failures import classify_error
@@ -35,8 +35,6 @@ from bootstrap.nodes.wire.source import time_ms
 PROBED_KEYS = 200
 """Keys by which the target shows, before anything is written, whether it reads the dumps of the source."""
 PROBED_BYTES_MAX = 1 << 20
-NAME_MAX = 100
-"""Bytes of a name that a message shows."""
 ESTIMATE_KEYS = 500
 LONG_AGO_MS = 1
 """A key restored with this moment of expiry has expired: the server reads its payload and keeps nothing."""
@@ -115,8 +113,12 @@ class Copier:
         ]
         rejected = self.owners.rejected(self.owners.restore(probes, replace=False))
         for entry, probe in zip(entries, probes, strict=True):
-            if probe.key in rejected:
-                return f"{entry.key[:NAME_MAX].decode(errors='backslashreplace')!r}: {rejected[probe.key]}"
+            if (text := rejected.get(probe.key)) is None:
+                continue
+            error = RestoreRejected(entry.key, text)
+            if not error.unreadable:
+                raise error
+            return f"{entry.name!r}: {text}"
         return ""
 
     def missing_share(self, source: Source) -> float:

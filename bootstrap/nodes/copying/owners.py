@@ -58,6 +58,12 @@ class RestoreRejected(Exception):
         super().__init__(text)
         self.key = key
 
+    @property
+    def unreadable(self) -> bool:
+        """The server does not know the format, or the type, of the payload."""
+        text = str(self).lower()
+        return "payload" in text or "bad data format" in text
+
 
 @dataclass(slots=True)
 class Flight:
