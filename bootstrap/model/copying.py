@@ -69,6 +69,8 @@ class SourceServer:
     """Its clock, Unix time in milliseconds."""
     slots: SlotSet = field(default_factory=SlotSet)
     """In a cluster: the slots that it owns."""
+    open_slots: SlotSet = field(default_factory=SlotSet)
+    """In a cluster: the slots that it sends to another master or receives from one, key by key."""
     out_of_step: str = ""
     """A replica without a link to its master: why its data may be old, in words."""
 
@@ -95,6 +97,11 @@ class Source:
             for database, count in server.keys.items():
                 found[database] = found.get(database, 0) + count
         return dict(sorted(found.items()))
+
+    @property
+    def open_slots(self) -> SlotSet:
+        """Slots whose keys are on two masters. Neither of them shows all of them."""
+        return SlotSet.union_of(server.open_slots for server in self.servers)
 
     @property
     def owners(self) -> frozenset[tuple[Address, SlotSet]]:

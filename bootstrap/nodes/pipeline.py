@@ -74,6 +74,21 @@ class Pipeline:
         """The replies to the next `count` commands that were sent."""
         return [self._reply() for _ in range(count)]
 
+    def receive_strings(self, count: int) -> list[Any]:
+        """The same as `receive`, faster where most replies are strings of common size."""
+        found: list[Any] = []
+        read, readline = self._replies.read, self._replies.readline
+        for _ in range(count):
+            line = readline()
+            if line[:1] != b"$" or line[-2:] != b"\r\n" or not 0 <= (length := int(line[1:])) < LARGE_BYTES:
+                found.append(self._parsed(line))
+                continue
+            value = read(length + 2)
+            if len(value) < length + 2:
+                raise ConnectionLost("the server closed the connection")
+            found.append(value[:-2])
+        return found
+
     def receive_lines(self, count: int) -> list[bytes]:
         """The next `count` replies as the lines that they are, much faster: for commands that reply with a number, a
         status, an error or nothing, and never with a string or a list.
@@ -89,7 +104,10 @@ class Pipeline:
             self._replies.close()
 
     def _reply(self) -> Any:
-        line = self._replies.readline()
+        return self._parsed(self._replies.readline())
+
+    def _parsed(self, line: bytes) -> Any:
+        """The reply that begins with this line."""
         kind, value = line[:1], line[1:-2]
         if line[-2:] != b"\r\n":
             raise ConnectionLost("the server closed the connection")
@@ -98,7 +116,7 @@ class Pipeline:
         if kind == b"$":
             return self._bytes(int(value))
         if kind == b"*":
-            return [self._reply() for _ in range(int(value))]
+            return self.receive_strings(int(value))
         text = value.decode(errors="replace")
         if kind == b"+":
             return text

@@ -37,8 +37,8 @@ class Found:
 
 
 def databases_of(source: Source, chosen: Mapping[int, int]) -> Mapping[int, int]:
-    """The databases to copy: those that a person has named, or all that hold keys, each to the same number."""
-    return chosen or {number: number for number in source.keys}
+    """The databases to copy: those that a person has named, or 0 and all that hold keys, each to the same number."""
+    return chosen or {number: number for number in (0, *source.keys)}
 
 
 def left_out(source: Source, databases: Mapping[int, int]) -> Mapping[int, int]:
@@ -78,6 +78,12 @@ def _incomplete(found: Found) -> Iterator[Reason]:
                 message=f"{server.address} is a replica whose data may be old: {server.out_of_step}",
                 remedy="name its master: --from HOST:PORT; redis-cli -h HOST -p PORT INFO replication shows it",
             )
+    if source.open_slots:
+        yield Reason(
+            code="source-incomplete",
+            message=f"the slots {source.open_slots.listed()} of the source are on their way from one master to another",
+            remedy="wait until they have moved, or finish it: redis-cli --cluster fix HOST:PORT",
+        )
     if source.is_cluster and (absent := ALL_SLOTS - SlotSet.union_of(s.slots for s in source.servers)):
         yield Reason(
             code="source-incomplete",

@@ -93,7 +93,7 @@ class Importing:
         """What a person should know, and can do next; "" for nothing."""
         if self.report is None:
             return ""
-        return importing.advice(self.report, importing.left_out(self.report.before, self.databases))
+        return importing.advice(self.report, importing.left_out(self.report.after, self.databases))
 
     def _finder(self) -> SourceFinder:
         settings = self.settings
@@ -174,8 +174,8 @@ class Importing:
             checking = copier.copy(began_with, replace=False, counts=counts, asking=True, checking=True)
             self._advance(checking, counts, progress, limit)
             now = copier.finder.find()
-            late, missing, moved = late + counts.copied, counts.copied, now.owners != began_with.owners
-            self.reconciler.steps_done += counts.copied
+            late, missing = late + counts.copied, counts.copied
+            moved = now.owners != began_with.owners or bool(now.open_slots)
             self.log.info("keys_checked", keys=counts.seen, missing=missing, slots_moved=moved)
             if not missing and not moved:
                 break

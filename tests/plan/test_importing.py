@@ -12,7 +12,7 @@ from bootstrap.errors import Reason
 from bootstrap.model.copying import Changed, Comparison, Counters, Counts, ImportReport, Source, SourceServer
 from bootstrap.model.memory import Memory
 from bootstrap.model.node import Address
-from bootstrap.model.slots import even_split
+from bootstrap.model.slots import SlotSet, even_split
 from bootstrap.plan.importing import (
     Found,
     advice,
@@ -92,6 +92,14 @@ def test_a_server_that_does_not_show_its_run_is_not_taken_for_a_member() -> None
     assert refusals(found(Source(servers=(server(counters=Counters()),)), view=view)) == ()
 
 
+def test_slots_that_are_on_their_way_stand_against_it() -> None:
+    """Neither of the two masters shows all keys of such a slot."""
+    servers = [replace(server(number), slots=slots) for number, slots in enumerate(even_split(3))]
+    servers[1] = replace(servers[1], open_slots=SlotSet.of((7000, 7001)))
+    (reason,) = refusals(found(Source(servers=tuple(servers), is_cluster=True)))
+    assert (reason.code, "7000-7001" in reason.message) == ("source-incomplete", True)
+
+
 def test_a_cluster_whose_slots_all_have_owners_is_complete() -> None:
     """Its masters own all slots together."""
     servers = tuple(replace(server(number), slots=slots) for number, slots in enumerate(even_split(3)))
@@ -115,6 +123,7 @@ def test_databases_are_those_with_keys_unless_a_person_chooses() -> None:
     source = Source(servers=(server(keys={0: 3, 7: 1}), server(2, keys={7: 2})))
     assert source.keys == {0: 3, 7: 3}
     assert databases_of(source, {}) == {0: 0, 7: 7}
+    assert databases_of(Source(servers=(server(keys={}),)), {}) == {0: 0}, "it may gain keys"
     assert databases_of(source, {7: 0}) == {7: 0}
     assert left_out(source, {7: 0}) == {0: 3}
     assert "3 in database 0" in advice(report(source, source), left_out(source, {7: 0}))

@@ -16,7 +16,9 @@ from redis.cluster import ClusterNode
 
 from bootstrap.local.programs import Program, find_program
 from bootstrap.local.servers import Server
+from bootstrap.model.copying import Source
 from bootstrap.model.node import Address, Role
+from bootstrap.nodes.copying.source import SourceFinder
 from bootstrap.run.import_reasons import RIGHTS
 from tests.available_servers import SERVERS
 from tests.kube.api import KubeApi
@@ -555,3 +557,37 @@ def test_a_user_who_may_not_write_all_keys_cannot_import(
         result = testbed.run("import", "--from", str(server.address), **login)
     assert (result.exit_code, codes(result), result.outcome["steps"]) == (4, ["import-rejected"], 0), result.text
     assert "auth" in result.outcome["reasons"][0]["remedy"]
+
+
+def test_a_cluster_whose_slots_are_on_their_way_is_no_source(
+    any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """Clients see all keys of such a slot, but neither master has all of them."""
+    testbed, other = target(any_program, start_testbed), target(any_program, start_testbed)
+    source, sink = (client_of(server) for server in other.cluster.servers[:2])
+    for client, state, peer in ((sink, "IMPORTING", source), (source, "MIGRATING", sink)):
+        client.execute_command("CLUSTER", "SETSLOT", 93, state, peer.execute_command("CLUSTER", "MYID").decode())
+    result = testbed.run("import", "--from", str(other.cluster.servers[2].address))
+    assert (result.exit_code, set(codes(result)), result.outcome["steps"]) == (3, {"source-incomplete"}, 0), result.text
+    assert "93" in result.outcome["reasons"][0]["message"]
+
+
+def test_what_an_empty_source_gains_meanwhile_is_copied(
+    any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """It has no key when the run begins."""
+    testbed = target(any_program, start_testbed)
+    with standalone(any_program, testbed, tmp_path) as server:
+        source, find = client_of(server), SourceFinder.find
+        looks = []
+
+        def found(finder: SourceFinder) -> Source:
+            looks.append(1)
+            if len(looks) == 2:
+                fill(source, 10)
+            return find(finder)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SourceFinder, "find", found)
+            report = imported(testbed.run("import", "--from", str(server.address)))
+    assert (report["source_keys_before"], report["copied"], report["target_keys"]) == ({}, 10, 10)

@@ -4,6 +4,7 @@ version of a server differ for the same content. Elements of sets and hashes hav
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,21 +39,34 @@ Ask = Callable[[Sequence[bytes], Command, Command], list[Any]]
 
 
 class Sample:
-    """Keys chosen at random from all that pass by, each with the same chance (reservoir sampling)."""
+    """Keys chosen at random from all that pass by, each with the same chance: reservoir sampling, of which algorithm L
+    (Li 1994) draws a number for each key that is chosen, and not for each that passes.
+    """
 
     def __init__(self, most: int = SAMPLE_KEYS) -> None:
         self.keys: list[tuple[Address, int, bytes]] = []
         """The server and the database at the source, and the name of each."""
         self._most, self._passed = most, 0
+        self._share, self._next = 1.0, -1
+        """The next key that is chosen, counted from the first that passed; -1 while all are."""
 
     def add(self, server: Address, database: int, keys: Sequence[bytes]) -> None:
         """Some keys pass by."""
-        for key in keys:
-            self._passed += 1
-            if len(self.keys) < self._most:
-                self.keys.append((server, database, key))
-            elif (place := random.randrange(self._passed)) < self._most:  # noqa: S311 - a sample, no secret
-                self.keys[place] = (server, database, key)
+        first = self._most - len(self.keys)
+        self.keys += [(server, database, key) for key in keys[:first]]
+        if self._next < 0 and len(self.keys) == self._most:
+            self._next = self._most - 1
+            self._draw()
+        while self._passed <= self._next < self._passed + len(keys):
+            self.keys[random.randrange(self._most)] = (server, database, keys[self._next - self._passed])  # noqa: S311
+            self._draw()
+        self._passed += len(keys)
+
+    def _draw(self) -> None:
+        """Chooses how many keys pass before the next one is taken."""
+        self._share *= math.exp(math.log(1 - random.random()) / self._most)  # noqa: S311 - a sample, no secret
+        skipped = math.log(1 - random.random()) / math.log1p(-self._share) if self._share < 1 else 0  # noqa: S311
+        self._next += math.floor(skipped) + 1
 
 
 @dataclass(slots=True)

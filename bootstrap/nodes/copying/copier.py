@@ -24,7 +24,8 @@ from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask
 from bootstrap.nodes.copying.comparing import Comparer, Sample
-from bootstrap.nodes.copying.owners import Flight, Owners, RestoreRejected
+from bootstrap.nodes.copying.flight import Flight
+from bootstrap.nodes.copying.owners import Owners, RestoreRejected
 from bootstrap.nodes.copying.reading import BATCH_BYTES, Reader
 from bootstrap.nodes.copying.source import SourceFinder, SourceUnusable
 from bootstrap.nodes.failures import classify_error
@@ -59,9 +60,9 @@ class Copier:
         self, source: Source, *, replace: bool, counts: Counts, asking: bool, checking: bool = False
     ) -> Iterator[None]:
         """One pass over all keys. Those that the target has are left alone, or replaced. Yields often, always between
-        two exchanges; `counts` has what was done until then. With `asking`, the target is asked
-        which keys it has before they are read; where it has few of them, that takes more time than it saves. With
-        `checking`, keys that exist are not of interest.
+        two exchanges; `counts` has what was done until then. With `asking`, the target is asked which keys it has,
+        before they are read; where it has few of them, that takes more time than it saves. With `checking`, keys that
+        exist are not of interest.
         """
         for server in source.servers:
             with self._reading(server) as (_, reader):
@@ -193,12 +194,13 @@ class _UnderWay:
         if self._flight is None:
             return
         flight, self._flight = self._flight, None
-        existing = self.copier.owners.restored(flight)
-        self.counts.existing += existing
-        self.counts.copied += len(flight.keys) - existing
+        existing = frozenset(self.copier.owners.restored(flight))
+        copied = [key for key in flight.keys if key not in existing] if existing else flight.keys
+        self.counts.existing += len(existing)
+        self.counts.copied += len(copied)
         self.counts.bytes_copied += self._size
-        if not existing:
-            self.copier.copied.add(*self.place, flight.keys)
+        self.copier.copied.add(*self.place, copied)
+        self.copier.existing.add(*self.place, sorted(existing))
 
 
 def rejected_databases(connection: Connection, databases: Sequence[int]) -> Mapping[int, str]:

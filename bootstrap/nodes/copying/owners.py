@@ -7,7 +7,6 @@ slot, follows MOVED and ASK, and is repeated while a failover or a move of slots
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from redis.connection import Connection
@@ -20,8 +19,9 @@ from bootstrap.model.node import Address
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
 from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
+from bootstrap.nodes.copying.flight import OK, ONE, Flight, error_of, restoring, transmit
 from bootstrap.nodes.failures import error_text
-from bootstrap.nodes.pipeline import Packed, Pipeline, packed, packed_each, packer, parsed_line
+from bootstrap.nodes.pipeline import Packed, Pipeline, packed, packed_each, parsed_line
 from bootstrap.nodes.wire.source import parse_redirect
 
 STALLED_S = 60.0
@@ -41,7 +41,6 @@ _TEMPORARY = (
 """Beginnings of replies that a server gives while it, or the cluster, is not ready."""
 _EXISTS = "BUSYKEY"
 
-_OK, _ONE = b"+OK\r\n", b":1\r\n"
 
 Look = Callable[[], Iterable[tuple[Address, SlotSet]]]
 """Looks at the cluster; returns its masters with their slots."""
@@ -63,23 +62,6 @@ class RestoreRejected(Exception):
         """The server does not know the format, or the type, of the payload."""
         text = str(self).lower()
         return "payload" in text or "bad data format" in text
-
-
-@dataclass(slots=True)
-class Flight:
-    """Commands that were sent and whose replies were not received. Each replies with one line, or with any reply."""
-
-    database: int
-    keys: Sequence[bytes]
-    commands: Sequence[Packed]
-    replies: list[Any]
-    """By the numbers of the commands: lines as they are, or parsed replies."""
-    in_lines: bool
-    sent: dict[Address, list[int]] = field(default_factory=dict)
-    """The numbers of the commands on their way, by the server."""
-    unsent: list[int] = field(default_factory=list)
-    repeated: set[int] = field(default_factory=set)
-    """Commands whose first reply was lost with its connection: they may have been executed."""
 
 
 class Owners:
@@ -110,27 +92,28 @@ class Owners:
         """The keys that are not there. Raises Stalled or RestoreRejected."""
         flight = self._send_off(database, keys, packed_each(commands.EXISTS, keys), in_lines=True)
         replies = self._receive_all(flight)
-        if replies.count(_ONE) == len(keys):
+        if replies.count(ONE) == len(keys):
             return []
         for key, reply in zip(keys, replies, strict=True):
             if reply[:1] == b"-":
                 raise RestoreRejected(key, str(parsed_line(reply)))
-        return [key for key, reply in zip(keys, replies, strict=True) if reply != _ONE]
+        return [key for key, reply in zip(keys, replies, strict=True) if reply != ONE]
 
     def restore(self, entries: Sequence[Entry], *, replace: bool) -> Flight:
         """Sends entries of one database to their owners; `restored` receives what became of them."""
         keys = [entry.key for entry in entries]
-        return self._send_off(entries[0].database, keys, _restoring(entries, replace=replace), in_lines=True)
+        return self._send_off(entries[0].database, keys, restoring(entries, replace=replace), in_lines=True)
 
-    def restored(self, flight: Flight) -> int:
-        """Waits for a flight; returns how many of its keys existed already and were left as they were. Raises
+    def restored(self, flight: Flight) -> list[bytes]:
+        """Waits for a flight; returns those of its keys that existed already and were left as they were. Raises
         RestoreRejected, or Stalled.
         """
-        existing = 0
+        existing = []
         for number, reply in self._unusual(flight):
             if not reply.startswith(_EXISTS):
                 raise RestoreRejected(flight.keys[number], reply)
-            existing += number not in flight.repeated
+            if number not in flight.repeated:
+                existing.append(flight.keys[number])
         return existing
 
     def rejected(self, flight: Flight) -> Mapping[bytes, str]:
@@ -139,9 +122,9 @@ class Owners:
 
     def _unusual(self, flight: Flight) -> list[tuple[int, str]]:
         replies = self._receive_all(flight)
-        if replies.count(_OK) == len(replies):
+        if replies.count(OK) == len(replies):
             return []
-        return [(number, str(parsed_line(reply))) for number, reply in enumerate(replies) if reply != _OK]
+        return [(number, str(parsed_line(reply))) for number, reply in enumerate(replies) if reply != OK]
 
     def _send_off(self, database: int, keys: Sequence[bytes], sent: Sequence[Packed], *, in_lines: bool) -> Flight:
         """Sends one packed command for each key to the owner of its slot."""
@@ -178,7 +161,7 @@ class Owners:
             if not numbers:
                 continue
             try:
-                _transmit(self._pipeline(address, flight.database), [flight.commands[each] for each in numbers])
+                transmit(self._pipeline(address, flight.database), [flight.commands[each] for each in numbers])
                 flight.sent[address] = numbers
             except (RedisError, OSError) as error:
                 self._lost(address, flight.database, error)
@@ -203,7 +186,7 @@ class Owners:
                 continue
             for number, reply in zip(numbers, replies, strict=True):
                 flight.replies[number] = reply
-                if (text := _error_of(reply)) and (again := self._again(flight, number, text)):
+                if (text := error_of(reply)) and (again := self._again(flight, number, text)):
                     redirected += again == "redirected"
                     obstacles += again == "obstacle"
                     unsent.append(number)
@@ -235,7 +218,7 @@ class Owners:
             pipeline = Pipeline(connection)
             if flight.database:
                 pipeline([commands.select(flight.database)])
-            _transmit(pipeline, [packed(commands.ASKING), flight.commands[number]])
+            transmit(pipeline, [packed(commands.ASKING), flight.commands[number]])
             asking = pipeline.receive_lines(1)
             (reply,) = pipeline.receive_lines(1) if flight.in_lines else pipeline.receive(1)
         except (RedisError, OSError) as error:
@@ -244,7 +227,7 @@ class Owners:
         finally:
             connection.disconnect()
         flight.replies[number] = reply
-        text = _error_of(asking[0]) or _error_of(reply)
+        text = error_of(asking[0]) or error_of(reply)
         return "obstacle" if parse_redirect(text) or text.startswith(_TEMPORARY) else ""
 
     def _pipeline(self, address: Address, database: int) -> Pipeline:
@@ -274,28 +257,3 @@ class Owners:
         for number, (_, slots) in enumerate(masters):
             for slot in slots:
                 self._owner[slot] = number
-
-
-def _restoring(entries: Sequence[Entry], *, replace: bool) -> list[Packed]:
-    """RESTORE of each entry, packed; a large payload is a part of its own, which is not copied."""
-    packers = [packer(*commands.restore(expires=expires, replace=replace)) for expires in (False, True)]
-    return [packers[expires_ms > 0](key, expires_ms, payload) for _, key, payload, expires_ms in entries]
-
-
-def _transmit(pipeline: Pipeline, sent: Sequence[Packed]) -> None:
-    """Sends packed commands: the small ones joined, each part of a large one by itself."""
-    small: list[bytes] = []
-    for each in sent:
-        if isinstance(each, bytes):
-            small.append(each)
-        else:
-            pipeline.send_parts([b"".join(small), *each])
-            small = []
-    pipeline.send_parts([b"".join(small)])
-
-
-def _error_of(reply: object) -> str:
-    """The text of an error, as a line or a parsed reply; "" for anything else."""
-    if isinstance(reply, bytes):
-        return str(parsed_line(reply)) if reply[:1] == b"-" else ""
-    return str(reply) if isinstance(reply, Exception) else ""

@@ -127,7 +127,7 @@ class Reader:
             self._source.send([commands.TIME])
             self._source.send_each(commands.PTTL, keys)
         if before is not None:
-            before += self._source.receive(len(keys))
+            before += self._source.receive_strings(len(keys))
         if self._exact:
             lines = self._source.receive_lines(len(keys))
             if lines.count(_FOREVER_LINE) == len(lines):

@@ -13,6 +13,7 @@ from bootstrap.errors import WireError
 from bootstrap.model.copying import Source, SourceServer
 from bootstrap.model.memory import Memory
 from bootstrap.model.node import Address, Member, Role
+from bootstrap.model.slots import SlotSet
 from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import commands
 from bootstrap.nodes.connection import Credentials, ask, ask_all
@@ -161,6 +162,7 @@ def _look_at(connection: Connection, *, address: Address) -> _Found:
         sentinel = SourceServer(address=address, version=about.version, keys={}, memory=Memory())
         return _Found(sentinel, about.mode, masters=parse_sentinel_masters(masters))
     server, replication, keyspace, memory, stats, persistence = map(_info, texts)
+    members = parse_cluster_nodes(_accepted(nodes)) if about.mode == "cluster" else ()
     found = SourceServer(
         address=address,
         version=about.version,
@@ -170,10 +172,16 @@ def _look_at(connection: Connection, *, address: Address) -> _Found:
         counters=parse_counters(server, stats, persistence),
         libraries=frozenset(parse_function_list(functions) or {}),
         time_ms=time_ms(_accepted(time)),
+        open_slots=_open_slots(members),
         out_of_step=_out_of_step(replication),
     )
-    members = parse_cluster_nodes(_accepted(nodes)) if about.mode == "cluster" else ()
     return _Found(found, about.mode, members)
+
+
+def _open_slots(members: Iterable[Member]) -> SlotSet:
+    """A server shows its own open slots alone."""
+    slots = [slot for member in members for slot, _ in (*member.migrating, *member.importing)]
+    return SlotSet.of(*((slot, slot) for slot in slots))
 
 
 def _info(reply: Any) -> Mapping[str, str]:
