@@ -5,7 +5,7 @@ from __future__ import annotations
 from bootstrap.errors import AGAIN, RUN_AGAIN, BootstrapError, Misconfigured, NotYet, Reason, Refused
 from bootstrap.model.copying import shown
 from bootstrap.model.unreachable import UnreachableReason
-from bootstrap.nodes.copying.owners import RestoreRejected, Stalled
+from bootstrap.nodes.copying.owners import TOO_LARGE, RestoreRejected, Stalled
 from bootstrap.nodes.copying.reading import SourceRejected
 from bootstrap.nodes.copying.source import SeveralServers, SourceUnusable, UnnamedMaster
 
@@ -84,6 +84,11 @@ def _rejected_by_target(error: RestoreRejected) -> BootstrapError:
     if text.startswith("OOM"):
         remedy = f"raise maxmemory and the pods' memory, or declare more shards; then {RUN_AGAIN}"
         return Refused.because([Reason(code="no-room", message=f"no room for the key {name}: {text}", remedy=remedy)])
+    if text.startswith(TOO_LARGE):
+        remedy = "servers take at most 512 MiB in one command: make the key smaller at the source, or delete it there; "
+        remedy += f"then {RUN_AGAIN}"
+        message = f"the key {name} is too large to be copied: {text}"
+        return Refused.because([Reason(code="payload-rejected", message=message, remedy=remedy)])
     if error.unreadable:
         message = f"the servers of the cluster cannot read the dump of the key {name}: {text}"
         remedy = "the key needs a newer server, or a module that the cluster lacks: docs/versions.md; or delete it at "

@@ -162,15 +162,15 @@ class Importing:
         self.functions, self.functions_left = tuple(sorted(copied - left)), tuple(sorted(left))
 
     def _copy(self, copier: Copier, source: Source, *, asking: bool) -> None:
-        keys = sum(count for number, count in source.keys.items() if number in self.databases)
         limit = Deadline.after(self.settings.import_deadline_s, self.clock)
-        progress = CopyProgress(keys_total=keys, began=self.clock.now())
+        progress = self._beginning(source)
         passing = copier.copy(source, replace=self.settings.import_replace, counts=self.counts, asking=asking)
-        self._advance(passing, self.counts, progress, limit)
+        copied = self._advance(passing, self.counts, progress, limit)
+        self.log.info("keys_copied", copied=self.counts.copied, **copied.as_fields())
         late, missing, moved, now = 0, 0, True, source
         for _ in range(CHECKS_MAX):
             counts, began_with = Counts(), copier.finder.find()
-            progress = CopyProgress(keys_total=sum(began_with.keys.values()), began=self.clock.now())
+            progress = self._beginning(began_with)
             checking = copier.copy(began_with, replace=False, counts=counts, asking=True, checking=True)
             self._advance(checking, counts, progress, limit)
             now = copier.finder.find()
@@ -194,8 +194,14 @@ class Importing:
             functions_left=self.functions_left,
         )
 
-    def _advance(self, work: Iterator[None], counts: Counts, progress: CopyProgress, limit: Deadline) -> None:
-        """Does one pass. Raises NotYet at the limit, Interrupted, and NotYet once another run may write."""
+    def _beginning(self, source: Source) -> CopyProgress:
+        keys = sum(count for number, count in source.keys.items() if number in self.databases)
+        return CopyProgress(keys_total=keys, began=self.clock.now())
+
+    def _advance(self, work: Iterator[None], counts: Counts, progress: CopyProgress, limit: Deadline) -> CopyProgress:
+        """Does one pass; returns its progress at the end. Raises NotYet at the limit, Interrupted, and NotYet once
+        another run may write.
+        """
         log_due, before = Ticker(self.clock, REPORT_EVERY_S), self.reconciler.steps_done
         for _ in work:
             self.clock.check()
@@ -210,7 +216,7 @@ class Importing:
         self.reconciler.steps_done = before + counts.copied
         progress = progress.now(counts.done, counts.bytes_copied, self.clock, ended=True)
         self.show(progress)
-        self.log.info("keys_read", **progress.as_fields())
+        return progress
 
     def _conclude(self) -> None:
         """Logs the comparison. Raises NotYet or Refused where it does not hold, and NotYet where the cluster has lost a

@@ -68,7 +68,7 @@ class Bench:
         lines = [json.loads(line) for line in process.stdout if line.startswith(b"{")]
         self._wait(process)
         took_s = time.monotonic() - began
-        return took_s, next(line["took_s"] for line in lines if line["event"] == "keys_read")
+        return took_s, next(line["took_s"] for line in lines if line["event"] == "keys_copied")
 
     def empty(self) -> None:
         """Empties the cluster."""

@@ -591,3 +591,17 @@ def test_what_an_empty_source_gains_meanwhile_is_copied(
             patch.setattr(SourceFinder, "find", found)
             report = imported(testbed.run("import", "--from", str(server.address)))
     assert (report["source_keys_before"], report["copied"], report["target_keys"]) == ({}, 10, 10)
+
+
+def test_keys_that_the_cluster_loses_meanwhile_are_copied_again(
+    any_program: Program, start_testbed: StartTestbed, tmp_path: Path
+) -> None:
+    """A failover may lose what a master had accepted; here a master is emptied. The check of every key finds them."""
+    testbed = target(any_program, start_testbed)
+    with standalone(any_program, testbed, tmp_path) as server:
+        fill(client_of(server), 4000)
+        testbed.clock = HookedClock(6, lambda: client_of(testbed.cluster.servers[1]).flushall())
+        report = imported(testbed.run("import", "--from", str(server.address)))
+        assert report["late"] > 0
+        assert report["target_keys"] == 4000
+        check_copy(testbed, client_of(server))

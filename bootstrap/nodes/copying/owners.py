@@ -27,6 +27,10 @@ from bootstrap.nodes.wire.source import parse_redirect
 STALLED_S = 60.0
 """How long the target may accept nothing before copying ends: longer than a failover takes."""
 PAUSE_S = 0.1
+PAYLOAD_BYTES_MAX = 512 << 20
+"""The servers' default for `proto-max-bulk-len`. They end a connection on which more is announced."""
+TOO_LARGE = "a payload beyond proto-max-bulk-len,"
+"""How the error about such a key begins."""
 _TEMPORARY = (
     "CLUSTERDOWN",
     "LOADING",
@@ -100,7 +104,12 @@ class Owners:
         return [key for key, reply in zip(keys, replies, strict=True) if reply != ONE]
 
     def restore(self, entries: Sequence[Entry], *, replace: bool) -> Flight:
-        """Sends entries of one database to their owners; `restored` receives what became of them."""
+        """Sends entries of one database to their owners; `restored` receives what became of them. Raises
+        RestoreRejected for an entry that is too large for one command.
+        """
+        for entry in entries:
+            if len(entry.payload) > PAYLOAD_BYTES_MAX:
+                raise RestoreRejected(entry.key, f"{TOO_LARGE} of {len(entry.payload) >> 20} MiB")
         keys = [entry.key for entry in entries]
         return self._send_off(entries[0].database, keys, restoring(entries, replace=replace), in_lines=True)
 
@@ -136,12 +145,12 @@ class Owners:
         """The replies in the order of the keys, each from the server that the cluster had for it in the end. Raises
         Stalled.
         """
-        limit, left = Deadline.after(self._stalled_s, self._clock), len(flight.keys)
+        limit, left = None, len(flight.keys)
         while True:
             redirected = self._receive(flight)
             if not flight.unsent:
                 return flight.replies
-            if len(flight.unsent) < left:
+            if limit is None or len(flight.unsent) < left:
                 limit, left = Deadline.after(self._stalled_s, self._clock), len(flight.unsent)
             if limit.passed:
                 raise Stalled(self._obstacle)

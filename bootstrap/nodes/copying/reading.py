@@ -17,8 +17,9 @@ PAGE = 1000
 BATCH_BYTES = 4 << 20
 """About how much data is read together, unless one key alone is bigger. It limits the memory of this program and the
 buffers of the source."""
-SAMPLES = 10_000
-"""Elements by which a key is measured; see `migration.route`."""
+SAMPLES = 100
+"""Elements by which a key is measured. More would block the clients of the source for longer: here the size decides
+only how many keys are read together, and not, as for MIGRATE, how long a server may be blocked."""
 UNKNOWN_SIZE = BATCH_BYTES // 32
 """What counts as the size of a key where the source does not measure it."""
 MOMENT_SLACK_MS = 1000
