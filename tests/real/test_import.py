@@ -65,6 +65,10 @@ def keys_of(testbed: Testbed) -> int:
     return sum(node.keys for node in testbed.whole_view().nodes if node.role is Role.MASTER)
 
 
+def empty(server: Server) -> None:
+    client_of(server).flushall()
+
+
 def fill(source: Redis, keys: int, name: str = "key") -> None:
     pipeline = source.pipeline(transaction=False)
     for number in range(keys):
@@ -600,7 +604,7 @@ def test_keys_that_the_cluster_loses_meanwhile_are_copied_again(
     testbed = target(any_program, start_testbed)
     with standalone(any_program, testbed, tmp_path) as server:
         fill(client_of(server), 4000)
-        testbed.clock = HookedClock(6, lambda: client_of(testbed.cluster.servers[1]).flushall())
+        testbed.clock = HookedClock(6, lambda: empty(testbed.cluster.servers[1]))
         report = imported(testbed.run("import", "--from", str(server.address)))
         assert report["late"] > 0
         assert report["target_keys"] == 4000
