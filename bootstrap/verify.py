@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model import bus, copies, left_over, links
+from bootstrap.model import bus, copies, left_over, links, versions
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -40,6 +40,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
         chain(
             _unreachable(view),
             _bus(view),
+            versions.clashes({node.pod: node.version for node in view.nodes}, view.statefulset),
             _serving(view),
             _writes(view),
             _coverage(view),

@@ -110,6 +110,10 @@ def test_redis_8_and_valkey_misread_each_other(start_testbed: StartTestbed) -> N
         return not hosts <= known
 
     wait_until(misread, "Valkey reports a host that no server has")
+    if last.alive:
+        run = testbed.run("verify")
+        assert run.exit_code == 1
+        assert "versions-clash" in {reason["code"] for reason in run.outcome["reasons"]}
 
 
 def test_two_versions_are_reported_with_every_verb(start_testbed: StartTestbed) -> None:
