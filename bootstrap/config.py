@@ -32,6 +32,7 @@ from bootstrap.setting_types import (
     printable_text,
     readable_file,
     seconds,
+    server_version,
     service_port_name,
     statefulset_name,
     whole_number,
@@ -147,6 +148,13 @@ class Settings:
     )
     lease: str = _setting(
         "redis-bootstrap", dns_label, "name of the Lease that prevents two runs from writing at the same time"
+    )
+    upgrade_to: str = _setting(
+        "",
+        server_version,
+        "version of a planned upgrade, such as redis:8.2: report whether the servers can go there",
+        shown="none",
+        verbs=("plan", "verify"),
     )
     when_locked: str = _setting(
         "wait",

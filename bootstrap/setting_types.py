@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from bootstrap.model.node import Address
+from bootstrap.model.rollout import version_of
+from bootstrap.model.versions import parse
 
 NODES_MAX = 1000
 """Nodes in one cluster; the Redis Cluster specification recommends no more."""
@@ -151,6 +153,14 @@ def cluster_fingerprint(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
         raise ValueError("is not a fingerprint (12 hexadecimal digits: `cluster` in the outcome of `plan`)")
     return text
+
+
+def server_version(text: str) -> str:
+    """The version of a server, as `redis 8.2`, also from the name of an image: `valkey/valkey:9.1`."""
+    version = version_of(text) or text
+    if parse(version) is None:
+        raise ValueError("is not a version or an image such as redis:8.2, valkey/valkey:9.1 or redis 8.2.3")
+    return version
 
 
 def printable_text(text: str) -> str:

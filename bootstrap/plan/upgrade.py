@@ -96,6 +96,11 @@ def upgrade_paths(view: ClusterView) -> tuple[UpgradePath, ...]:
     return tuple(upgrade_path(source, target) for source in sources for target in targets if source != target)
 
 
+def paths_to(wanted: str, view: ClusterView) -> tuple[UpgradePath, ...]:
+    """The ways from each version that runs to a planned one; none where none is planned, or nothing else runs."""
+    return tuple(upgrade_path(version, wanted) for version in versions(view) if wanted and version != wanted)
+
+
 def _under_way(rollout: Rollout, view: ClusterView, paths: tuple[UpgradePath, ...]) -> str:
     running = {node.pod: node.version for node in (*view.nodes, *view.spares)}
     counts: dict[str, int] = {}

@@ -128,6 +128,9 @@ class Verbs:
             print(line, file=self.out)
         for finding in notices(view, self.reconciler.desired):
             self.log.warning(finding.code.replace("-", "_"), why=finding.message)
+        for path in upgrade.paths_to(self.settings.upgrade_to, view):
+            log = self.log.info if path.verdict.open else self.log.warning
+            log("upgrade_path", why=str(path), **({"remedy": path.remedy} if path.remedy else {}))
         self.integration.record(outcome)
         return outcome
 

@@ -215,3 +215,16 @@ def program_of(line: str) -> Program:
         if f"{program.name} {program.version}.".startswith(f"{LINES[line]}."):
             return program
     pytest.skip(f"no {LINES[line]} on this machine")
+
+
+def test_a_plan_tells_the_verdict_before_the_image_changes(start_testbed: StartTestbed, any_program: Program) -> None:
+    """For each version that runs, with what to do where the way is not open."""
+    testbed = start_testbed(any_program)
+    assert testbed.run("apply").outcome["outcome"] == "formed"
+    for verb in ("plan", "verify"):
+        run = testbed.run(verb, "--upgrade-to", "redis:5.0")
+        assert run.exit_code == 0
+        (line,) = (each for each in run.lines if each["event"] == "upgrade_path")
+        assert line["why"].startswith(f"{as_text(any_program)} → redis 5.0: ")
+        assert "keep the image" in line["remedy"]
+    assert testbed.run("plan", "--upgrade-to", "nonsense").exit_code == 4
