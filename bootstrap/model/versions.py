@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from itertools import combinations
 
 from bootstrap.errors import RUN_AGAIN, Reason
@@ -115,6 +116,7 @@ class Version:
         return known[max(line for line in known if line <= self.line)]
 
 
+@cache
 def parse(text: str) -> Version | None:
     """`redis 7.0.15` as a version; None for a server or a version that is not known, or before Redis 5.0."""
     found = re.fullmatch(r"(redis|valkey) ([0-9]+)\.([0-9]+)(?:\.([0-9]+))?.*", text, re.ASCII)

@@ -42,6 +42,8 @@ def notices(view: ClusterView) -> Iterator[Finding]:
     for path in paths:
         if path.remedy or path.verdict is not PathVerdict.GOOD:
             yield Finding(code="upgrade-path", message=f"{path}; {path.remedy}" if path.remedy else str(path))
+    if len(versions(view)) == 1:
+        return
     for reason in clashes({node.pod: node.version for node in view.nodes}, view.statefulset):
         yield Finding(code=reason.code, message=f"{reason.message}; {reason.remedy}")
     yield from _cannot_copy(view)
