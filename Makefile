@@ -67,6 +67,7 @@ bench: $(VENV)/ready $(LEAN)/ready  ## compare this program with redis-cli on th
 	$(BIN)/python -m tests.bench.forming --json docs/benchmarks/forming.json $(ARGS)
 	$(BIN)/python -m tests.bench.healing --json docs/benchmarks/healing.json
 	$(BIN)/python -m tests.bench.moving --json docs/benchmarks/moving.json
+	$(BIN)/python -m tests.bench.importing --json docs/benchmarks/importing.json
 
 pictures: $(PICTURES)/ready  ## draw docs/pictures anew: from the manifests, a run of the demo, and docs/benchmarks
 	PYTHONPATH=docs $(PICTURES)/bin/python -m pictures $(ARGS)

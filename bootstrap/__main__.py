@@ -1,6 +1,6 @@
 """The command line. Only this module ends the process of a verb.
 
-python -m bootstrap apply | plan | verify | reinit | local
+python -m bootstrap apply | plan | verify | reinit | import | local
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ from bootstrap.errors import BootstrapError
 
 VERBS: Mapping[str, str] = {
     "apply": "bring the cluster to the declared shape; on a healthy cluster, change nothing",
+    "import": "copy the keys of other servers (--from HOST:PORT) into the cluster: of a standalone server, of a "
+    "Sentinel's master, or of a cluster",
     "plan": "show what apply would do, without doing it",
     "reinit": "wipe the cluster whose fingerprint --confirm states, and form it again; without --confirm, show what "
     "would be lost, and complete an unfinished formation without keys",
     "verify": "check every invariant of a good cluster, without changing anything",
 }
+
+_FLAGS_ALONE = frozenset({"import_replace"})
+"""Settings whose flag without a value means `on`."""
 
 
 def main(
@@ -111,7 +116,9 @@ def _add_settings(parser: argparse.ArgumentParser, verb: str) -> None:
         if setting["verbs"] and verb not in setting["verbs"]:
             continue
         text = f"{setting['help']} [{variable_of(name)}; default: {setting['shown']}]"
-        group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        added = group.add_argument(flag_of(name), dest=name, metavar="VALUE", help=text.replace("%", "%%"))
+        if name in _FLAGS_ALONE:
+            added.nargs, added.const = "?", "on"
 
 
 def _entry() -> int:

@@ -1,8 +1,7 @@
 """The settings of a run: read from flags and environment variables, checked, frozen.
 
 A setting is declared once, as a field of `Settings`; its variable, its flag and its line in `--help` follow from it.
-All faults are reported at the same time, each with the name of its setting. An empty variable counts as unset, so that
-a ConfigMap can name a setting without setting it.
+All faults are reported together, each with the name of its setting. An empty variable counts as unset.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.errors import Misconfigured, Reason
+from bootstrap.import_settings import ImportSettings
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
 from bootstrap.model.old_side import Adoption
@@ -33,9 +33,10 @@ from bootstrap.setting_types import (
     printable_text,
     readable_file,
     seconds,
-    seeds,
+    server_version,
     service_port_name,
     setting,
+    source_addresses,
     statefulset_name,
     whole_number,
 )
@@ -44,7 +45,7 @@ _REPORTED = "none: only report differences between nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(ImportSettings):
     """All settings of a run. A name that ends in `_s`, `_ms` or `_percent` states the unit."""
 
     service: str = setting("redis-service", dns_label, "headless Service whose DNS records list the pods")
@@ -127,9 +128,9 @@ class Settings:
     accept_takeover: str = setting(
         "", cluster_fingerprint, "replace missing masters that have this fingerprint: they do not run", shown="none"
     )
-    adopt_from: tuple[tuple[str, int], ...] = setting(
+    adopt_from: tuple[Address, ...] = setting(
         (),
-        seeds,
+        source_addresses,
         "living cluster to take over: HOST:PORT of some of its nodes, or of its headless Service, separated by commas",
         shown="none",
         names=("ADOPT", "--adopt-from"),
@@ -163,6 +164,13 @@ class Settings:
     )
     lease: str = setting(
         "redis-bootstrap", dns_label, "name of the Lease that prevents two runs from writing at the same time"
+    )
+    upgrade_to: str = setting(
+        "",
+        server_version,
+        "version of a planned upgrade, such as redis:8.2: report whether the servers can go there",
+        shown="none",
+        verbs=("plan", "verify"),
     )
     when_locked: str = setting(
         "wait",
@@ -230,9 +238,8 @@ class Settings:
     @property
     def adoption(self) -> Adoption | None:
         """What is declared about taking over a cluster; None where none is named."""
-        if not self.adopt_from:
-            return None
-        return Adoption(fingerprint=self.adopt, back=self.adopt_back, finish=self.adopt_finish)
+        declared = Adoption(fingerprint=self.adopt, back=self.adopt_back, finish=self.adopt_finish)
+        return declared if self.adopt_from else None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
@@ -254,8 +261,8 @@ class Settings:
                 values[name] = declaration["read"](text)
             except ValueError as error:
                 reasons.append(fault(source, f"{text!r} {error}"))
-        values["password"] = read_secret("password_file", values, configured, reasons)
-        values["adopt_password"] = read_secret("adopt_password_file", values, configured, reasons)
+        for name in ("password", "adopt_password", "import_password"):
+            values[name] = read_secret(f"{name}_file", values, configured, reasons)
         sources = {name: variable_of(name) for name in declared()} | configured
         everything = {item.name: item.default for item in fields(cls)} | values
         reasons += conflicts(everything, sources, configured.keys())
@@ -266,12 +273,12 @@ class Settings:
 
 def declared() -> Mapping[str, Mapping[str, Any]]:
     """Every setting by its field name: `read` (text → value), `help`, `shown` (the default as people read it), and
-    `verbs` that have it; none for all.
+    `verbs` that have it; none for all. Those of all verbs come first.
     """
+    found = [item for item in fields(Settings) if item.metadata]
     return {
         item.name: {**item.metadata, "shown": item.metadata["shown"] or str(item.default)}
-        for item in fields(Settings)
-        if item.metadata
+        for item in sorted(found, key=lambda item: bool(item.metadata["verbs"]))
     }
 
 

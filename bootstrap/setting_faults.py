@@ -47,24 +47,28 @@ def conflicts(value: Mapping[str, Any], source: Mapping[str, str], configured: A
     longest = max(f"{value['statefulset']}-{NODES_MAX}.{zone}", f"_{value['port_name']}._tcp.{zone}", key=len)
     if len(longest) > NAME_MAX:
         yield fault(source["cluster_domain"], f"makes DNS names of {len(longest)} characters, over {NAME_MAX}")
-    if "username" in configured and "password_file" not in configured:
-        yield fault(source["username"], f"is set without {source['password_file']}")
+    for user, password in (("username", "password_file"), ("import_username", "import_password_file")):
+        if user in configured and password not in configured:
+            yield fault(source[user], f"is set without {source[password]}")
     pods = {f"{value['statefulset']}-{ordinal}" for ordinal in range(nodes)}
     if unknown := sorted({pod for pod, _ in value["weights"]} - pods):
         yield fault(source["weights"], f"names {', '.join(unknown)}, not among the {nodes} declared pods")
     if value["adopt_back"] and value["adopt_finish"]:
         yield fault(source["adopt_back"], f"and {source['adopt_finish']} are both on, and are opposites")
     if not value["adopt_from"]:
-        for name in sorted(configured & {"adopt", "adopt_back", "adopt_finish", "adopt_password_file"}):
-            if value[name]:
+        # Only on the command line: in an overlay these values may stay when the old cluster is no longer named.
+        for name in sorted(configured & {"adopt", "adopt_back", "adopt_finish"}):
+            if value[name] and source[name].startswith("--"):
                 yield fault(source[name], f"is set without {source['adopt_from']}, which names the old cluster")
     if "adopt_username" in configured and "adopt_password_file" not in configured:
         yield fault(source["adopt_username"], f"is set without {source['adopt_password_file']}")
-    for one, other in (("tls_cert_file", "tls_key_file"), ("tls_key_file", "tls_cert_file")):
-        if one in configured and other not in configured:
-            yield fault(source[other], "is not set: mutual TLS needs both the certificate and its key")
-    if configured & {"tls_cert_file", "tls_key_file"} and "tls_ca_file" not in configured:
-        yield fault(source["tls_ca_file"], "is not set: TLS needs the CA certificates to trust")
+    for tls in ("tls", "import_tls"):
+        authorities, certificate, key = f"{tls}_ca_file", f"{tls}_cert_file", f"{tls}_key_file"
+        for one, other in ((certificate, key), (key, certificate)):
+            if one in configured and other not in configured:
+                yield fault(source[other], "is not set: mutual TLS needs both the certificate and its key")
+        if configured & {certificate, key} and authorities not in configured:
+            yield fault(source[authorities], "is not set: TLS needs the CA certificates to trust")
 
 
 def fault(source: str, what: str) -> Reason:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.model.node import Address
+from bootstrap.model.rollout import version_of
+from bootstrap.model.versions import parse
 
 NODES_MAX = 1000
 """Nodes in one cluster; the Redis Cluster specification recommends no more."""
@@ -24,18 +26,8 @@ PASSWORD_MAX = 65536
 """Characters."""
 WEIGHT_MIN, WEIGHT_MAX = 0.01, 100.0
 """A shard's share of the slots, as a multiple of the share of a shard with weight 1."""
-DEFAULT_PORT = 6379
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
-
-
-class Secret(str):
-    """A text that `repr` hides, so that neither a log line nor a traceback shows it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret('…')"
 
 
 def setting(
@@ -54,6 +46,15 @@ def setting(
     return field(default=default, metadata=about)
 
 
+class Secret(str):
+    """A text that `repr` hides, so that neither a log line nor a traceback shows it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
 def dns_label(text: str) -> str:
     """The name of a Kubernetes object or a part of a DNS name (RFC 1123): at most 63 characters."""
     if not _LABEL.fullmatch(text):
@@ -64,33 +65,6 @@ def dns_label(text: str) -> str:
 def dns_label_or_none(text: str) -> str:
     """A DNS label; `none` gives ""."""
     return "" if text == "none" else dns_label(text)
-
-
-def seeds(text: str) -> tuple[tuple[str, int], ...]:
-    """HOST:PORT, several of them separated by commas; a host without a port has 6379. An IPv6 address with a port is in
-    brackets.
-    """
-    found = []
-    for part in filter(None, (each.strip() for each in text.split(","))):
-        bracketed = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?", part)
-        host, port = bracketed.groups() if bracketed else (part, None)
-        if not bracketed and part.count(":") == 1:
-            host, port = part.split(":")
-        name = host.removesuffix(".").lower()
-        if not (_is_address(host) or (len(name) <= NAME_MAX and all(map(_LABEL.fullmatch, name.split("."))))):
-            raise ValueError("is not HOST:PORT, or several of them separated by commas")
-        if port is not None and not (port.isdecimal() and 1 <= int(port) <= 65535):
-            raise ValueError("has a port that is not between 1 and 65535")
-        found.append((host, int(port) if port else DEFAULT_PORT))
-    return tuple(dict.fromkeys(found))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def service_port_name(text: str) -> str:
@@ -170,6 +144,46 @@ def pod_weights(text: str) -> tuple[tuple[str, float], ...]:
     return tuple(found.items())
 
 
+def source_addresses(text: str) -> tuple[Address, ...]:
+    """`HOST:PORT`, several of them separated by commas or blanks. The host is a name or an IP address, an IPv6 one in
+    brackets; without a port it is 6379. `none` gives no server.
+    """
+    if text == "none":
+        return ()
+    found = []
+    for word in text.replace(",", " ").split():
+        bracketed = re.fullmatch(r"\[([^\]]*)\](?::(.*))?", word)
+        host, colon, port = (bracketed[1], bracketed[2], bracketed[2]) if bracketed else word.partition(":")
+        try:
+            name = str(ip_address(host)) if bracketed else host_name(host)
+            found.append(Address(name, whole_number(1, 65535)(port) if colon else 6379))
+        except ValueError:
+            raise ValueError(f"is not HOST:PORT, or several with commas: {word!r}") from None
+    if not found:
+        raise ValueError("names no server")
+    return tuple(dict.fromkeys(found))
+
+
+def host_name(text: str) -> str:
+    """A name that resolves to an address, or an IPv4 address."""
+    if len(text) > NAME_MAX or not re.fullmatch(r"[A-Za-z0-9_]([-A-Za-z0-9_.]*[A-Za-z0-9_.])?", text, re.ASCII):
+        raise ValueError("is not a host name")
+    return text
+
+
+def database_map(text: str) -> tuple[tuple[int, int], ...]:
+    """`SOURCE=TARGET`, several of them separated by commas or blanks; each number once on each side."""
+    found: dict[int, int] = {}
+    for word in text.replace(",", " ").split():
+        if not (numbers := re.fullmatch(r"([0-9]{1,5})=([0-9]{1,5})", word, re.ASCII)):
+            raise ValueError(f"is not SOURCE=TARGET, such as 0=0: {word!r}")
+        source, target = int(numbers[1]), int(numbers[2])
+        if source in found or target in found.values():
+            raise ValueError(f"names a database twice: {word!r}; copy one after the other, a run for each")
+        found[source] = target
+    return tuple(found.items())
+
+
 def on_or_off(text: str) -> bool:
     """True for `on`, False for `off`."""
     return one_of("on", "off")(text) == "on"
@@ -197,6 +211,14 @@ def cluster_fingerprint(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{12}", text, re.ASCII):
         raise ValueError("is not a fingerprint (12 hexadecimal digits: `cluster` in the outcome of `plan`)")
     return text
+
+
+def server_version(text: str) -> str:
+    """The version of a server, as `redis 8.2`, also from the name of an image: `valkey/valkey:9.1`."""
+    version = version_of(text) or text
+    if parse(version) is None:
+        raise ValueError("is not a version or an image such as redis:8.2, valkey/valkey:9.1 or redis 8.2.3")
+    return version
 
 
 def printable_text(text: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import chain
 
 from bootstrap.errors import RUN_AGAIN, Reason
-from bootstrap.model import bus, copies, left_over, links
+from bootstrap.model import bus, copies, left_over, links, versions
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address, Node, NodeId, Role
 from bootstrap.model.slots import ALL_SLOTS, SlotSet
@@ -28,15 +28,12 @@ _BY_UNREACHABLE = frozenset(
 """Violations that a pod which does not answer causes as well. While there is one, `apply` only waits for it."""
 
 
-_OF_ONE_SIDE = frozenset(
-    {
-        *("number-of-pods", "number-of-masters", "number-of-replicas", "unlisted-member", "replica-not-online"),
-        *("timeout-drift", "config-drift", "keys-left-over"),
-    }
-)
-"""What is not yet declared of a cluster that has been taken over and whose old nodes are members."""
-_OF_BOTH = frozenset({"not-serving", "owners-disagree", "roles-disagree"})
-"""What has to hold of its old nodes, too. Whether they have a copy decides about the way back alone."""
+_NOT_YET_DECLARED = frozenset(
+    {"number-of-pods", "number-of-masters", "number-of-replicas", "unlisted-member"}
+) | frozenset({"replica-not-online", "timeout-drift", "config-drift", "keys-left-over"})
+"""Of a cluster that has been taken over and whose old nodes are still members."""
+_OF_OLD_NODES = frozenset({"not-serving", "owners-disagree", "roles-disagree"})
+"""What has to hold of these nodes, too. Whether they have a copy decides about the way back alone."""
 
 
 def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
@@ -51,6 +48,7 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
         chain(
             _unreachable(view),
             _bus(view),
+            versions.clashes({node.pod: node.version for node in view.nodes}, view.statefulset),
             _serving(view),
             _writes(view),
             _coverage(view),
@@ -67,8 +65,8 @@ def violations(view: ClusterView, desired: Desired) -> tuple[Reason, ...]:
         )
     )
     if view.old_nodes:
-        names = {node.pod for node in view.old_nodes}
-        found = tuple(r for r in found if r.code not in _OF_ONE_SIDE and (r.node not in names or r.code in _OF_BOTH))
+        names, declared = {node.pod for node in view.old_nodes}, (r for r in found if r.code not in _NOT_YET_DECLARED)
+        found = tuple(r for r in declared if r.node not in names or r.code in _OF_OLD_NODES)
     return tuple(_explained(reason, view.unreachable) for reason in found) if view.unreachable else found
 
 
@@ -213,7 +211,7 @@ def _replication(view: ClusterView) -> Iterator[Reason]:
         elif replica.replication.master not in (None, master.address, _announced(master)):
             address = replica.replication.master
             yield _bad("replication", f"{replica.pod} copies from {address}, which is not {master.pod}", replica.pod)
-        elif _online_replicas(master) < _followers(view, master):
+        elif len(master.replication.online_replicas) < _followers(view, master):
             message = f"{master.pod} does not yet report all of its replicas as online"
             yield _bad("replica-not-online", message, master.pod)
 
@@ -295,10 +293,6 @@ def _node(view: ClusterView, node_id: NodeId | None) -> Node | None:
 def _announced(node: Node) -> Address | None:
     """The address that a node announces, which may differ from the one at which it answers."""
     return node.myself.address
-
-
-def _online_replicas(master: Node) -> int:
-    return len(master.replication.online_replicas)
 
 
 def _followers(view: ClusterView, master: Node) -> int:

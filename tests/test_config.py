@@ -112,6 +112,13 @@ LIMITS = {
     "ROLE_LABELS": (["on", "off"], ["auto", "true", "1"]),
     "LOG": (["auto", "json", "console"], ["text"]),
     "ACCESS_SERVICE": (["gold-redis", "none"], ["Gold"]),
+    "IMPORT_FROM": (
+        ["none", "old-redis", "old-redis.shop:6379", "10.0.0.7:1,[fd00::7]:65535", "a_b.c"],
+        ["a:0", "a:65536", "a:", ":6379", "redis://a:6379", "[fd00::7", "fd00::7:6379", "a b:x", ","],
+    ),
+    "IMPORT_DATABASES": (["0=0", "3=0,0=1", "15=0"], ["3", "0=0,0=1", "0=0,1=0", "a=0", "0=-1", "0==1"]),
+    "IMPORT_REPLACE": (["on", "off"], ["yes", "1"]),
+    "IMPORT_DEADLINE_S": (["0.1", "604800"], ["0", "604801", "1h"]),
     "TERMINATION_MESSAGE_FILE": (["/dev/termination-log"], ["a\nb"]),
 }
 
@@ -266,6 +273,10 @@ NEED_EACH_OTHER = {
     "BOOTSTRAP_TLS_CA_FILE",
     "BOOTSTRAP_TLS_KEY_FILE",
     "BOOTSTRAP_TLS_CERT_FILE",
+    "BOOTSTRAP_IMPORT_USERNAME",
+    "BOOTSTRAP_IMPORT_TLS_CA_FILE",
+    "BOOTSTRAP_IMPORT_TLS_KEY_FILE",
+    "BOOTSTRAP_IMPORT_TLS_CERT_FILE",
 }
 
 

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from bootstrap.__main__ import main
+from bootstrap.__main__ import VERBS, main
+from bootstrap.config import declared, variable_of
 
 from . import docs_configuration
 
@@ -159,13 +160,21 @@ def test_the_table_of_settings_is_current() -> None:
 def test_the_table_of_settings_is_that_of_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same variables, words and defaults, in the same order."""
+    """The same variables, words and defaults, in the same order. Each verb shows its own and the common ones."""
     monkeypatch.setenv("COLUMNS", "1000")
-    with pytest.raises(SystemExit):
-        main(["apply", "--help"])
-    shown = re.findall(r"VALUE\s+(.*) \[(BOOTSTRAP_[A-Z_]+); default: (.*)\]$", capsys.readouterr().out, re.MULTILINE)
     rows = re.findall(r"^\| `(BOOTSTRAP_[A-Z_]+)` \| (.*) \| (.*) \|$", docs_configuration.table(), re.MULTILINE)
-    assert rows == [(variable, words.replace("|", "\\|"), default) for words, variable, default in shown]
+    seen = set()
+    for verb in VERBS:
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        help_text = capsys.readouterr().out
+        shown = re.findall(r"VALUE\]?\s+(.*) \[(BOOTSTRAP_[A-Z_]+); default: (.*)\]$", help_text, re.MULTILINE)
+        own = {variable_of(name) for name, each in declared().items() if not each["verbs"] or verb in each["verbs"]}
+        assert [row for row in rows if row[0] in own] == [
+            (variable, words.replace("|", "\\|"), default) for words, variable, default in shown
+        ]
+        seen |= own
+    assert seen == {variable for variable, _, _ in rows}
 
 
 def test_every_variable_that_a_page_names_is_a_setting() -> None:

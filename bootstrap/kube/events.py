@@ -20,7 +20,7 @@ NOTE_MAX = 1024
 """Bytes; the limit of Kubernetes for a note."""
 INSTANCE_MAX = 128
 """Characters; the limit of Kubernetes for the name of the reporting instance."""
-_CHANGED = ("formed", "repaired", "scaled", "reinitialised", "adopted", "returned", "finished")
+_CHANGED = ("formed", "repaired", "scaled", "reinitialised", "adopted", "returned", "finished", "imported")
 
 
 def reason_of(word: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bootstrap.model.node import Node, NodeId
-from bootstrap.model.versions import RELAXED, PathVerdict, upgrade_path
+from bootstrap.model.versions import RELAXED, PathVerdict, copy_path
 
 
 class LinkCause(StrEnum):
@@ -112,7 +112,7 @@ def of_versions(replica: Node, master: Node, *, relaxed: bool) -> LinkCause | No
     """The cause where the version of the replica reads no snapshot of its master's. `relaxed`: the replica has the
     setting with which Valkey reads those of Redis.
     """
-    verdict = upgrade_path(master.version, replica.version, disks=False).verdict
+    verdict = copy_path(master.version, replica.version).verdict
     if verdict is PathVerdict.NO_WAY_BACK:
         return LinkCause.OLDER
     unreadable = verdict is PathVerdict.NOT_POSSIBLE or (verdict is PathVerdict.NEEDS_SETTING and not relaxed)

@@ -63,8 +63,8 @@ EVEN = Skew(slots_percent=0.0, memory_percent=0.0)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The last line of the log. `outcome` is formed, repaired, scaled, reinitialised, adopted, returned, finished,
-    unchanged, planned, busy, refused
-    or failed; `cluster` is the fingerprint; `steps` counts the writes that were done.
+    imported, unchanged, planned, busy, refused or failed; `cluster` is the fingerprint; `steps` counts the writes that
+    were done.
     """
 
     outcome: str
@@ -84,10 +84,14 @@ class Outcome:
     next: str = ""
     """What a person can do now, with the command for it; "" for nothing."""
     reasons: tuple[Reason, ...] = ()
+    imported: Mapping[str, Any] = field(default_factory=dict)
+    """What `import` has copied and compared; empty for other verbs, whose outcome has no such field."""
 
     def as_fields(self) -> dict[str, Any]:
         """The fields of the JSON object, without its `event`."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if not self.imported:
+            del fields["imported"]
         skewed = {"slots_percent": self.skew.slots_percent, "memory_percent": self.skew.memory_percent}
         reasons = [reason.as_fields() for reason in self.reasons]
         return {

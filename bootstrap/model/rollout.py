@@ -25,10 +25,15 @@ class PodRevision:
 
     @property
     def version(self) -> str:
-        """The version that the tag of the image names, as `redis 8.2`; "" for an image without such a tag."""
-        name, _, tag = self.image.partition("@")[0].rpartition("/")[2].rpartition(":")
-        number = tag.partition("-")[0]
-        return f"{name} {number}" if name in ("redis", "valkey") and number[:1].isdigit() else ""
+        """The version that the tag of the image names; "" for an image without such a tag."""
+        return version_of(self.image)
+
+
+def version_of(image: str) -> str:
+    """`redis 8.2` for `docker.io/redis:8.2-alpine`; "" for an image whose name and tag are not those of a server."""
+    name, _, tag = image.partition("@")[0].rpartition("/")[2].rpartition(":")
+    number = tag.partition("-")[0]
+    return f"{name} {number}" if name in ("redis", "valkey") and number[:1].isdigit() else ""
 
 
 Revisions = Mapping[str, PodRevision]

@@ -9,8 +9,14 @@ more to Valkey. Sources: `RDB_VERSION` in src/rdb.h of the releases of both; *me
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from itertools import combinations
+
+from bootstrap.errors import RUN_AGAIN, Reason
+from bootstrap.model.rollout import shown
 
 Line = tuple[int, int]
 """Major and minor number."""
@@ -110,6 +116,7 @@ class Version:
         return known[max(line for line in known if line <= self.line)]
 
 
+@cache
 def parse(text: str) -> Version | None:
     """`redis 7.0.15` as a version; None for a server or a version that is not known, or before Redis 5.0."""
     found = re.fullmatch(r"(redis|valkey) ([0-9]+)\.([0-9]+)(?:\.([0-9]+))?.*", text, re.ASCII)
@@ -128,18 +135,53 @@ def upgrade_path(old: str, new: str, *, disks: bool = True) -> UpgradePath:
     if one is None or other is None:
         unknown = old if one is None else new
         return _path(old, new, PathVerdict.UNKNOWN, f"{unknown} is not among the versions that this program knows")
-    if one.name != other.name and all(version.line >= _CLASHING[version.name] for version in (one, other)):
-        why = (
-            "Redis 8.0 and newer and Valkey 8.0 and newer misread each other's packets on the cluster bus: clients are "
-        )
-        why += "redirected to addresses that do not exist, and servers crash"
+    if why := clash(old, new):
+        if one.name == other.name and one.line < other.line:
+            remedy = "go to redis 7.0 first, or from this version directly to redis 8.2"
+            return _path(old, new, PathVerdict.NEEDS_STEP, why, remedy, by_way_of="redis 7.0")
         return _path(old, new, PathVerdict.NOT_POSSIBLE, why, _COPY_INSTEAD.format(old=old, new=new))
-    if one.name == other.name == "redis" and one.line < _FIRST_WITH_EXTENSIONS and other.line in _STRICT_BUS:
-        why = f"releases of {_line(other)} and servers before Redis 7.0 do not understand each other on the cluster bus"
-        remedy = "go to redis 7.0 first, or from this version directly to redis 8.2"
-        return _path(old, new, PathVerdict.NEEDS_STEP, why, remedy, by_way_of="redis 7.0")
     if one.name == other.name == "redis" and one.line == _WITHOUT_SHARD_IDS and other.line in _STRICT_BUS:
         return _path(old, new, PathVerdict.GOOD, f"{new} reads the files and the copies of {old}", _SHARD_ID_REMEDY)
+    return _formats_path(one, other, old, new, disks=disks)
+
+
+def copy_path(master: str, replica: str) -> UpgradePath:
+    """Whether a replica reads a full copy of its master, by their versions, and whatever the cluster bus does."""
+    one, other = parse(master), parse(replica)
+    if one is None or other is None:
+        return _path(master, replica, PathVerdict.UNKNOWN, "one of the versions is not known to this program")
+    return _formats_path(one, other, master, replica, disks=False)
+
+
+def clash(one: str, other: str) -> str:
+    """Why servers of two versions cannot be members of one cluster, in whichever order; "" where nothing is known."""
+    found = sorted(filter(None, (parse(one), parse(other))), key=lambda version: (version.name, version.line))
+    if len(found) < 2:
+        return ""
+    first, last = found
+    if first.name != last.name and all(version.line >= _CLASHING[version.name] for version in found):
+        return (
+            "Redis 8.0 and newer and Valkey 8.0 and newer misread each other's packets on the cluster bus: clients are "
+            "redirected to hosts that do not exist, and servers crash"
+        )
+    if last.name == "redis" and first.line < _FIRST_WITH_EXTENSIONS and last.line in _STRICT_BUS:
+        return f"releases of {_line(last)} and servers before Redis 7.0 take each other for failed on the cluster bus"
+    return ""
+
+
+def clashes(pods: Mapping[str, str], statefulset: str) -> Iterator[Reason]:
+    """One reason for each two versions that cannot be members of one cluster. `pods`: the version of each pod."""
+    for one, other in combinations(sorted(set(pods.values())), 2):
+        if why := clash(one, other):
+            sides = (f"{version} on {shown(tuple(p for p in pods if pods[p] == version))}" for version in (one, other))
+            remedy = (
+                f"kubectl rollout undo statefulset/{statefulset}, if a rollout is under way, and set the image back in "
+                f"the overlay; or let it end soon: kubectl rollout status statefulset/{statefulset}; then {RUN_AGAIN}"
+            )
+            yield Reason(code="versions-clash", message=f"{', '.join(sides)}: {why}", remedy=remedy)
+
+
+def _formats_path(one: Version, other: Version, old: str, new: str, *, disks: bool) -> UpgradePath:
     formats = {_sent(one, other), *([one.format] if disks else [])}
     if one.name == other.name and other.line < one.line and not (formats <= {_COMMON} and other.format >= _COMMON):
         return _no_way_back(one, other, old, new)

@@ -104,6 +104,40 @@ GET_SLOT_MIGRATIONS: Command = ("CLUSTER", "GETSLOTMIGRATIONS")
 CANCEL_SLOT_MIGRATIONS: Command = ("CLUSTER", "CANCELSLOTMIGRATIONS")
 """Valkey cancels all migrations of which the node is the source: it has no command for a single one."""
 
+LOOK_AT_SOURCE: tuple[Command, ...] = (
+    ("INFO", "server"),
+    ("INFO", "replication"),
+    KEYSPACE,
+    ("INFO", "memory"),
+    ("INFO", "stats"),
+    PERSISTENCE,
+    ("TIME",),
+    FUNCTION_LIST,
+    ("CLUSTER", "NODES"),
+)
+"""One look at a server to copy from. Older servers do not know FUNCTION, and a standalone one rejects CLUSTER."""
+SENTINEL_MASTERS: Command = ("SENTINEL", "MASTERS")
+RANDOM_KEY: Command = ("RANDOMKEY",)
+EXISTS: Command = ("EXISTS",)
+TYPE: Command = ("TYPE",)
+DUMP: Command = ("DUMP",)
+PTTL: Command = ("PTTL",)
+PEXPIRETIME: Command = ("PEXPIRETIME",)
+"""The key follows each of these. PEXPIRETIME is there since Redis 7.0."""
+ASKING: Command = ("ASKING",)
+
+
+def scan(cursor: bytes, count: int) -> Command:
+    """The next page of the names of a database: about `count`."""
+    return ("SCAN", cursor, "COUNT", count)
+
+
+def restore(*, expires: bool, replace: bool) -> tuple[Command, Command]:
+    """RESTORE as its words before and after the key, its moment of expiry (0 for none) and the payload. The moment is
+    absolute, which servers know since Redis 5.0.
+    """
+    return ("RESTORE",), (*(("ABSTTL",) if expires else ()), *(("REPLACE",) if replace else ()))
+
 
 def commands_for(write: Write) -> tuple[Command, ...]:
     """The commands of a write, in order. Raises TypeError for a write whose commands depend on replies."""

@@ -47,7 +47,7 @@ class BothSides:
         nodes: Nodes,
         old: Nodes,
         credentials: tuple[Credentials, Credentials],
-        seeds: Sequence[tuple[str, int]],
+        seeds: Sequence[Address],
         resolver: Resolver,
         zones: Sequence[str],
     ) -> None:
@@ -59,7 +59,7 @@ class BothSides:
         self._seeds, self._resolver, self._zones = seeds, resolver, zones
         self._members: dict[NodeId, Address] = {}
         """The old members and their addresses, as the last look found them."""
-        self._side = OldSide(seeds=", ".join(f"{host}:{port}" for host, port in seeds))
+        self._side = OldSide(seeds=", ".join(map(str, seeds)))
 
     def look(self) -> ClusterView:
         """Looks up the peers and the old members, queries each, and finds out what decides about a takeover."""
@@ -140,11 +140,11 @@ class BothSides:
         """The addresses of the given hosts, and why a host has none."""
         found: set[Address] = set()
         errors: list[str] = []
-        for host, port in self._seeds:
+        for seed in self._seeds:
             try:
-                found |= {Address(each, port) for each in self._hosts(host)}
+                found |= {Address(each, seed.port) for each in self._hosts(seed.host)}
             except (OSError, NoAnswer) as error:
-                errors.append(f"{host}: {getattr(error, 'strerror', None) or error}")
+                errors.append(f"{seed.host}: {getattr(error, 'strerror', None) or error}")
         return found, errors
 
     def _hosts(self, host: str) -> Sequence[str]:

@@ -15,6 +15,7 @@ from bootstrap.model.node import Node, NodeId
 from bootstrap.model.outcome import Skew
 from bootstrap.model.slots import SLOT_COUNT, SlotSet
 from bootstrap.model.steps import MoveSlots
+from bootstrap.model.versions import copy_path
 from bootstrap.model.view import ClusterView
 
 
@@ -43,7 +44,8 @@ def slot_moves(
     view: ClusterView, desired: Desired, masters: Sequence[NodeId], *, to_drain: frozenset[NodeId]
 ) -> tuple[MoveSlots, ...]:
     """The moves that give all of `masters` (in ordinal order, those to drain included) their shares; none where the
-    shares are even enough, or `desired.rebalance` excludes the moves.
+    shares are even enough, or `desired.rebalance` excludes the moves. In a rollout, slots move only where they have to:
+    an older server rejects the keys of a newer one.
     """
     owned = {master: view.by_id[master].slots for master in masters}
     drained = to_drain & owned.keys()
@@ -56,7 +58,14 @@ def slot_moves(
         return ()
     if needed and desired.rebalance == "off":
         share = _least_change(share, owned, drained)
-    return tuple(_moves(owned, share))
+    moves = tuple(_moves(owned, share))
+    return moves if needed or all(_readable(move, view) for move in moves) else ()
+
+
+def _readable(move: MoveSlots, view: ClusterView) -> bool:
+    """Whether the target reads what the source writes."""
+    source, target = view.by_id[move.source], view.by_id[move.target]
+    return copy_path(source.version, target.version).verdict.open
 
 
 def shares(

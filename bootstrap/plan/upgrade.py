@@ -10,7 +10,7 @@ from bootstrap.errors import AGAIN, Reason
 from bootstrap.model.node import Node
 from bootstrap.model.plan import Finding
 from bootstrap.model.rollout import Rollout, rollout_in, shown
-from bootstrap.model.versions import PathVerdict, UpgradePath, upgrade_path
+from bootstrap.model.versions import PathVerdict, UpgradePath, clashes, copy_path, upgrade_path
 from bootstrap.model.view import ClusterView
 
 WAITING_S = 120.0
@@ -28,7 +28,7 @@ def versions(view: ClusterView) -> Mapping[str, tuple[str, ...]]:
 
 def notices(view: ClusterView) -> Iterator[Finding]:
     """A rollout under way, or servers of different versions without one; the verdict on the way between the versions,
-    unless it is good, and replicas that could not take a full copy of their masters.
+    unless it is good; versions that cannot be in one cluster, and replicas that cannot read a copy of their masters.
     """
     rollout, paths = rollout_in(view.revisions), upgrade_paths(view)
     if rollout:
@@ -42,6 +42,10 @@ def notices(view: ClusterView) -> Iterator[Finding]:
     for path in paths:
         if path.remedy or path.verdict is not PathVerdict.GOOD:
             yield Finding(code="upgrade-path", message=f"{path}; {path.remedy}" if path.remedy else str(path))
+    if len(versions(view)) == 1:
+        return
+    for reason in clashes({node.pod: node.version for node in view.nodes}, view.statefulset):
+        yield Finding(code=reason.code, message=f"{reason.message}; {reason.remedy}")
     yield from _cannot_copy(view)
 
 
@@ -94,6 +98,11 @@ def upgrade_paths(view: ClusterView) -> tuple[UpgradePath, ...]:
     return tuple(upgrade_path(source, target) for source in sources for target in targets if source != target)
 
 
+def paths_to(wanted: str, view: ClusterView) -> tuple[UpgradePath, ...]:
+    """The ways from each version that runs to a planned one; none where none is planned, or nothing else runs."""
+    return tuple(upgrade_path(version, wanted) for version in versions(view) if wanted and version != wanted)
+
+
 def _under_way(rollout: Rollout, view: ClusterView, paths: tuple[UpgradePath, ...]) -> str:
     running = {node.pod: node.version for node in (*view.pods, *view.spares)}
     counts: dict[str, int] = {}
@@ -132,5 +141,5 @@ def _cannot_copy(view: ClusterView) -> Iterator[Finding]:
 
 
 def _copies(master: Node, replica: Node) -> bool:
-    path = upgrade_path(master.version, replica.version, disks=False)
+    path = copy_path(master.version, replica.version)
     return path.verdict not in (PathVerdict.NO_WAY_BACK, PathVerdict.NOT_POSSIBLE)

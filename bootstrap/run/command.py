@@ -66,6 +66,7 @@ class Command:
         )
         verbs: Mapping[str, Callable[[], Outcome]] = {
             "apply": self._verbs.apply,
+            "import": self._verbs.import_keys,
             "plan": self._verbs.plan,
             "reinit": self._verbs.reinit,
             "verify": self._verbs.verify,

@@ -1,4 +1,4 @@
-"""The progress of a slot transfer: as a bar on a terminal, and as fields of a log line."""
+"""The progress of a slot transfer, or of copying keys: as a bar on a terminal, and as fields of a log line."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ class Progress:
             "left_s": None if self.left_s is None else round(self.left_s, 1),
         }
 
+    @property
+    def finished(self) -> bool:
+        """All slots have arrived."""
+        return self.slots_done >= self.slots_total
+
     def bar(self) -> str:
         """One line of a terminal."""
-        full = round(BAR_WIDTH * self.share)
-        left = "" if self.left_s is None else f", {self.left_s:.0f} s left"
         shown = self.as_fields()
-        return (
-            f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {shown['percent']:3} %  {shown['slots']} slots, "
-            f"{shown['data']}, {shown['rate']}{left}"
-        )
+        return bar(self.share, f"{shown['slots']} slots, {shown['data']}, {shown['rate']}", self.left_s)
 
     def too_late(self, limit_s: float) -> Reason:
         """The reason for a run that reached its limit of `limit_s` seconds for moving slots."""
@@ -85,6 +85,71 @@ class Progress:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyProgress:
+    """Keys of a source that need nothing more, out of how many at its beginning."""
+
+    keys_done: int = 0
+    keys_total: int
+    bytes_done: int = 0
+    began: float
+    took_s: float = 0.0
+    ended: bool = False
+    """All keys have been seen. The source may have lost or gained some meanwhile."""
+
+    @property
+    def share(self) -> float:
+        """The part that is done, from 0 to 1."""
+        return 1.0 if self.ended else min(1.0, self.keys_done / self.keys_total) if self.keys_total else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all are done, at the mean rate so far; None before the first one is."""
+        return self.took_s * (1 - self.share) / self.share if self.share else None
+
+    @property
+    def finished(self) -> bool:
+        """All keys have been seen."""
+        return self.ended
+
+    def now(self, keys: int, size: int, clock: Clock, *, ended: bool = False) -> CopyProgress:
+        """The progress now that `keys` keys are done, of which `size` bytes were copied."""
+        took_s = clock.now() - self.began
+        return replace(self, keys_done=keys, bytes_done=size, took_s=took_s, ended=ended)
+
+    def as_fields(self) -> Mapping[str, Any]:
+        """The fields of a log line."""
+        took_s = max(self.took_s, 0.001)
+        return {
+            "keys": f"{self.keys_done} of about {self.keys_total}",
+            "percent": round(100 * self.share),
+            "data": mebibytes(self.bytes_done),
+            "rate": f"{self.keys_done / took_s:.0f} keys/s, {mebibytes(round(self.bytes_done / took_s))}/s",
+            "took_s": round(self.took_s, 2),
+            "left_s": None if self.left_s is None else round(self.left_s, 1),
+        }
+
+    def bar(self) -> str:
+        """One line of a terminal."""
+        shown = self.as_fields()
+        return bar(self.share, f"{shown['keys']} keys, {shown['data']}, {shown['rate']}", self.left_s)
+
+    def too_late(self, limit_s: float) -> Reason:
+        """The reason for a run that reached its limit of `limit_s` seconds for copying."""
+        return Reason(
+            code="import-unfinished",
+            message=f"{self.keys_done} of about {self.keys_total} keys were done within the limit of {limit_s:g} s",
+            remedy=f"{AGAIN}; a greater BOOTSTRAP_IMPORT_DEADLINE_S (--import-deadline-s) copies more in one run",
+        )
+
+
+def bar(share: float, text: str, left_s: float | None) -> str:
+    """A bar that is filled to `share`, from 0 to 1, with a text and the time left."""
+    full = round(BAR_WIDTH * share)
+    left = "" if left_s is None else f", {left_s:.0f} s left"
+    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}] {round(100 * share):3} %  {text}{left}"
+
+
 class Bar:
     """A progress bar on one line of a terminal, redrawn five times a second."""
 
@@ -92,9 +157,9 @@ class Bar:
         self._out, self._ticker = out, Ticker(clock, 0.2)
         self._width = 0
 
-    def __call__(self, progress: Progress) -> None:
-        """Draws the progress; a finished transfer ends the line."""
-        done = progress.slots_done >= progress.slots_total
+    def __call__(self, progress: Progress | CopyProgress) -> None:
+        """Draws the progress; one that is finished ends the line."""
+        done = progress.finished
         if not done and not self._ticker.due():
             return
         line = progress.bar()

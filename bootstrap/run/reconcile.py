@@ -145,7 +145,7 @@ class Reconciler:
                     settled_view = self.do(decision.phases[0], view)
 
     def use(self, world: World) -> None:
-        """Sees and changes another part of the world from now on."""
+        """Sees and changes that world from now on."""
         self.world, self.rights = world, Rights(world)
 
     def look(self) -> ClusterView:
@@ -165,10 +165,14 @@ class Reconciler:
             limit = self.deadline.sooner(0.0) if self.missing.hopeless else self.deadline
             if not all_of_them and not self.deadline.passed:
                 self.desired = with_confirmation(view, self.desired)
-                self.view, found = self.missing.something_to_do(view, self._attainable())
+                self.view, found = self.missing.something_to_do(
+                    view, self.spreading.attainable(self.temporary.attainable(self.desired))
+                )
                 if found:
                     return self.view
-            backoff.wait("waiting_for_peers", self._missing_in_words, self.peers_missing, deadline=limit)
+            backoff.wait(
+                "waiting_for_peers", lambda: self.view.describe_unreachable(), self.peers_missing, deadline=limit
+            )
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
@@ -180,7 +184,7 @@ class Reconciler:
         view = refreshed = None if incomplete else view
         while True:
             view = view or self.wait_for_peers(all_of_them=planner is not plan)
-            decision = planner(view, self._attainable())
+            decision = planner(view, self.spreading.attainable(self.temporary.attainable(self.desired)))
             if view is refreshed and isinstance(decision, Plan) and decision.premature(view):
                 view = None
             elif isinstance(decision, Plan) or self.clock.now() - began >= decision.lasts_s or self.deadline.passed:
@@ -194,9 +198,6 @@ class Reconciler:
         view = self.missing.watched(self.links.watched(self.with_places(view)))
         return self.temporary.watched(view, self.desired).within(self.desired.nodes)
 
-    def _attainable(self) -> Desired:
-        return self.spreading.attainable(self.temporary.attainable(self.desired))
-
     def begin_with(self, view: ClusterView, decision: Plan | Refusal) -> None:
         """Keeps what the whole run depends on, and logs what was found."""
         self.first_view = view
@@ -206,9 +207,6 @@ class Reconciler:
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
             self.log.info("planned", **plan_summary(decision))
-
-    def _missing_in_words(self) -> str:
-        return self.view.describe_unreachable()  # `peers_missing` explains the view
 
     def peers_missing(self) -> BootstrapError:
         """Why the run ends without the peers that do not answer, with Kubernetes's own words."""

@@ -31,6 +31,7 @@ def outcome_of(
     reasons: Sequence[Reason] = (),
     off: Skew = EVEN,
     then: str = "",
+    imported: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """An outcome with the state of the cluster in `view`; `off` is its skew, `then` what a person can do next."""
     return Outcome(
@@ -48,6 +49,7 @@ def outcome_of(
         versions={version: len(pods) for version, pods in versions(view).items()},
         next=then,
         reasons=tuple(reasons),
+        imported=imported or {},
     )
 
 

@@ -1,10 +1,10 @@
-"""The verbs of the command line: `apply`, `plan`, `verify` and `reinit`, each from a first look to an outcome."""
+"""The verbs of the command line: `apply`, `plan`, `verify`, `reinit` and `import`, each from a look to an outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bootstrap import __version__
 from bootstrap.clock import Clock, Deadline
@@ -28,9 +28,13 @@ from bootstrap.run import links
 from bootstrap.run.access import Access
 from bootstrap.run.adopting import adopt, advice, finished_advice, two_sides, word_of
 from bootstrap.run.ports import World
+from bootstrap.run.progress import Bar
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
 from bootstrap.verify import violations
+
+if TYPE_CHECKING:
+    from bootstrap.run.importing import Importing
 
 VERIFY_LIMIT_S = 3.0
 """Seconds for which `verify` looks again after a violation: a lost packet is not a broken cluster."""
@@ -39,7 +43,7 @@ VERIFY_EVERY_S = 0.3
 
 @dataclass(slots=True, kw_only=True)
 class Verbs:
-    """The four verbs on one cluster. Each returns its outcome, or raises a BootstrapError."""
+    """The verbs on one cluster. Each returns its outcome, or raises a BootstrapError."""
 
     settings: Settings
     clock: Clock
@@ -52,6 +56,8 @@ class Verbs:
     started_at: float
     pods_alone: World
     """The world of the reconciler without a cluster that is to be taken over."""
+    importing: Importing | None = None
+    """The import of this run; None for other verbs."""
 
     def apply(self) -> Outcome:
         """Brings the cluster to the declared shape and proves that clients can use it."""
@@ -62,6 +68,22 @@ class Verbs:
         """Wipes the cluster whose fingerprint is confirmed, and forms it again."""
         self._log_start("reinit")
         return self._locked(self._reinit)
+
+    def import_keys(self) -> Outcome:
+        """Copies the keys of other servers into the cluster."""
+        from bootstrap.run.importing import Importing  # most runs copy nothing
+
+        self._log_start("import")
+        show = Bar(self.out, self.clock) if self.console and self.out.isatty() else lambda _: None
+        self.importing = Importing(
+            settings=self.settings,
+            credentials=self.access.credentials,
+            reconciler=self.reconciler,
+            clock=self.clock,
+            log=self.log,
+            show=show,
+        )
+        return self._locked(self._import)
 
     def plan(self) -> Outcome:
         """Shows what `apply` would do, and does nothing. Raises NotYet where pods are missing, after it has shown what
@@ -133,6 +155,7 @@ class Verbs:
             reasons=(*stops, *reasons),
             off=skew(view, self.settings.desired),
             then=usual if then is None else then,
+            imported=self.importing.as_fields() if self.importing else None,
         )
 
     def show(self, outcome: Outcome) -> Outcome:
@@ -144,6 +167,9 @@ class Verbs:
             print(line, file=self.out)
         for finding in notices(view, self.reconciler.desired):
             self.log.warning(finding.code.replace("-", "_"), why=finding.message)
+        for path in upgrade.paths_to(self.settings.upgrade_to, view):
+            log = self.log.info if path.verdict.open else self.log.warning
+            log("upgrade_path", why=str(path), **({"remedy": path.remedy} if path.remedy else {}))
         self.integration.record(outcome)
         return outcome
 
@@ -190,6 +216,11 @@ class Verbs:
         self._prove(self.reconciler.converge())
         return self.outcome("reinitialised", 0)
 
+    def _import(self) -> Outcome:
+        if self.importing is not None:
+            self.importing.run()
+        return self.outcome("imported", 0)
+
     def _prove(self, view: ClusterView) -> None:
         run = self.reconciler
         self.access.prove(view, run.world, deadline=run.deadline, check_lock=run.check_lock)
@@ -218,6 +249,8 @@ class Verbs:
                 f"was interrupted, set it to on for one run, which finishes that: {kubectl} edit configmap "
                 f"redis-bootstrap-settings; then {RUN_AGAIN}"
             )
+        if self.importing is not None and (about := self.importing.advice()):
+            advice.append(about)
         return "; ".join(advice)
 
     def _log_start(self, verb: str) -> None:

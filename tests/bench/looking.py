@@ -32,10 +32,19 @@ def start_apply(environment: Mapping[str, str], *, out: int = subprocess.DEVNULL
 
     The latter requires that $BENCH_PYTHON names a Python without other packages, as `make bench` sets it.
     """
+    return _start_program("apply", environment=environment, out=out)
+
+
+def start_import(
+    environment: Mapping[str, str], source: str, *, out: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Starts `import` in the same way."""
+    return _start_program("import", "--from", source, environment=environment, out=out)
+
+
+def _start_program(*words: str, environment: Mapping[str, str], out: int) -> subprocess.Popen[bytes]:
     python = os.environ.get("BENCH_PYTHON", sys.executable)
-    return start(
-        python, "-m", "bootstrap", "apply", environment={**environment, "PYTHONDONTWRITEBYTECODE": ""}, out=out
-    )
+    return start(python, "-m", "bootstrap", *words, environment={**environment, "PYTHONDONTWRITEBYTECODE": ""}, out=out)
 
 
 def view_of(cluster: LocalCluster, nodes: Nodes) -> ClusterView:

@@ -33,6 +33,7 @@ PARTS = {
     COMPONENTS / "nfs" / "volumes",
     COMPONENTS / "outside" / "services",
     ROOT / "k8s" / "job",
+    ROOT / "k8s" / "import",
     ROOT / "k8s" / "reinit",
     TRANSFORMER,
     TRANSFORMERS / "metrics",

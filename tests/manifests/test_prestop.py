@@ -22,6 +22,19 @@ from .servers import Server, a_cli, join, link_of, role_of, running, serves
 pytestmark = pytest.mark.skipif(not CLIENTS, reason="no redis-cli on this machine")
 every_server = pytest.mark.parametrize("program", SERVERS.values(), ids=SERVERS.keys())
 a_server = next(iter(SERVERS.values()), Path("redis-server"))
+ALONE = "echo role:master; echo connected_slaves:0"
+STUB = """#!/bin/sh
+cd {directory} || exit
+case $* in
+*FAILOVER*) echo OK; touch looks ;;
+*NODES*)
+  echo 'aa 127.0.0.1:6379@16379 myself,master - 0 0 1 connected 0-16383'
+  echo 'bb 127.0.0.2:6379@16379 slave aa 0 0 1 connected' ;;
+-h*) echo master_link_status:up; echo slave_repl_offset:1 ;;
+*) if [ -e looks ]; then echo >>looks; {after}; else echo role:master; echo connected_slaves:1; fi ;;
+esac
+"""
+"""redis-cli of a master and its replica."""
 SOON_S = 8.0
 """Far less than the time limit of the script, and than the node timeout after which a replica would be elected."""
 
@@ -41,6 +54,23 @@ def test_a_replica_takes_over_before_the_master_stops(program: Path, tmp_path: P
         ]
         wait_until(partial(serves, replica), "the new master serves")
         assert replica.client.get("written") == "just before"
+
+
+@pytest.mark.parametrize("looks", [1, 4])
+def test_a_master_that_has_just_lost_its_replica_waits_for_the_takeover(looks: int, tmp_path: Path) -> None:
+    """A replica that takes over closes its link a moment before the master learns of it. If the master ended in that
+    moment, it would close the connections of its clients instead of sending them to the replica.
+    """
+    words, took_s = stop_with_stub(tmp_path, f'[ "$(wc -l <looks)" -gt {looks} ] && echo role:slave || {ALONE}')
+    assert words[-1] == "prestop.sh: 127.0.0.2 6379 has taken over"
+    assert took_s < SOON_S
+
+
+def test_a_replica_that_ends_while_it_is_asked_is_not_waited_for_long(tmp_path: Path) -> None:
+    """Both pods end together: the master never becomes a replica."""
+    words, took_s = stop_with_stub(tmp_path, ALONE)
+    assert words == ["prestop.sh: asked 127.0.0.2 6379 to take over: OK"]
+    assert took_s < SOON_S
 
 
 def test_a_replica_stops_immediately(tmp_path: Path) -> None:
@@ -130,6 +160,19 @@ def shard(program: Path, directory: Path) -> Iterator[tuple[Server, Server]]:
         master.client.execute_command("CLUSTER", "ADDSLOTS", *range(16384))
         join(replica, master)
         yield master, replica
+
+
+def stop_with_stub(directory: Path, after: str) -> tuple[list[str], float]:
+    """Runs the hook of a master with one replica, with a redis-cli that answers as told once the replica was asked.
+    Returns the lines in the log, and the time in seconds.
+    """
+    stub = directory / "redis-cli"
+    stub.write_text(STUB.format(directory=directory, after=after), encoding="utf-8")
+    stub.chmod(0o755)
+    began, log = time.monotonic(), directory / "log"
+    environment = {"PATH": f"{directory}:{os.defpath}", "REDIS_SCRIPT_LOG": str(log)}
+    subprocess.run(["sh", str(BASE_SERVERS / "prestop.sh")], env=environment, timeout=30, check=True)
+    return log.read_text(encoding="utf-8").splitlines(), time.monotonic() - began
 
 
 def start(server: Server, directory: Path, **environment: str) -> subprocess.Popen[str]:

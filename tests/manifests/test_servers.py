@@ -178,3 +178,9 @@ def finish(script: subprocess.Popen[str]) -> tuple[int, str]:
     """Its exit code and its output."""
     output, _ = script.communicate(timeout=10)
     return script.returncode, output.strip()
+
+
+def test_the_end_of_the_log_of_a_server_that_ends_is_in_the_status_of_its_pod() -> None:
+    """A run tells why a server does not start without the right to read logs."""
+    (container,) = build(BASE).one("StatefulSet", "redis-app")["spec"]["template"]["spec"]["containers"]
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"

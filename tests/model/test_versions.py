@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bootstrap.model.versions import RELAXED, PathVerdict, parse, upgrade_path
+from bootstrap.model.versions import RELAXED, PathVerdict, clash, clashes, copy_path, parse, upgrade_path
 
 GOOD, SETTING, STEP = PathVerdict.GOOD, PathVerdict.NEEDS_SETTING, PathVerdict.NEEDS_STEP
 NO_WAY_BACK, NOT_POSSIBLE, UNKNOWN = PathVerdict.NO_WAY_BACK, PathVerdict.NOT_POSSIBLE, PathVerdict.UNKNOWN
@@ -122,3 +122,39 @@ def test_the_setting_is_named_with_its_limit() -> None:
     path = upgrade_path("redis 7.4.1", "valkey 9.1.2")
     assert path.setting == RELAXED
     assert "only Redis knows" in path.remedy
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "clashing"),
+    [
+        ("redis 8.2.3", "valkey 9.1.2", True),
+        ("redis 8.0.6", "valkey 8.0.1", True),
+        ("redis 7.4.1", "valkey 9.1.2", False),
+        ("redis 8.2.3", "valkey 7.2.7", False),
+        ("redis 6.2.5", "redis 7.2.6", True),
+        ("redis 5.0.6", "redis 7.4.1", True),
+        ("redis 7.0.15", "redis 7.2.6", False),
+        ("redis 6.2.5", "redis 8.2.3", False),
+        ("redis 6.2.5", "valkey 7.2.7", False),
+        ("redis ?", "valkey 9.1.2", False),
+    ],
+)
+def test_versions_that_cannot_be_in_one_cluster(one: str, other: str, *, clashing: bool) -> None:
+    """In whichever order; no path leads from one to the other directly."""
+    assert bool(clash(one, other)) is bool(clash(other, one)) is clashing
+    if clashing:
+        assert not upgrade_path(one, other).verdict.open
+        assert not upgrade_path(other, one, disks=False).verdict.open
+        (reason,) = clashes({"redis-app-0": one, "redis-app-1": other, "redis-app-2": one}, "redis-app")
+        assert f"{one} on redis-app-0, redis-app-2" in reason.message
+        assert "kubectl rollout undo statefulset/redis-app" in reason.remedy
+    else:
+        assert not [*clashes({"redis-app-0": one, "redis-app-1": other}, "redis-app")]
+
+
+def test_a_copy_is_judged_without_the_bus() -> None:
+    """The reason of a link that is down is the format of the copy alone."""
+    assert copy_path("redis 8.2.3", "valkey 9.1.2").verdict is SETTING
+    assert copy_path("valkey 9.1.2", "redis 8.2.3").verdict is GOOD
+    assert copy_path("redis 6.2.5", "redis 7.2.6").verdict is GOOD
+    assert copy_path("redis ?", "redis 7.2.6").verdict is UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from redis.connection import Connection
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from bootstrap.nodes.pipeline import Pipeline, packed
+from bootstrap.nodes.pipeline import LARGE_BYTES, Pipeline, packed, packer, parsed_line
 
 
 @contextmanager
@@ -63,3 +64,44 @@ def test_a_reply_that_is_cut_off_or_garbage_is_a_lost_connection(answer: bytes) 
     """Half a number is not taken for a number."""
     with connected(answer, then_closed=True) as (pipeline, _), pytest.raises(ConnectionLost):
         pipeline([("PING",)])
+
+
+def test_replies_of_one_line_are_lines() -> None:
+    """Numbers, statuses, errors and nothing; in the order of the commands."""
+    with connected(b":1\r\n+OK\r\n-BUSYKEY there\r\n-ERR no\r\n$-1\r\n:-2\r\n") as (pipeline, _):
+        lines = pipeline.receive_lines(6)
+    assert lines[:2] == [b":1\r\n", b"+OK\r\n"]
+    number, status, *errors, nothing, other = map(parsed_line, lines)
+    assert (number, status, nothing, other) == (1, "OK", None, -2)
+    assert [str(error) for error in errors] == ["BUSYKEY there", "no"]
+
+
+@pytest.mark.parametrize("answer", [b"", b":1\r\n", b":1\r\n:2", b":1\r\n:2\n"])
+def test_lines_that_are_missing_are_a_lost_connection(answer: bytes) -> None:
+    """Also one that was cut off."""
+    with connected(answer, then_closed=True) as (pipeline, _), pytest.raises(ConnectionLost):
+        pipeline.receive_lines(2)
+
+
+def test_a_large_string_arrives_whole_and_what_follows_it_too() -> None:
+    """It is read in place. One that is cut off is a lost connection."""
+    value = bytes(range(256)) * (LARGE_BYTES // 256 + 3)
+    reply = b"$%d\r\n%b\r\n:7\r\n" % (len(value), value)
+    with connected(b"") as (pipeline, theirs):
+        threading.Thread(target=theirs.sendall, args=(reply,), daemon=True).start()
+        assert pipeline.receive(2) == [value, 7]
+    with connected(reply[:1000], then_closed=True) as (pipeline, _), pytest.raises(ConnectionLost):
+        pipeline.receive(1)
+
+
+@pytest.mark.parametrize("size", [0, 10, LARGE_BYTES - 1, LARGE_BYTES])
+def test_a_large_payload_is_a_part_of_its_own(size: int) -> None:
+    """Together the parts are the same bytes as the whole command; the payload is not copied."""
+    payload = b"\r" * size
+    pack = packer(("RESTORE",), ("ABSTTL",))
+    packet = pack(b"a\r\n", 12345, payload)
+    assert b"".join([packet] if isinstance(packet, bytes) else packet) == packed(
+        ("RESTORE", b"a\r\n", 12345, payload, "ABSTTL")
+    )
+    assert isinstance(packet, bytes) or packet[1] is payload
+    assert isinstance(packet, bytes) is (size < LARGE_BYTES)

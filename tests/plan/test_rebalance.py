@@ -186,3 +186,17 @@ def test_masters_on_pods_that_leave_are_drained_first() -> None:
     owned = {node.node_id: node.slots for node in view.nodes}
     found = to_drain(view, Desired(shards=3, replicas_per_shard=0), owned)
     assert [view.by_id[node].ordinal for node in found] == [3], "of two pods that leave, the one without a successor"
+
+
+def test_in_a_rollout_no_slot_moves_only_for_even_shares_to_an_older_server() -> None:
+    """That server would reject the keys (`DUMP payload version or checksum are wrong`). A drain moves all the same."""
+    view = uneven(4000, 6923, 5461).look()
+    masters = [node.node_id for node in view.nodes if node.slots]
+    for ordinal in range(6):
+        view = with_node(view, ordinal, version="redis 7.0.15")
+    assert moves(view, shape(), masters)
+    newer_source = with_node(view, 1, version="redis 8.2.3")
+    assert not moves(newer_source, shape(), masters)
+    assert moves(with_node(view, 0, version="redis 8.2.3"), shape(), masters), "the target is the newer one"
+    fewer = Desired(shards=3, replicas_per_shard=1, rebalance="off")
+    assert slot_moves(newer_source, fewer, masters, to_drain=frozenset({masters[1]}))

@@ -12,7 +12,7 @@ from bootstrap.model.rollout import PodRevision, rollout_in
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
 from bootstrap.plan.findings import notices
-from bootstrap.plan.upgrade import reasons, stuck, versions
+from bootstrap.plan.upgrade import paths_to, reasons, stuck, versions
 from tests.builders import formed, shape, with_node
 
 OLD, NEW = PodRevision(revision="redis-app-1a", ready_s=900.0), PodRevision(revision="redis-app-2b", ready_s=5.0)
@@ -202,3 +202,12 @@ def test_addresses_do_not_matter() -> None:
     """A pod that moves with the rollout stays in its row."""
     view = with_node(rolling(2), 5, address=Address("10.9.9.9", 6379))
     assert found(view)["rollout"].startswith("rollout under way: 2 of 6 pods run redis 8.2.3")
+
+
+def test_a_planned_upgrade_is_judged_for_each_version_that_runs() -> None:
+    """Before the image changes; nothing for the version that is there already."""
+    (path,) = paths_to("redis 8.2", rolling(0))
+    assert str(path).startswith("redis 7.0.15 → redis 8.2: good: ")
+    assert [path.old for path in paths_to("valkey 9.1", rolling(2))] == ["redis 7.0.15", "redis 8.2.3"]
+    assert paths_to("redis 7.0.15", rolling(0)) == ()
+    assert paths_to("", rolling(2)) == ()

@@ -9,9 +9,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bootstrap.kube.pods import REVISION_LABEL
 from bootstrap.local.programs import Program
 from bootstrap.local.zone import Zone
 from tests.kube.api import Asked, KubeApi, pod
@@ -82,6 +84,32 @@ def test_of_two_parallel_runs_one_forms_and_the_other_changes_nothing(
     turns = [one for one, before in zip(holders, [None, *holders], strict=False) if one != before]
     assert turns.count("") == 2, "each run released the Lease"
     assert [result.outcome["steps"] for result in results if result.outcome["outcome"] == "unchanged"] == [0]
+
+
+@pytest.mark.parametrize("verb", ["apply", "plan", "verify"])
+def test_a_rollout_that_cannot_go_on_is_named_first(
+    api: KubeApi, any_program: Program, start_testbed: StartTestbed, verb: str
+) -> None:
+    """The pod, why it does not start, and the command that takes the rollout back; the cluster serves."""
+    six = start_testbed(any_program)
+    assert six.run("apply", **ON).exit_code == 0
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "redis:8.99"'}
+    container = {"name": "redis", "state": {"waiting": waiting}, "ready": False}
+    broken: dict[str, Any] = {"phase": "Pending", "containerStatuses": [container]}
+    for number in range(6):
+        labels = {REVISION_LABEL: "redis-app-2b" if number == 5 else "redis-app-1a"}
+        name = f"redis-app-{number}"
+        api.put("pods", name, pod(name, labels=labels, **(broken if number == 5 else {})))
+    six.cluster.servers[5].terminate()
+    run = six.run(verb, BOOTSTRAP_DEADLINE_S="8", **ON)
+    assert (run.exit_code, run.outcome["serving"]) == (1, True), run.text
+    reason = run.outcome["reasons"][0]
+    assert (reason["code"], reason["node"]) == ("rollout-stuck", "redis-app-5")
+    assert 'ImagePullBackOff: Back-off pulling image "redis:8.99"' in reason["message"]
+    assert "rollout undo statefulset/redis-app" in reason["remedy"]
+    (line,) = (each for each in run.lines if each["event"] == "rollout")
+    assert "1 of 6 pods do not answer, 5 run" in line["why"]
+    assert "it stops at redis-app-5" in line["why"]
 
 
 def test_labels_are_set_if_they_are_configured(api: KubeApi, any_program: Program, start_testbed: StartTestbed) -> None:

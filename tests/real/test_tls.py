@@ -26,6 +26,7 @@ from bootstrap.nodes.connection import Credentials
 from bootstrap.nodes.failures import Failure
 from tests.available_servers import BARE_PATH, ON_CI, SERVERS
 from tests.certificates import OPENSSL, Authority, Certificate
+from tests.real.sources import standalone
 from tests.real.testbed import RunResult, StartTestbed, Testbed
 from tests.system_names import resolved
 from tests.waiting import wait_until
@@ -360,3 +361,31 @@ def assert_tls_error(result: RunResult, words: str) -> None:
     assert len(messages) == 1, "one reason for all pods, which give the same answer"
     assert all(f"the TLS handshake failed ({words}" in message or words in message for message in messages), messages
     assert {reason["code"] for reason in result.outcome["reasons"]} == {"tls"}
+
+
+def test_keys_are_imported_over_tls_from_a_source_with_tls(six: Testbed, good: Certificate, tmp_path: Path) -> None:
+    """Each side has settings of its own. Where those of the source are missing, the reason names them."""
+    assert six.run("apply", **good.variables()).exit_code == 0
+    config = [line for line in good.server_config(port=7001) if "cluster" not in line and "replication" not in line]
+    with standalone(six.cluster.program, six, tmp_path, config=config) as server:
+        with Redis(server.address.host, 7001, ssl=True, **client_files(good)) as client:
+            client.mset({f"key:{number}": number for number in range(100)})
+        words = ["import", "--from", str(server.address)]
+        plain = six.run(*words, **good.variables())
+        assert (plain.exit_code, plain.outcome["reasons"][0]["code"]) == (4, "source-unusable"), plain.text
+        assert "BOOTSTRAP_IMPORT_TLS_CA_FILE" in plain.outcome["reasons"][0]["message"]
+        names = {"ca": good.ca, "cert": good.cert, "key": good.key}
+        secured = [word for name, path in names.items() for word in (f"--from-tls-{name}-file", str(path))]
+        result = six.run(*words, *secured, **good.variables())
+    assert (result.exit_code, result.outcome["outcome"]) == (0, "imported"), result.text
+    assert result.outcome["imported"]["copied"] == 100
+
+
+def client_files(certificate: Certificate) -> dict[str, Any]:
+    """The options of a client that shows a certificate; host names are not its matter."""
+    return {
+        "ssl_ca_certs": str(certificate.ca),
+        "ssl_certfile": str(certificate.cert),
+        "ssl_keyfile": str(certificate.key),
+        "ssl_check_hostname": False,
+    }

@@ -110,6 +110,10 @@ def test_redis_8_and_valkey_misread_each_other(start_testbed: StartTestbed) -> N
         return not hosts <= known
 
     wait_until(misread, "Valkey reports a host that no server has")
+    if last.alive:
+        run = testbed.run("verify")
+        assert run.exit_code == 1
+        assert "versions-clash" in {reason["code"] for reason in run.outcome["reasons"]}
 
 
 def test_two_versions_are_reported_with_every_verb(start_testbed: StartTestbed) -> None:
@@ -211,3 +215,16 @@ def program_of(line: str) -> Program:
         if f"{program.name} {program.version}.".startswith(f"{LINES[line]}."):
             return program
     pytest.skip(f"no {LINES[line]} on this machine")
+
+
+def test_a_plan_tells_the_verdict_before_the_image_changes(start_testbed: StartTestbed, any_program: Program) -> None:
+    """For each version that runs, with what to do where the way is not open."""
+    testbed = start_testbed(any_program)
+    assert testbed.run("apply").outcome["outcome"] == "formed"
+    for verb in ("plan", "verify"):
+        run = testbed.run(verb, "--upgrade-to", "redis:5.0")
+        assert run.exit_code == 0
+        (line,) = (each for each in run.lines if each["event"] == "upgrade_path")
+        assert line["why"].startswith(f"{as_text(any_program)} → redis 5.0: ")
+        assert "keep the image" in line["remedy"]
+    assert testbed.run("plan", "--upgrade-to", "nonsense").exit_code == 4

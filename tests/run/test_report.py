@@ -25,7 +25,7 @@ from tests.run.runs import Notes
 
 CONTRACT = [
     *("outcome", "exit_code", "cluster", "shards", "nodes", "slots_covered", "serving", "steps", "took_s", "placement"),
-    *("skew", "next", "reasons"),
+    *("skew", "versions", "next", "reasons"),
 ]
 REASON = st.builds(Reason, code=st.text(), message=st.text(max_size=5000), remedy=st.text(), node=st.none() | st.text())
 

@@ -20,7 +20,7 @@ class Server:
     """The server section of INFO, as far as this program needs it."""
 
     mode: str
-    """`cluster`, `standalone` or `sentinel`; empty where it is missing."""
+    """`cluster`, `standalone` or `sentinel`; empty where it is missing. Valkey has another name for it."""
     version: str
     """For people: `redis 7.0.15`, `valkey 9.1.2`."""
     run_id: str = ""
@@ -59,7 +59,7 @@ def parse_server(info: Mapping[str, str]) -> Server:
     """The server section of INFO; Valkey names itself in `server_name`."""
     kind = info.get("server_name", "redis")
     return Server(
-        mode=info.get("redis_mode", ""),
+        mode=info.get("redis_mode") or info.get("server_mode", ""),
         version=f"{kind} {info.get(f'{kind}_version', '?')}",
         run_id=info.get("run_id", ""),
     )

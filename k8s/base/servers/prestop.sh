@@ -8,7 +8,7 @@
 . "${0%/*}/ask.sh"
 # In seconds. Even with two more requests of 3 s each, this stays well below terminationGracePeriodSeconds.
 end=$(($(date +%s) + ${PRESTOP_LIMIT_S:-12}))
-candidate='' again=0
+candidate='' again=0 alone=0
 
 # Prints `ip port` of the replica with the highest replication offset among those whose link to this master is up. The
 # addresses come from CLUSTER NODES, because the source address of a replication connection may be that of a proxy.
@@ -30,7 +30,14 @@ while now=$(date +%s) && [ "$now" -lt "$end" ]; do
   self=$(ask INFO replication 2>/dev/null)
   case $self in
   *role:slave*) [ -z "$candidate" ] || log "$candidate has taken over"; exit 0 ;;
-  *role:master*connected_slaves:0*) exit 0 ;;
+  *role:master*connected_slaves:0*)
+    # A replica that takes over closes its link a moment before this master learns of it. If the master ended now, it
+    # would close the connections of its clients instead of sending them to the replica.
+    [ -n "$candidate" ] && [ "$alone" -lt 10 ] || exit 0
+    alone=$((alone + 1))
+    sleep 0.2
+    continue
+    ;;
   *role:master*) ;;
   *) exit 0 ;;
   esac
