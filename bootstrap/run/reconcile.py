@@ -21,7 +21,6 @@ from bootstrap.model.view import ClusterView
 from bootstrap.plan.describe import describe
 from bootstrap.plan.lost_members import given_up, loss_accepted
 from bootstrap.plan.planner import plan
-from bootstrap.plan.reinit import wiping
 from bootstrap.plan.settled import settled
 from bootstrap.run.links import LinkWatch
 from bootstrap.run.missing import MissingPods, with_confirmation
@@ -48,7 +47,7 @@ Planner = Callable[[ClusterView, Desired], Plan | Refusal]
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
-    """One run towards a desired shape. `converge` and `wipe` do the work; the other fields are its state."""
+    """One run towards a desired shape. `converge` does the work, as `wipe` and `adopt` do in modules of their own."""
 
     world: World
     desired: Desired
@@ -99,23 +98,6 @@ class Reconciler:
         finally:
             self._restore_settings()
 
-    def wipe(self, confirm: str) -> bool:
-        """Wipes every node of the cluster with that fingerprint; True when there was something to wipe. Raises Refused,
-        with what would be destroyed, for another fingerprint, and Misconfigured where a server would deny a wipe.
-        """
-        wiped = False
-        while True:
-            view, decision = self.decide(planner=partial(wiping, confirm=confirm))
-            if self.first_view is None:
-                self.begin_with(view, decision)
-            if isinstance(decision, Refusal):
-                raise Refused.because(decision.reasons)
-            if not decision:
-                return wiped
-            self.rights.check(decision, view)
-            wiped = True
-            self.do(decision.phases[0], view)
-
     def _converge(self) -> ClusterView:
         backoff = Backoff(self.clock, self.log)
         settled_view: ClusterView | None = None
@@ -154,8 +136,8 @@ class Reconciler:
         return view
 
     def wait_for_peers(self, *, all_of_them: bool) -> ClusterView:
-        """Looks until every peer answers, or, unless `all_of_them` are needed, until something can be done without the
-        others. Raises Misconfigured once every pod has said so for seconds, or at the deadline; or NotYet.
+        """Looks until every peer answers, or, unless `all_of_them` are needed, something can be done without them.
+        Raises Misconfigured once every pod has said so for seconds, or at the deadline; or NotYet.
         """
         backoff = Backoff(self.clock, self.log)
         while True:
@@ -170,9 +152,7 @@ class Reconciler:
                 )
                 if found:
                     return self.view
-            backoff.wait(
-                "waiting_for_peers", lambda: self.view.describe_unreachable(), self.peers_missing, deadline=limit
-            )
+            backoff.wait("waiting_for_peers", self._missing_in_words, self.peers_missing, deadline=limit)
 
     def decide(self, view: ClusterView | None = None, planner: Planner = plan) -> tuple[ClusterView, Plan | Refusal]:
         """Plans from `view`, or from a new look; returns the view and the decision.
@@ -207,6 +187,9 @@ class Reconciler:
         self.log.info("peers_found", nodes=len(view.nodes), versions=sorted({node.version for node in view.nodes}))
         if isinstance(decision, Plan) and decision.findings:
             self.log.info("planned", **plan_summary(decision))
+
+    def _missing_in_words(self) -> str:
+        return self.view.describe_unreachable()  # `peers_missing` explains the view
 
     def peers_missing(self) -> BootstrapError:
         """Why the run ends without the peers that do not answer, with Kubernetes's own words."""

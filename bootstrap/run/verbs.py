@@ -31,6 +31,7 @@ from bootstrap.run.ports import World
 from bootstrap.run.progress import Bar
 from bootstrap.run.reconcile import Reconciler
 from bootstrap.run.report import outcome_of, plan_fields, plan_text, skew_text, table
+from bootstrap.run.wiping import wipe
 from bootstrap.verify import violations
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Verbs:
 
     def _reinit(self) -> Outcome:
         self.reconciler.use(self.pods_alone)  # no other cluster is ever wiped
-        if not self.reconciler.wipe(self.settings.confirm):
+        if not wipe(self.reconciler, self.settings.confirm):
             return self._apply()
         self._prove(self.reconciler.converge())
         return self.outcome("reinitialised", 0)

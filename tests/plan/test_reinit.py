@@ -12,6 +12,7 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import SlotSet
 from bootstrap.model.steps import Wipe
 from bootstrap.plan.reinit import wiping
+from bootstrap.run.wiping import wipe as wipe_confirmed
 from bootstrap.verify import violations
 from tests.fake_cluster import FakeCluster, Killed, Known
 from tests.plan.damage import give_keys, healthy, lose_a_majority, move_all, wipe
@@ -21,7 +22,7 @@ from tests.run.runs import SHAPE, run_on
 def reinit(cluster: FakeCluster, confirm: str) -> bool:
     """The whole verb; true when a node was wiped."""
     run = run_on(cluster)
-    wiped = run.wipe(confirm)
+    wiped = wipe_confirmed(run, confirm)
     assert violations(run.converge(), SHAPE) == ()
     return wiped
 
@@ -29,7 +30,7 @@ def reinit(cluster: FakeCluster, confirm: str) -> bool:
 def refused(cluster: FakeCluster, confirm: str = "") -> list[str]:
     """The reasons; nothing was written."""
     with pytest.raises(Refused) as caught:
-        run_on(cluster).wipe(confirm)
+        wipe_confirmed(run_on(cluster), confirm)
     assert cluster.written == []
     return [reason.code for reason in caught.value.reasons]
 
@@ -38,7 +39,7 @@ def test_without_a_confirmation_it_reports_what_it_would_destroy() -> None:
     """Every master with its slots and keys, and the command that accepts it."""
     cluster = healthy()
     with pytest.raises(Refused) as caught:
-        run_on(cluster).wipe("")
+        wipe_confirmed(run_on(cluster), "")
     reasons = caught.value.reasons
     assert [reason.node for reason in reasons] == ["redis-app-0", "redis-app-1", "redis-app-2"]
     assert "5461 slots (0-5460), 10 keys" in reasons[0].message
@@ -161,7 +162,7 @@ def test_a_replica_with_the_last_copy_is_reported_as_well() -> None:
     cluster = healthy()
     lose_a_majority(cluster)
     with pytest.raises(Refused) as caught:
-        run_on(cluster).wipe("")
+        wipe_confirmed(run_on(cluster), "")
     assert [reason.node for reason in caught.value.reasons] == ["redis-app-2", "redis-app-3", "redis-app-4"]
 
 
