@@ -287,3 +287,23 @@ def reasons_against(environ: dict[str, str], flags: dict[str, str] | None) -> tu
     except Misconfigured as error:
         return error.reasons or (Reason(code="", message="no reason", remedy=""),)
     return ()
+
+
+def test_an_adoption_needs_the_address_of_the_old_cluster(tmp_path: Path) -> None:
+    """A fingerprint on the command line without it is a mistake; in the environment it may be left over."""
+    with pytest.raises(Misconfigured) as raised:
+        Settings.from_env({}, {"adopt": "0123456789ab"})
+    assert [reason.message for reason in raised.value.reasons] == [
+        "--adopt is set without BOOTSTRAP_ADOPT, which names the old cluster"
+    ]
+    left = {"BOOTSTRAP_ADOPT_FINGERPRINT": "0123456789ab", "BOOTSTRAP_ADOPT_FINISH": "on"}
+    assert Settings.from_env(left).adoption is None
+    declared = Settings.from_env({**left, "BOOTSTRAP_ADOPT": "old.shop:7000"}).adoption
+    assert declared is not None
+    assert (declared.fingerprint, declared.finish, declared.back) == ("0123456789ab", True, False)
+
+
+def test_going_back_and_finishing_are_opposites() -> None:
+    """Both at once is a mistake, not a choice of the program."""
+    (message,) = faults(ADOPT="old:6379", ADOPT_BACK="on", ADOPT_FINISH="on")
+    assert message == "BOOTSTRAP_ADOPT_BACK and BOOTSTRAP_ADOPT_FINISH are both on, and are opposites"
