@@ -9,7 +9,7 @@ PICTURES ?= .venv-pictures
 # For `make mutants` only.
 MUTANTS ?= .venv-mutants
 # Tests wait for servers more than they compute, so more tests than cores run in parallel.
-WORKERS ?= 12
+WORKERS ?= 8
 # Each worker has a cluster of six servers in a namespace of its own.
 E2E_WORKERS ?= 2
 

@@ -25,7 +25,9 @@ ONLY_BUILDS = frozenset(
     for name in ("builds", "components", "pod_security", "security", "two_clusters")
 )
 """Modules of tests that start no program but kubectl; tests/test_bare_path.py checks that."""
-USES_PATH = frozenset(TESTS / "real" / f"test_{name}.py" for name in ("atomic", "auth", "kubernetes", "left_over_keys"))
+USES_PATH = frozenset(
+    TESTS / "real" / f"test_{name}.py" for name in ("atomic", "auth", "kubernetes", "left_over_keys", "upgrade")
+)
 """Modules of tests/real that start programs which look for a server or a client on PATH."""
 PACKAGED = {name: path for name, path in SERVERS.items() if not name.endswith("-on-path")}
 """The servers that do not come from PATH."""
