@@ -67,6 +67,8 @@ class OldSide:
     """Servers at the person's addresses that are in no cluster any more."""
     own: int = 0
     """Pods of the new side at the person's addresses."""
+    no_cluster: str = ""
+    """What answers at the person's addresses and is a standalone server or a Sentinel; "" for nothing of the kind."""
     error: str = ""
     """Why no server answers at the person's addresses; "" where one does."""
     traits: Mapping[NodeId, Traits] = field(default_factory=dict)

@@ -43,11 +43,12 @@ Command = tuple[str | bytes | int, ...]
 KEYSPACE: Command = ("INFO", "keyspace")
 PERSISTENCE: Command = ("INFO", "persistence")
 SERVER: Command = ("INFO", "server")
+REPLICATION: Command = ("INFO", "replication")
 NODE_TIMEOUT: Command = ("CONFIG", "GET", "cluster-node-timeout")
 LOOK: tuple[Command, ...] = (
     ("CLUSTER", "NODES"),
     ("CLUSTER", "INFO"),
-    ("INFO", "replication"),
+    REPLICATION,
     KEYSPACE,
     ("INFO", "memory"),
     SERVER,

@@ -7,7 +7,7 @@ from bootstrap.model.steps import Provision
 from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import Ask, AskAll, first_error
-from bootstrap.nodes.wire.info import parse_info, parse_persistence, parse_snapshot
+from bootstrap.nodes.wire.info import parse_info, parse_persistence, parse_replication, parse_snapshot
 from bootstrap.nodes.wire.provisions import parse_acl_list, parse_function_list
 
 FILE_TRIES, FILE_PAUSE_S = 40, 0.05
@@ -97,12 +97,17 @@ def retire(ask_all: AskAll, *, clock: Clock) -> Exception | None:
 
     A replica's reset empties its memory, and a server with save points writes that emptiness over its snapshot when it
     shuts down (*measured*, 7.0.15). So it is told before to write none; where it rejects that, it is not reset. A
-    snapshot that takes longer than one exchange may goes on in the background, and the next try finds it.
+    snapshot that takes longer than one exchange may goes on in the background, and the next try finds it. A replica
+    without a link writes none: its copy may be gone or incomplete.
     """
     for _ in range(FILE_TRIES):
-        moment, persistence, server = ask_all([commands.TIME, commands.PERSISTENCE, commands.SERVER])
-        if (error := first_error([moment, persistence, server])) is not None:
+        moment, persistence, server, replication = ask_all(
+            [commands.TIME, commands.PERSISTENCE, commands.SERVER, commands.REPLICATION]
+        )
+        if (error := first_error([moment, persistence, server, replication])) is not None:
             return error
+        if not parse_replication(parse_info(replication)).link_up:
+            break  # it may have lost its keys, and its files may still have them
         files = parse_snapshot(parse_info(persistence), parse_info(server), now_s=int(moment[0]))
         if files.age_s is not None and files.age_s <= FRESH_S:
             break

@@ -70,9 +70,13 @@ class BothSides:
         seeds = [answer for answer in answers.values() if isinstance(answer, Node)]
         errors += [f"{place}: {each}" for (_, place), each in answers.items() if isinstance(each, Failure)]
         pods = {node.node_id for node in (*view.nodes, *view.spares)}
-        self._members = _members([*seeds, *view.nodes], but=pods)
-        self._members |= {n.node_id: n.address for n in seeds if n.node_id not in pods and n.others}
+        theirs = _members(seeds, but=pods)
+        theirs |= {n.node_id: n.address for n in seeds if n.node_id not in pods and n.others}
+        ours = _members(view.nodes, but=pods)  # old nodes, once the pods have joined; else lost members of their own
+        have_joined = bool(theirs.keys() & ours.keys()) or any(seed.others.keys() & pods for seed in seeds)
+        self._members = ours | theirs if have_joined or not seeds else theirs
         silent, nodes = self._ask_members(view)
+        silent = silent if have_joined or seeds else ()
         self._side = OldSide(
             seeds=self._side.seeds,
             nodes=frozenset(node.node_id for node in nodes),
@@ -80,6 +84,11 @@ class BothSides:
             silent=silent,
             left=sum(1 for node in seeds if node.blank and node.node_id not in pods),
             own=len(places & own),
+            no_cluster="; ".join(
+                f"{place} {each.why.value}"
+                for (_, place), each in answers.items()
+                if isinstance(each, Failure) and each.why in (UnreachableReason.SENTINEL, UnreachableReason.CLUSTER_OFF)
+            ),
             error="" if seeds or places & own else "; ".join(errors),
         )
         view = self._beside(view, nodes)

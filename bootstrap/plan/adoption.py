@@ -28,7 +28,7 @@ from bootstrap.model.plan import Phase, Plan, Refusal
 from bootstrap.model.steps import EndPause, Forget, Leave, ManualFailover, Meet, Provision, Replicate, Retire, Step
 from bootstrap.model.versions import upgrade_path
 from bootstrap.model.view import ClusterView, fingerprint_of
-from bootstrap.model.waits import AwaitAgreement, AwaitCopies, AwaitMesh
+from bootstrap.model.waits import AwaitAgreement, AwaitCopies, AwaitElection, AwaitMesh
 from bootstrap.plan import spread
 from bootstrap.plan.adoption_findings import what_is_there
 from bootstrap.plan.adoption_placement import SlotsOf
@@ -38,9 +38,12 @@ from bootstrap.plan.adoption_states import (
     against_finishing,
     against_going_back,
     against_taking_over,
+    another_cluster,
     nothing_to_adopt,
+    orphaned,
     unconfirmed,
 )
+from bootstrap.plan.clusters import groups
 from bootstrap.plan.placement import failure_domains
 from bootstrap.plan.planner import plan
 from bootstrap.plan.settled import settled
@@ -63,6 +66,8 @@ def adopting(view: ClusterView, desired: Desired) -> Plan | Refusal:
         if SlotsOf(pods).all:
             return plan(view.of_pods(), replace(desired, adoption=None))
         return Refusal(reasons=(nothing_to_adopt(view),))
+    if strange := tuple(another_cluster(groups(view))) if joined(view) else ():
+        return Refusal(reasons=strange)
     found = tuple(what_is_there(view))
     if declared.finish:
         if reasons := tuple(against_finishing(view, desired)):
@@ -114,6 +119,11 @@ def _linked(view: ClusterView, then: Iterator[Phase]) -> Iterator[Phase]:
         name="introduce",
         why="in the full mesh all nodes learn of each change immediately",
         steps=tuple(_introductions(view)),
+    )
+    yield Phase(
+        name="elect",
+        why="a member that owned slots does not answer, and its replicas do",
+        steps=tuple(AwaitElection(lost=lost, slots=slots) for lost, slots in orphaned(view).items()),
     )
     yield Phase(name="end pause", why="clients of a former master wait for nothing", steps=tuple(_end_pause(view)))
     if not settled(AwaitAgreement(), view):

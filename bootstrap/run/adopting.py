@@ -76,7 +76,7 @@ def advice(view: ClusterView) -> str:
     linked, of = linked_old_copies(view)
     if given_back(view):
         if not joined(view):
-            return ""
+            return f"the old nodes serve, and the pods have not joined them. To take over: {edited('back=off')}"
         return (
             f"the old nodes serve and the pods follow them. To take over again: {edited('back=off')}; elsewhere: "
             "python -m bootstrap apply without --adopt-back"
@@ -89,11 +89,13 @@ def advice(view: ClusterView) -> str:
 
 
 def finished_advice(view: ClusterView) -> str:
-    """What to do once the old nodes have left."""
-    seeds = view.old.seeds if view.old else ""
+    """What to do once the old nodes have left; `view` is the one before."""
+    linked, of = linked_old_copies(view)
+    silent = ", ".join(peer.pod for peer in view.old.silent) if view.old else ""
     return (
-        f"the old nodes at {seeds} have left; their disks keep the data as it was, and they can be removed. Then leave "
-        "BOOTSTRAP_ADOPT empty, and let clients connect to the pods' own Service"
+        f"the old nodes have left, {linked} of {of} with a copy of their shard on disk; they can be removed. "
+        + (f"Forgotten without an answer: {silent}. " if silent else "")
+        + "Then leave BOOTSTRAP_ADOPT empty, and let clients connect to the pods' own Service"
     )
 
 

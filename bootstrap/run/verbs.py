@@ -18,8 +18,9 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.slots import ALL_SLOTS
 from bootstrap.model.view import ClusterView
 from bootstrap.plan import upgrade
-from bootstrap.plan.adoption import adopting, given_back
+from bootstrap.plan.adoption import adopting, given_back, joined
 from bootstrap.plan.adoption_findings import what_is_there
+from bootstrap.plan.adoption_states import unconfirmed
 from bootstrap.plan.findings import notices
 from bootstrap.plan.planner import plan
 from bootstrap.plan.rebalance import skew
@@ -128,7 +129,12 @@ class Verbs:
         """Looks, and reports every invariant that does not hold. Raises NotYet where clients cannot use the cluster."""
         limit = self.reconciler.deadline.sooner(VERIFY_LIMIT_S)
         while True:
-            bad = violations(self.reconciler.look(), self.settings.desired)
+            view = self.reconciler.look()
+            if two_sides(view) and not joined(view):
+                back = self.settings.adopt_back
+                reasons = () if back else (unconfirmed(view, self.reconciler.desired),)
+                return self.outcome("unchanged" if back else "failed", int(not back), reasons, then=advice(view))
+            bad = violations(view, self.settings.desired)
             if not bad:
                 if not (two_sides(self.reconciler.view) and given_back(self.reconciler.view)):
                     self._check_access(limit)

@@ -16,6 +16,7 @@ from bootstrap.model.plan import Plan, Refusal
 from bootstrap.model.steps import Leave, ManualFailover, Meet, Replicate, Wipe
 from bootstrap.model.unreachable import UnreachablePeer, UnreachableReason
 from bootstrap.model.view import ClusterView
+from bootstrap.model.waits import AwaitElection
 from bootstrap.nodes.choose import unreachable_peer
 from bootstrap.nodes.failures import Failure
 from bootstrap.plan.adoption import adopted, adopting, fingerprint_of_old, given_back
@@ -143,6 +144,10 @@ def test_addresses_that_lead_to_the_pods_themselves_are_named() -> None:
     both = TwoClusters(6)
     view = replace(both.look().of_pods(), old=OldSide(seeds="redis-service:6379", own=6))
     assert codes(view) == {"adopts-itself"}
+    alone = OldSide(seeds="redis:6379", no_cluster="10.0.0.9:6379 cluster mode is off", error="cluster mode is off")
+    assert codes(replace(view, old=alone)) == {"not-a-cluster"}
+    assert codes(replace(view, old=OldSide(seeds="redis:6379", left=1))) == {"old-cluster-gone"}
+    assert codes(replace(view, old=OldSide(seeds="redis:6379", error="no answer"))) == {"old-cluster-silent"}
 
 
 def test_the_ordinary_planner_never_sees_an_old_node() -> None:
@@ -235,6 +240,63 @@ def test_lost_members_of_the_pods_own_are_no_sign_that_the_two_have_joined() -> 
     assert isinstance(decision, Plan)
     assert [reason.code for reason in decision.then_refused] == ["adoption-not-confirmed"]
     assert decision.phases[0].name == "dissolve"
+
+
+def test_a_third_cluster_is_never_joined() -> None:
+    """The fingerprint was about the first one: the pods have joined that, and the addresses lead to another by now."""
+    both = TwoClusters(6)
+    assert not isinstance(run_until_killed(both, taking_over(both)), str)
+    other = TwoClusters(0, seed=9)
+    view, there = both.look(), other.look()
+    strangers = tuple(replace(node, ordinal=node.ordinal + 50) for node in there.nodes)
+    mixed = replace(view, nodes=(*view.nodes, *strangers))
+    for declared in (Adoption(), Adoption(back=True), Adoption(finish=True), Adoption(fingerprint=there.fingerprint())):
+        decision = adopting(mixed, replace(SHAPE, adoption=declared))
+        assert isinstance(decision, Refusal)
+        assert {reason.code for reason in decision.reasons} == {"another-cluster"}
+    pods_gone = replace(mixed, nodes=(*view.pods, *strangers))
+    assert codes(pods_gone) >= {"two-clusters"}, "the pods hold the first one's keys"
+
+
+def without_owner(view: ClusterView) -> tuple[ClusterView, str]:
+    """An old owner does not answer any more."""
+    owner = next(node for node in view.old_nodes if node.slots)
+    return replace(view, nodes=tuple(node for node in view.nodes if node is not owner)), owner.node_id
+
+
+def test_a_lost_old_master_is_replaced_by_election() -> None:
+    """Its replicas answer, a pod among them: the run waits for them, and asks for no one to forget the master."""
+    both = TwoClusters(6)
+    view, owner = without_owner(after(both, "hand over"))
+    decision = adopting(view, taking_over(both))
+    assert isinstance(decision, Plan)
+    (step,) = decision.phases[0].steps
+    assert isinstance(step, AwaitElection)
+    assert step.lost == owner
+    alone = replace(view, nodes=tuple(node for node in view.nodes if node.myself.master_id != owner))
+    assert codes(alone) == {"old-not-whole"}
+
+
+def test_finishing_waits_for_a_lost_owner_as_well() -> None:
+    """No planner is asked about a cluster from which an owner of slots has been erased."""
+    both = TwoClusters(6)
+    view, _ = without_owner(after(both, "hand over"))
+    assert codes(view, finish=True) == {"not-adopted-yet"}
+
+
+def test_finishing_leaves_a_copy_of_each_shard_on_the_old_disks() -> None:
+    """Without a link, an old node may have lost its keys."""
+    both = TwoClusters(6)
+    view = run_until_killed(both, taking_over(both))
+    assert isinstance(view, ClusterView)
+    owner = next(node for node in view.pods if node.slots)
+    down = [node for node in view.old_nodes if node.myself.master_id == owner.node_id]
+    cut = tuple(
+        replace(node, replication=replace(node.replication, link_up=False)) if node in down else node
+        for node in view.nodes
+    )
+    assert codes(replace(view, nodes=cut), finish=True) == {"old-copy-missing"}
+    assert codes(view, finish=True) == set()
 
 
 def test_a_setting_that_stays_after_the_end_hinders_no_repair() -> None:
