@@ -39,6 +39,7 @@ from bootstrap.setting_types import (
     source_addresses,
     statefulset_name,
     whole_number,
+    without_login,
 )
 
 _REPORTED = "none: only report differences between nodes"
@@ -242,10 +243,11 @@ class Settings(ImportSettings):
         return declared if self.adopt_from else None
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None) -> Settings:
-        """Reads the settings: a flag wins over a variable, a variable over the default.
-
-        `flags` has the names of the fields as keys. Raises Misconfigured with one reason per fault.
+    def from_env(
+        cls, environ: Mapping[str, str], flags: Mapping[str, str] | None = None, *, verb: str = ""
+    ) -> Settings:
+        """Reads the settings: a flag wins over a variable, a variable over the default. Variables that `verb` does not
+        have are left alone. `flags` has the names of the fields as keys. Raises Misconfigured, one reason per fault.
         """
         values: dict[str, Any] = {"namespace": own_namespace()}
         reasons: list[Reason] = []
@@ -254,13 +256,13 @@ class Settings(ImportSettings):
             source, text = flag_of(name), (flags or {}).get(name)
             if text is None:
                 source, text = variable_of(name), environ.get(variable_of(name), "")
-            if not text:
+            if not text or (verb and declaration["verbs"] and verb not in declaration["verbs"]):
                 continue
             configured[name] = source
             try:
                 values[name] = declaration["read"](text)
             except ValueError as error:
-                reasons.append(fault(source, f"{text!r} {error}"))
+                reasons.append(fault(source, f"{without_login(text)!r} {error}"))
         for name in ("password", "adopt_password", "import_password"):
             values[name] = read_secret(f"{name}_file", values, configured, reasons)
         sources = {name: variable_of(name) for name in declared()} | configured

@@ -158,10 +158,15 @@ def source_addresses(text: str) -> tuple[Address, ...]:
             name = str(ip_address(host)) if bracketed else host_name(host)
             found.append(Address(name, whole_number(1, 65535)(port) if colon else 6379))
         except ValueError:
-            raise ValueError(f"is not HOST:PORT, or several with commas: {word!r}") from None
+            raise ValueError(f"is not HOST:PORT, or several with commas: {without_login(word)!r}") from None
     if not found:
         raise ValueError("names no server")
     return tuple(dict.fromkeys(found))
+
+
+def without_login(text: str) -> str:
+    """A text without what may be a user and a password in an address: `redis://:secret@host`."""
+    return re.sub(r"[^\s,]*@", "…@", text)
 
 
 def host_name(text: str) -> str:

@@ -307,3 +307,18 @@ def test_going_back_and_finishing_are_opposites() -> None:
     """Both at once is a mistake, not a choice of the program."""
     (message,) = faults(ADOPT="old:6379", ADOPT_BACK="on", ADOPT_FINISH="on")
     assert message == "BOOTSTRAP_ADOPT_BACK and BOOTSTRAP_ADOPT_FINISH are both on, and are opposites"
+
+
+def test_a_fault_in_what_another_verb_needs_stops_no_run() -> None:
+    """The settings are in one ConfigMap: a wrong source of an import must not end the runs that repair the cluster."""
+    environment = {"BOOTSTRAP_IMPORT_FROM": "no host:port:at:all"}
+    assert Settings.from_env(environment, verb="apply").import_from == ()
+    with pytest.raises(Misconfigured, match="BOOTSTRAP_IMPORT_FROM"):
+        Settings.from_env(environment, verb="import")
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    """The message is logged, and stays in the termination message."""
+    with pytest.raises(Misconfigured) as raised:
+        Settings.from_env({}, {"import_from": "redis://:top-secret@old.shop:6379"}, verb="import")
+    assert "top-secret" not in str([reason.as_fields() for reason in raised.value.reasons])

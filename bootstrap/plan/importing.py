@@ -48,7 +48,7 @@ def left_out(source: Source, databases: Mapping[int, int]) -> Mapping[int, int]:
 
 def clock_shift_ms(source: Source, now_ms: int) -> int:
     """By how much the clock of the target, which shows `now_ms`, is ahead of the source's; 0 where they agree."""
-    shift = now_ms - source.servers[0].time_ms
+    shift = now_ms - source.servers[0].time_ms if source.servers else 0
     return shift if abs(shift) > CLOCKS_APART_MS else 0
 
 

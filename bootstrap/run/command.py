@@ -60,7 +60,7 @@ class Command:
             self.log.warning(
                 "unknown_setting", name=name, remedy="python -m bootstrap apply --help lists every setting"
             )
-        settings = Settings.from_env(self.environ, self.flags)
+        settings = Settings.from_env(self.environ, self.flags, verb=self.verb)
         self._verbs = connections.enter_context(
             session(settings, clock=self.clock, log=self.log, out=self.out, console=self.console)
         )

@@ -117,8 +117,10 @@ class Importing:
         return ConnectionPool(self.credentials, answer_limit_s=ANSWER_LIMIT_S)
 
     def _whole_cluster(self) -> ClusterView:
-        """The cluster, once it is whole. Raises NotYet with what is wrong with it."""
-        limit = self.reconciler.deadline.sooner(WHOLE_LIMIT_S)
+        """The cluster, once it is whole. Raises NotYet with what is wrong with it. By then the
+        deadline of the run may have passed, because copying takes as long as there is data.
+        """
+        limit = Deadline.after(WHOLE_LIMIT_S, self.clock)
         while bad := violations(view := self.reconciler.look(), self.settings.desired):
             if limit.passed:
                 raise NotYet.because(bad)

@@ -224,6 +224,7 @@ class Verbs:
         return self.outcome("reinitialised", 0)
 
     def _import(self) -> Outcome:
+        self.reconciler.use(self.pods_alone)
         if self.importing is not None:
             self.importing.run()
         return self.outcome("imported", 0)

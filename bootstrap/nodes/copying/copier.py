@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from bootstrap.errors import WireError
 from bootstrap.model.copying import Comparison, Counts, Entry, Source, SourceServer
 from bootstrap.model.node import Address
+from bootstrap.model.unreachable import UnreachableReason
 from bootstrap.nodes import commands
 from bootstrap.nodes.commands import Command
 from bootstrap.nodes.connection import ask
@@ -28,9 +29,10 @@ from bootstrap.nodes.copying.flight import Flight
 from bootstrap.nodes.copying.owners import Owners, RestoreRejected
 from bootstrap.nodes.copying.reading import BATCH_BYTES, Reader
 from bootstrap.nodes.copying.source import SourceFinder, SourceUnusable
-from bootstrap.nodes.failures import classify_error
+from bootstrap.nodes.failures import Failure, classify_error
 from bootstrap.nodes.membership import libraries
 from bootstrap.nodes.pipeline import Pipeline
+from bootstrap.nodes.wire.info import parse_info, parse_server
 from bootstrap.nodes.wire.source import time_ms
 
 PROBED_KEYS = 200
@@ -163,11 +165,23 @@ class Copier:
             connection = self.finder.raw_connection(server.address)
             stack.callback(connection.disconnect)
             try:
+                _same_server(connection, server)
                 pipeline = Pipeline(connection)
                 stack.callback(pipeline.close)
                 yield pipeline, Reader(pipeline, shift_ms=self.shift_ms)
             except (RedisError, OSError, WireError) as error:
                 raise SourceUnusable(server.address, classify_error(error)) from error
+
+
+def _same_server(connection: Connection, server: SourceServer) -> None:
+    """A name may lead to another server with every connection, as that of a Service does. Raises SourceUnusable
+    where it is not the one that was looked at, or has been started again: keys would be left out.
+    """
+    reply = ask(connection, *commands.SERVER)
+    run_id = parse_server(parse_info(reply)).run_id if isinstance(reply, str) else ""
+    if run_id and server.counters.run_id and run_id != server.counters.run_id:
+        why = "another server answers there now: it was restarted, or the name stands for several; name one server"
+        raise SourceUnusable(server.address, Failure(UnreachableReason.AMBIGUOUS, why))
 
 
 @dataclass(slots=True)

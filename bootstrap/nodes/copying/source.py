@@ -123,8 +123,7 @@ class SourceFinder:
 
     def _of_cluster(self, found: _Found) -> Source:
         owners = [member for member in found.members if member.slots and member.role is Role.MASTER]
-        # This one is known to answer at the address that a person has named, which may differ from the announced one.
-        addresses = [found.server.address if "myself" in member.flags else member.address for member in owners]
+        addresses = [self._own_address(found, m) if "myself" in m.flags else m.address for m in owners]
         if None in addresses:
             why = Failure(UnreachableReason.UNREACHABLE, "it does not know the address of every master of its cluster")
             raise SourceUnusable(found.server.address, why)
@@ -133,6 +132,16 @@ class SourceFinder:
         return Source(
             servers=tuple(replace(server, slots=slots[server.address]) for server in servers), is_cluster=True
         )
+
+    def _own_address(self, found: _Found, myself: Member) -> Address:
+        """Where a member is that answered at the address that a person has named: the announced address leads to it
+        alone, and the name of a Service to any; where the announced one cannot be reached, the named one is left.
+        """
+        if myself.address is not None and myself.address != found.server.address:
+            there = self._look([myself.address])[myself.address]
+            if isinstance(there, _Found) and there.server.counters.run_id == found.server.counters.run_id:
+                return myself.address
+        return found.server.address
 
     def _servers(self, addresses: Sequence[Address]) -> list[SourceServer]:
         answers = self._look(addresses)
