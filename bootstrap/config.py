@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from bootstrap.adopt_settings import AdoptSettings
 from bootstrap.errors import Misconfigured, Reason
 from bootstrap.import_settings import ImportSettings
 from bootstrap.model.desired import Desired
 from bootstrap.model.node import Address
-from bootstrap.model.old_side import Adoption
 from bootstrap.setting_faults import PREFIX, conflicts, fault, read_secret
 from bootstrap.setting_types import (
     NODES_MAX,
@@ -36,7 +36,6 @@ from bootstrap.setting_types import (
     server_version,
     service_port_name,
     setting,
-    source_addresses,
     statefulset_name,
     whole_number,
     without_login,
@@ -46,7 +45,7 @@ _REPORTED = "none: only report differences between nodes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings(ImportSettings):
+class Settings(AdoptSettings, ImportSettings):
     """All settings of a run. A name that ends in `_s`, `_ms` or `_percent` states the unit."""
 
     service: str = setting("redis-service", dns_label, "headless Service whose DNS records list the pods")
@@ -129,35 +128,6 @@ class Settings(ImportSettings):
     accept_takeover: str = setting(
         "", cluster_fingerprint, "replace missing masters that have this fingerprint: they do not run", shown="none"
     )
-    adopt_from: tuple[Address, ...] = setting(
-        (),
-        source_addresses,
-        "living cluster to take over: HOST:PORT of some of its nodes, or of its headless Service, separated by commas",
-        shown="none",
-        names=("ADOPT", "--adopt-from"),
-    )
-    adopt: str = setting(
-        "",
-        cluster_fingerprint,
-        "fingerprint of that cluster, as plan shows it: the pods may join it",
-        shown="none: report what would be taken over",
-        names=("ADOPT_FINGERPRINT", "--adopt"),
-    )
-    adopt_back: bool = setting(
-        default=False, read=on_or_off, help_text="on or off: give the cluster back to its old nodes", shown="off"
-    )
-    adopt_finish: bool = setting(
-        default=False,
-        read=on_or_off,
-        help_text="on or off: take the old nodes out of the cluster; their disks keep the data",
-        shown="off",
-    )
-    adopt_username: str = setting(
-        "", printable_text, "Redis ACL user of the old cluster, where it differs", shown="the same"
-    )
-    adopt_password_file: Path | None = setting(
-        None, readable_file, "file that contains the password of the old cluster, where it differs", shown="the same"
-    )
     kubernetes: str = setting(
         "auto",
         one_of("auto", "on", "off"),
@@ -211,8 +181,6 @@ class Settings(ImportSettings):
     tls_key_file: Path | None = setting(None, readable_file, "file with the key of that certificate", shown="none")
     password: Secret | None = field(default=None, repr=False)
     """The content of `password_file`."""
-    adopt_password: Secret | None = field(default=None, repr=False)
-    """The content of `adopt_password_file`."""
 
     @property
     def desired(self) -> Desired:
@@ -235,12 +203,6 @@ class Settings(ImportSettings):
             accept_takeover=self.accept_takeover,
             adoption=self.adoption,
         )
-
-    @property
-    def adoption(self) -> Adoption | None:
-        """What is declared about taking over a cluster; None where none is named."""
-        declared = Adoption(fingerprint=self.adopt, back=self.adopt_back, finish=self.adopt_finish)
-        return declared if self.adopt_from else None
 
     @classmethod
     def from_env(

@@ -21,7 +21,7 @@ from bootstrap.setting_types import (
 _setting = partial(setting, verbs=("import",))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `Settings` has several bases
 class ImportSettings:
     """Settings that the verb `import` alone has."""
 

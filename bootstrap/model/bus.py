@@ -8,7 +8,7 @@ from bootstrap.errors import AGAIN, RUN_AGAIN
 from bootstrap.model.node import DEFAULT_TIMEOUT_MS, Member, Node
 from bootstrap.model.view import ClusterView
 
-_BUS_OFFSET = 10_000
+BUS_OFFSET = 10_000
 """The bus port is the port for clients plus this, unless cluster-port or cluster-announce-bus-port is set."""
 SHOWN = 3
 """Pods, ports or groups of pods in one list."""
@@ -90,7 +90,7 @@ def remedy(missing: Missing) -> str:
     )
     if with_tls:
         listed += f"; kubectl logs {missing[0][1].pod} shows certificates that it rejects"
-    if any(peer.bus_port != peer.address.port + _BUS_OFFSET for _, peer in missing):
+    if any(peer.bus_port != peer.address.port + BUS_OFFSET for _, peer in missing):
         listed += (
             "; if the servers listen on other ports, correct cluster-announce-bus-port: kubectl exec "
             f"{missing[0][1].pod} -- redis-cli CONFIG GET cluster*port"

@@ -37,8 +37,6 @@ class Traits:
     """How many databases it has in cluster mode."""
     strict_rdb: bool = False
     """It rejects copies in formats that it does not know: Valkey's `rdb-version-check strict`."""
-    policy: str = ""
-    """Its maxmemory-policy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +55,8 @@ class OldSide:
 
     seeds: str
     """The addresses and names that the person gave, as one text."""
-    nodes: frozenset[NodeId] = frozenset()
-    """Its members that answer; the view has them."""
     first: frozenset[NodeId] = frozenset()
-    """Those at which the person's addresses lead to."""
+    """Its members to which the person's addresses lead."""
     silent: tuple[UnreachablePeer, ...] = ()
     """Its members that do not answer."""
     left: int = 0
@@ -76,6 +72,6 @@ class OldSide:
     logins: tuple[LoginTrouble, ...] = ()
     """The same."""
     ports: tuple[str, ...] = ()
-    """Ports of either side that cannot be reached from here, with the reason. The same."""
+    """Bus ports of the old nodes that cannot be reached from here, with the reason. The same."""
     unchecked: tuple[str, ...] = ()
     """What could not be found out, and why. The same."""

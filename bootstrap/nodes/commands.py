@@ -82,7 +82,7 @@ TRAITS: tuple[Command, ...] = tuple(
     ("CONFIG", "GET", name)
     for name in (
         *("cluster-announce-hostname", "cluster-preferred-endpoint-type", "cluster-databases", "rdb-version-check"),
-        *("maxmemory-policy", "masteruser", "masterauth"),
+        *("masteruser", "masterauth"),
     )
 )
 """One by one: Redis before 7.0 takes one pattern for each CONFIG GET."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bootstrap.model.bus import BUS_OFFSET
 from bootstrap.model.links import LinkTrouble
 from bootstrap.model.node import Address, Endpoint, Node, NodeId
 from bootstrap.model.old_side import OLD_ORDINAL, OldSide
@@ -30,8 +31,6 @@ from bootstrap.nodes.traits import clients_locked_out, failing_logins, login_of,
 if TYPE_CHECKING:
     from bootstrap.nodes.migration.transfer import SlotTransfer
 
-BUS_OFFSET = 10_000
-"""The bus port is the port for clients plus this, unless a server says otherwise."""
 CONNECT_S = 1.5
 """Seconds in which a port has to accept a connection."""
 _WORKERS_MAX = 16
@@ -79,7 +78,6 @@ class BothSides:
         silent = silent if have_joined or seeds else ()
         self._side = OldSide(
             seeds=self._side.seeds,
-            nodes=frozenset(node.node_id for node in nodes),
             first=frozenset(node.node_id for node in seeds),
             silent=silent,
             left=sum(1 for node in seeds if node.blank and node.node_id not in pods),
@@ -187,7 +185,7 @@ class BothSides:
             view,
             nodes=(*view.nodes, *nodes),
             alive_elsewhere=view.alive_elsewhere - ids,
-            old=replace(self._side, nodes=frozenset(ids)),
+            old=self._side,
         )
 
     def _with_traits(self, view: ClusterView) -> ClusterView:
@@ -223,7 +221,7 @@ class BothSides:
 
 
 def _members(reporters: Iterable[Node], *, but: AbstractSet[NodeId]) -> dict[NodeId, Address]:
-    """The members that these nodes know, beside the pods, and where; an address that two report is the later one's."""
+    """The members that these nodes know, beside the pods, and where: as the first of them reports it."""
     found: dict[NodeId, Address] = {}
     for node in reporters:
         for node_id, line in node.others.items():

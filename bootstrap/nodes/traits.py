@@ -57,7 +57,6 @@ def traits_of(connection: Connection) -> Answer:
             prefers_names=config.get("cluster-preferred-endpoint-type") == "hostname",
             databases=int(config.get("cluster-databases", "1")),
             strict_rdb=config.get("rdb-version-check") == "strict",
-            policy=config.get("maxmemory-policy", ""),
         ),
         login=None if denied else (config.get("masteruser", ""), config.get("masterauth", "")),
         users=users or {},

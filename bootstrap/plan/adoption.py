@@ -45,13 +45,11 @@ from bootstrap.plan.adoption_states import (
 )
 from bootstrap.plan.clusters import groups
 from bootstrap.plan.placement import failure_domains
-from bootstrap.plan.planner import plan
+from bootstrap.plan.planner import not_empty, plan
 from bootstrap.plan.settled import settled
 
 COPY = "copy"
 """The name of the phase in which pods copy: it may take hours."""
-HAND_OVER = "hand over"
-"""The name of the phases with one failover each."""
 MOMENT_S = 10
 """Seconds for which a link that cannot come up by a full copy is waited for."""
 
@@ -72,18 +70,18 @@ def adopting(view: ClusterView, desired: Desired) -> Plan | Refusal:
     if declared.finish:
         if reasons := tuple(against_finishing(view, desired)):
             return Refusal(reasons=reasons)
-        return Plan(findings=found, phases=_not_empty(_finish(view)))
+        return Plan(findings=found, phases=tuple(not_empty(_finish(view))))
     if declared.back:
         if not joined(view):
             return Plan(findings=found)
         if reasons := tuple(against_going_back(view)):
             return Refusal(reasons=reasons)
-        return Plan(findings=found, phases=_not_empty(_linked(view, _give_back(view))))
+        return Plan(findings=found, phases=tuple(not_empty(_linked(view, _give_back(view)))))
     reasons = tuple(against_taking_over(view)) if joined(view) else tuple(against_joining(view, desired))
     asked = () if joined(view) or declared.fingerprint == fingerprint_of_old(view) else (unconfirmed(view, desired),)
     if reasons:
         return Refusal(reasons=(*reasons, *asked))
-    return Plan(findings=found, phases=_not_empty(_take_over(view)), then_refused=asked)
+    return Plan(findings=found, phases=tuple(not_empty(_take_over(view))), then_refused=asked)
 
 
 def joined(view: ClusterView) -> bool:
@@ -107,10 +105,6 @@ def given_back(view: ClusterView) -> bool:
 def fingerprint_of_old(view: ClusterView) -> str:
     """The fingerprint of the old cluster: of the owners of its slots."""
     return fingerprint_of({node.node_id: node.slots for node in view.old_nodes if node.slots})
-
-
-def _not_empty(phases: Iterator[Phase]) -> tuple[Phase, ...]:
-    return tuple(phase for phase in phases if phase.steps)
 
 
 def _linked(view: ClusterView, then: Iterator[Phase]) -> Iterator[Phase]:
@@ -195,7 +189,7 @@ def _end_pause(view: ClusterView) -> Iterator[Step]:
 def _hand_over(owner: Node, candidate: Node, then: str) -> Iterator[Phase]:
     """One failover. What follows it (an end of the pause, agreement, copies) comes before the next one."""
     yield Phase(
-        name=HAND_OVER,
+        name="hand over",
         why=f"one shard after the other; {then}",
         steps=(ManualFailover(candidate=candidate.node_id, master=owner.node_id),),
     )

@@ -28,8 +28,8 @@ def what_is_there(view: ClusterView) -> Iterator[Finding]:
     )
     yield Finding(
         code="old-data",
-        message=f"the data: {several(keys, 'key')}, {mebibytes(size)}, {several(libraries, 'function')}, "
-        f"{several(len(users), 'ACL user')} beside default",
+        message=f"the data: {several(keys, 'key')}, {mebibytes(size)}, {libraries} function "
+        f"{'library' if libraries == 1 else 'libraries'}, {several(len(users), 'ACL user')} beside default",
     )
     room = [node.memory.max_bytes for node in pods if node.memory.max_bytes]
     yield Finding(
@@ -45,8 +45,8 @@ def what_is_there(view: ClusterView) -> Iterator[Finding]:
         if not (view.old.ports or view.old.unchecked) and view.old.traits:
             yield Finding(
                 code="reach",
-                message="every port for clients and for the bus, on both sides, can be reached from here; whether the "
-                "servers reach each other shows once they are introduced",
+                message="the ports for clients on both sides, and the bus ports of the old nodes, can be reached from "
+                "here; whether the servers reach each other shows once they are introduced",
             )
 
 

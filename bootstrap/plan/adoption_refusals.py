@@ -83,8 +83,9 @@ def _pods_with_data(view: ClusterView) -> Iterator[Reason]:
         yield Reason(
             code="two-clusters",
             message=f"the pods hold keys of their own: {held}; two clusters with data are never joined",
-            remedy="take over with blank pods: scale the StatefulSet to 0, delete its claims once nobody needs these "
-            f"keys (kubectl delete pvc -l app=redis), scale it up again; then {RUN_AGAIN}",
+            remedy="take over with blank pods, once nobody needs these keys: kubectl scale statefulset "
+            f"{view.statefulset} --replicas=0; kubectl delete pvc data-{view.statefulset}-N for each pod, with "
+            f"persistence; scale it up again; then {RUN_AGAIN}",
             node=holders[0].pod,
         )
 

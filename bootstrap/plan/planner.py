@@ -85,20 +85,18 @@ def plan(view: ClusterView, desired: Desired) -> Plan | Refusal:
     if reasons := tuple(reasons_to_refuse(found)):
         return Refusal(reasons=(*reasons, *unclear))
     preparing, quickening = tuple(prepare(found)), tuple(quicken(found))
-    linking = _not_empty(_link(found, preparing, quickening))
-    phases = _not_empty(_repair(found))
+    linking = not_empty(_link(found, preparing, quickening))
+    phases = not_empty(_repair(found))
     later: tuple[Reason, ...] = ()
     if (linking or phases) and not found.view.forming:
-        ahead = _not_empty(foreseen(found))
+        ahead = not_empty(foreseen(found))
         later = tuple(reasons_not_to_move(found)) if any(phase.name == MOVE_SLOTS for phase in ahead) else ()
         phases += [] if later else ahead
     elif not (linking or phases or unclear):
         if settled(AwaitMigrations(), found.view) and (reasons := tuple(reasons_not_to_move(found))):
             return Refusal(reasons=reasons)
-        phases = (
-            _not_empty(resize(found)) or _not_empty(_spread_masters(found)) or _not_empty([_replace_replicas(found)])
-        )
-    settings = _not_empty([_settings(found, (*preparing, *quickening))])
+        phases = not_empty(resize(found)) or not_empty(_spread_masters(found)) or not_empty([_replace_replicas(found)])
+    settings = not_empty([_settings(found, (*preparing, *quickening))])
     later += (*unclear, *keys_left_over(found))
     if later and not (linking or phases or settings):
         return Refusal(reasons=later)  # no repair touches these keys, so none waits for a person
@@ -119,7 +117,8 @@ def _plan_without_missing(found: Assessment) -> Plan:
     return Plan(findings=tuple(findings(found)), phases=phases, held_back=held_back)
 
 
-def _not_empty(phases: Iterable[Phase]) -> list[Phase]:
+def not_empty(phases: Iterable[Phase]) -> list[Phase]:
+    """The phases that have steps."""
     return [phase for phase in phases if phase.steps]
 
 

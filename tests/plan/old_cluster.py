@@ -59,7 +59,6 @@ class TwoClusters(FakeCluster):
         old = [node for node in old if node.node_id in known and (node is not first or not node.blank)]
         side = OldSide(
             seeds="old:6379",
-            nodes=frozenset(node.node_id for node in old),
             first=frozenset({first.node_id}),
             left=int(first.blank),
         )
